@@ -1,0 +1,38 @@
+"""Data-free knowledge distillation, measured honestly.
+
+The names below are all that a method file needs; everything else in this package is the harness's own.
+They are imported on first use, because the command line must answer without loading torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.declare import Access, Data, method
+    from bench.losses import kl_divergence
+    from bench.models.generators import image_generator
+    from bench.options import option
+    from bench.session import Session, TeacherOutput
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Access": "bench.declare",
+    "Data": "bench.declare",
+    "Session": "bench.session",
+    "TeacherOutput": "bench.session",
+    "image_generator": "bench.models.generators",
+    "kl_divergence": "bench.losses",
+    "method": "bench.declare",
+    "option": "bench.options",
+}
+
+__all__ = ["Access", "Data", "Session", "TeacherOutput", "image_generator", "kl_divergence", "method", "option"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'bench' has no attribute {name!r}")

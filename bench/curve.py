@@ -1,0 +1,114 @@
+"""The score against what was spent: evaluation at evenly spread points of the budget, and the choice of a student."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from bench.desk import Desk
+from bench.judge import Judge
+from bench.selection import choose
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The student that a rule picks: where on the curve, its test score, and its agreement with the teacher."""
+
+    point: int
+    score: float
+    agreement: float
+
+
+class Curve:
+    """Evaluates a desk's student at ``points`` evenly spread shares of the budget, at the start and at the end."""
+
+    def __init__(self, desk: Desk, judge: Judge, points: int, work: Path, keep_students: bool) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._desk = desk
+        self._judge = judge
+        self._points = points
+        self._next = 1
+        self._students = work / "points" if keep_students else None
+
+    @property
+    def latest(self) -> float | None:
+        return self.rows[-1]["score"] if self.rows else None
+
+    def begin(self) -> None:
+        """The untrained student, once."""
+        if not self.rows:
+            self.evaluate()
+
+    def due(self) -> bool:
+        return self._desk.progress * self._points >= self._next
+
+    def close(self) -> None:
+        """The student at the end, unless it was just evaluated."""
+        if not self.rows or self.rows[-1]["steps"] != self._desk.meter.steps:
+            self.evaluate()
+
+    def evaluate(self) -> None:
+        desk = self._desk
+        self._next = math.floor(desk.progress * self._points + 1e-9) + 1
+        weights = {name: value.detach() for name, value in desk.student.state_dict().items()}
+        average = {name: value.detach() for name, value in desk.average.module.state_dict().items()}
+        verdict, averaged = self._judge.test(weights), self._judge.test(average)
+        meter = desk.meter
+        self.rows.append(
+            {
+                "progress": desk.progress,
+                "seconds": meter.seconds,
+                "steps": meter.steps,
+                "teacher_images": meter.teacher_images,
+                "student_images": meter.student_images,
+                "gmacs": meter.gmacs,
+                "score": verdict.score,
+                "score_ema": averaged.score,
+                "agreement": verdict.agreement,
+                "agreement_ema": averaged.agreement,
+                "logs": desk.take_logs(),
+            }
+        )
+        if self._students is not None:
+            self._students.mkdir(parents=True, exist_ok=True)
+            contiguous = {name: value.cpu().contiguous() for name, value in weights.items()}
+            save_file(contiguous, self._file(len(self.rows) - 1))
+
+    def select(self, rules: Sequence[str]) -> dict[str, Choice]:
+        """What each rule picks; a rule that has nothing to go by is left out."""
+        held_out = self._held_out() if "teacher_agreement" in rules else None
+        chosen = {}
+        for rule in rules:
+            point, score = choose(rule, self.rows, held_out)
+            if math.isfinite(score):
+                row = self.rows[point]
+                chosen[rule] = Choice(point, score, row["agreement_ema" if rule == "ema" else "agreement"])
+        return chosen
+
+    def _held_out(self) -> list[float] | None:
+        """Agreement with the teacher at each point, on the images that were held out from training."""
+        sample = self._desk.capture.held_out
+        images, labels = sample.column("images"), sample.column("labels")
+        if images is None or labels is None or self._students is None:
+            return None
+        values = []
+        for index, row in enumerate(self.rows):
+            weights = load_file(self._file(index), device=str(self._desk.device))
+            row["held_out_agreement"] = self._judge.agreement_on(weights, images, labels)
+            values.append(row["held_out_agreement"])
+        return values
+
+    def _file(self, index: int) -> Path:
+        assert self._students is not None
+        return self._students / f"{index:05d}.safetensors"
+
+    def state(self) -> dict[str, Any]:
+        return {"rows": self.rows, "next": self._next}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.rows, self._next = [dict(row) for row in state["rows"]], int(state["next"])

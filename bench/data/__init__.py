@@ -1,0 +1,90 @@
+"""Data sets: official files in, tensors out.
+
+A data set is a :class:`Source`: its files with their checksums, where they are published, how they are read. One
+module holds one family of sets; its ``SOURCES`` are registered below. Nothing is downloaded but by :func:`fetch`, and
+no file is used that is not the official one, unless ``allow_altered`` says so.
+
+Importing this package imports no torch, so that listing data sets is instant.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.data import digits, download, files, mnist
+from bench.data.download import Progress
+from bench.data.folders import protected_paths, search_folders
+from bench.data.source import Dataset, FileStatus, Source, SourceFile, Split
+from bench.errors import UserError, nearest
+
+__all__ = [
+    "SOURCES", "NAMES", "load", "status", "fetch", "search_folders", "protected_paths",
+    "Dataset", "Split", "Source", "SourceFile", "FileStatus", "Progress",
+]  # fmt: skip
+
+SOURCES: dict[str, Source] = {source.name: source for family in (digits, mnist) for source in family.SOURCES}
+NAMES: tuple[str, ...] = tuple(SOURCES)
+
+
+def load(name: str, *, size: int, folder: Path | None = None, allow_altered: bool = False) -> Dataset:
+    """The data set ``name`` from the first of :func:`search_folders` that holds any of its files.
+
+    ``size``: side in pixels that the images are resized to (bilinear, no cropping, rounded to uint8 once).
+    ``allow_altered``: use files that are well-formed but not the official bytes; they are named in ``Dataset.altered``.
+    Raises MissingData if a file is missing, and UserError for an unknown name or a file that cannot be used.
+    """
+    return load_source(find(name), size=size, folder=folder, allow_altered=allow_altered)
+
+
+def status(name: str, folder: Path | None = None) -> list[FileStatus]:
+    """The state of each file of the data set ``name``, read from the folder that :func:`load` would use.
+
+    Raises UserError for an unknown name, and for nothing else: what is wrong with a file is in its status.
+    """
+    return files.inspect(find(name), search_folders(folder))
+
+
+def fetch(name: str, folder: Path | None = None, progress: Progress | None = None) -> Path:
+    """Download what is missing, truncated or corrupted of the data set ``name``; returns the folder to load it from.
+
+    The folder is ``folder``, or else where some of the files lie already, or else the first of :func:`search_folders`.
+    A file is put in place after its checksum was verified, and official files are not fetched again.
+    ``progress(file name, bytes so far, bytes in all)`` is called after each block that came in. Raises UserError if no
+    mirror answers with the official file (the message has the URLs, and where to put the files by hand), or if an
+    altered file is in the way. For a set that a package brings, nothing is fetched: the folder is the package's.
+    """
+    source = find(name)
+    if source.bundled is not None:
+        statuses = files.inspect(source, [])
+        files.contents(source, statuses, [], allow_altered=False)  # raises MissingData if its package is not installed
+        return next(each.path.parent for each in statuses if each.path)
+    return download.fetch(source, folder, search_folders(folder), progress)
+
+
+def find(name: str) -> Source:
+    """The registered source. Raises UserError for an unknown name."""
+    if name not in SOURCES:
+        raise UserError(f"unknown data set {name!r}{nearest(name, SOURCES)}")
+    return SOURCES[name]
+
+
+def load_source(source: Source, *, size: int, folder: Path | None = None, allow_altered: bool = False) -> Dataset:
+    """:func:`load` for a source that need not be registered."""
+    if size < 1:
+        raise UserError(f"image size {size}: must be at least 1 pixel")
+    folders = search_folders(folder)
+    statuses = files.inspect(source, folders)
+    contents = files.contents(source, statuses, folders, allow_altered)
+
+    from bench.data import images  # from here on torch is needed
+
+    pairs = source.read(source, contents)
+    train, test = (Split(images.resize(x, size), y) for x, y in pairs)
+    return Dataset(
+        name=source.name,
+        train=train,
+        test=test,
+        classes=source.classes,
+        fingerprint=images.fingerprint(train.images, train.labels, test.images, test.labels),
+        altered=tuple(each.name for each in statuses if each.state == "altered"),
+    )

@@ -1,0 +1,161 @@
+"""Finding a data set's files and telling whether they are the official ones. Needs no torch."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import shlex
+import zlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from bench.data.source import FileStatus, MalformedError, Source, SourceFile, State
+from bench.errors import MissingData, UserError
+
+
+def inspect(source: Source, folders: Sequence[Path]) -> list[FileStatus]:
+    """The state of each of the source's files, in the source's order."""
+    if source.bundled is not None:
+        return [_bundled(source, source.bundled())]
+    found = home(source, folders)
+    return [_inspect(source, file, found, folders) for file in source.files]
+
+
+def home(source: Source, folders: Sequence[Path]) -> Path | None:
+    """The first folder that holds any of the source's files.
+
+    All of a set's files are taken from that one folder, even if a later one has a better copy of one: somebody who
+    names a folder must not silently get other images, nor labels that belong to other images.
+    """
+    return next((folder for folder in folders if any(_locate(folder, file) for file in source.files)), None)
+
+
+def contents(
+    source: Source, statuses: Sequence[FileStatus], folders: Sequence[Path], allow_altered: bool
+) -> Mapping[str, bytes]:
+    """Unpacked contents by file name, well-formed and, unless ``allow_altered``, official.
+
+    ``statuses`` are what :func:`inspect` found in ``folders``. Raises MissingData if a file is missing and UserError if
+    one cannot be used; the message names all of them and what to do.
+    """
+    accepted = {"ok", "altered"} if allow_altered else {"ok"}
+    bad = [status for status in statuses if status.state not in accepted]
+    if bad:
+        raise _unusable(source, statuses, bad, folders)
+    paths = {status.name: status.path for status in statuses}
+    return {file.name: _read(source, file, paths[file.name]) for file in source.files}
+
+
+def _unusable(
+    source: Source, statuses: Sequence[FileStatus], bad: Sequence[FileStatus], folders: Sequence[Path]
+) -> UserError:
+    problems = [status.message for status in bad if status.state != "missing"]
+    missing = [status.name for status in bad if status.state == "missing"]
+    if source.bundled is not None:
+        return MissingData(f"{source.name}: {bad[0].message}. {source.how_to_place}")
+    # the files of a set lie in one folder: what is found of them says which
+    there = [status.path.parents[status.name.count("/")] for status in statuses if status.path][:1]
+    fetch = f"`dfkd data fetch {source.name}{f' --data {shlex.quote(str(there[0]))}' if there else ''}`"
+    if missing:
+        places = ", ".join(map(str, there or folders))
+        problems.append(f"missing (plain and as .gz) from {places}: {', '.join(missing)}")
+    states = {status.state for status in bad}
+    if states == {"altered"}:
+        remedy = f"Give --allow-altered to use it as it is, or move it away and run {fetch}"
+    else:
+        first = "Move away what is altered, then run" if "altered" in states else "Run"
+        remedy = f"{first} {fetch}, or {'put the official files there by hand' if there else source.how_to_place}"
+    return (MissingData if missing else UserError)(f"{source.name}: {'; '.join(problems)}. {remedy}")
+
+
+def _locate(folder: Path, file: SourceFile) -> Path | None:
+    for path in (folder / file.name, folder / f"{file.name}.gz"):
+        try:
+            if path.is_file():
+                return path
+        except OSError:  # a folder that may not be entered holds nothing for us
+            continue
+    return None
+
+
+def _inspect(source: Source, file: SourceFile, found: Path | None, folders: Sequence[Path]) -> FileStatus:
+    path = _locate(found, file) if found else None
+    if path is not None:
+        return _judge(source, file, path)
+    where = f"missing from {found}" if found else f"found in none of {', '.join(map(str, folders))}"
+    message = f"{file.name} (or {Path(file.name).name}.gz) is {where}"
+    return FileStatus(file.name, None, "missing", file.size, None, file.md5, None, message)
+
+
+def _judge(source: Source, file: SourceFile, path: Path) -> FileStatus:
+    packed = path.suffix == ".gz"
+    expected = (file.gz_size, file.gz_md5) if packed else (file.size, file.md5)
+    actual: tuple[int | None, str | None] = (None, None)
+
+    def report(state: State, sentence: str) -> FileStatus:
+        numbers = (expected[0], actual[0], expected[1], actual[1])
+        return FileStatus(file.name, path, state, *numbers, f"{path}: {sentence}")
+
+    try:
+        stat = path.stat()
+        actual = (stat.st_size, _md5(path, stat.st_size, stat.st_mtime_ns))
+        if actual[1] == expected[1]:
+            return report("ok", "the official file")
+        data = path.read_bytes()
+        if packed:
+            data = _unpack(data, file)
+            expected, actual = (file.size, file.md5), (len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
+            if actual[1] == expected[1]:
+                return report("ok", "another gzip archive of the official contents")
+        source.check(source, file, data)
+    except OSError as error:
+        return report("corrupted", f"cannot be read: {error.strerror or error}")
+    except MalformedError as error:
+        return report(error.state, str(error))
+    return report("altered", f"altered: md5 {actual[1]}, official {expected[1]}")
+
+
+def _unpack(data: bytes, file: SourceFile) -> bytes:
+    try:
+        return gzip.decompress(data)
+    except EOFError:
+        short = f"{len(data)} of {file.gz_size} bytes" if len(data) < file.gz_size else "the gzip stream ends early"
+        raise MalformedError("truncated", f"truncated: {short}") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise MalformedError("corrupted", f"not a whole gzip file: {error}") from None
+
+
+def _read(source: Source, file: SourceFile, path: Path | None) -> bytes:
+    assert path is not None, "only files that were found are read"
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = _unpack(data, file)
+        # also of files with the official checksum: a source that states wrong facts must not end in a traceback
+        source.check(source, file, data)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except MalformedError as error:
+        raise UserError(f"{path}: {error}") from None
+    return data
+
+
+def _bundled(source: Source, path: Path | None) -> FileStatus:
+    if path is None:
+        message = f"{source.title} is not there: the package that brings it is not installed"
+        return FileStatus(source.name, None, "missing", None, None, None, None, message)
+    size = path.stat().st_size if path.is_file() else None
+    return FileStatus(path.name, path, "ok", None, size, None, None, f"{path}: comes with an installed package")
+
+
+@lru_cache(maxsize=256)
+def _md5(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - size and time are there for the cache alone
+    """The file's md5, worked out once in a process for as long as its size and time of change stay the same."""
+    return md5_of_file(path)
+
+
+def md5_of_file(path: Path) -> str:
+    """32 hex digits, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -1,0 +1,158 @@
+"""What a method file declares: ``@method`` and its two scales, the data it needs and the teacher access it uses."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+from bench.options import OptionSpec, Value, check_values, specs_of
+
+
+class Data(Enum):
+    """The real images that a method needs."""
+
+    NONE = "none"  # data-free in the strict sense
+    TRAIN = "train"  # the task's own training images and labels
+
+
+class Access(IntEnum):
+    """How far into the teacher a method looks; each level includes those before it."""
+
+    NONE = 0  # the teacher is never asked
+    LABELS = 1  # the predicted class
+    LOGITS = 2  # the outputs, as numbers
+    GRADIENTS = 3  # the outputs, with the gradient to the image
+    FEATURES = 4  # the input of the classification head
+    BATCH_NORM = 5  # statistics at the batch-norm layers
+    PARAMETERS = 6  # the weights themselves
+
+    @property
+    def label(self) -> str:
+        return self.name.lower().replace("_", "-")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One distillation algorithm, ready to run."""
+
+    name: str
+    title: str
+    paper: str
+    data: Data
+    access: Access
+    run: Callable[[Any, Any], None]
+    options: type
+    presets: Mapping[str, Mapping[str, Value]]
+    quick: Mapping[str, Value]
+    file: Path
+
+    @property
+    def specs(self) -> tuple[OptionSpec, ...]:
+        return specs_of(self.options)
+
+    def make_options(self, values: Mapping[str, Any]) -> Any:
+        """The options dataclass with ``values`` in place of the defaults."""
+        return self.options(**check_values(self.specs, values, f"method {self.name!r}"))
+
+
+Runner = typing.TypeVar("Runner", bound=Callable[..., None])
+
+
+def method(
+    name: str,
+    *,
+    title: str,
+    paper: str,
+    data: Data,
+    access: Access,
+    presets: Mapping[str, Mapping[str, Value]] | None = None,
+    quick: Mapping[str, Value] | None = None,
+) -> Callable[[Runner], Runner]:
+    """Declare a function ``f(session, options)`` to be a distillation method.
+
+    Args:
+        name: what studies call it; lower case, digits and underscores.
+        title: what tables call it.
+        paper: authors, title, venue, year.
+        data: the real images it needs.
+        access: how far into the teacher it looks. Less is denied by the harness.
+        presets: the paper's settings for other data sets than those the defaults are for, by data-set name.
+        quick: settings under which sixty steps pass through every part of it, for ``dfkd check``.
+
+    Raises:
+        UserError: the declaration is not usable.
+    """
+
+    def declare(function: Runner) -> Runner:
+        options = _options_type(function)
+        check_declared(name, specs_of(options), presets or {}, quick or {})
+        declared = Method(
+            name=name,
+            title=title,
+            paper=paper,
+            data=data,
+            access=access,
+            run=function,
+            options=options,
+            presets=presets or {},
+            quick=quick or {},
+            file=Path(inspect.getsourcefile(function) or "").resolve(),
+        )
+        function.declared = declared  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+def check_declared(
+    name: str,
+    specs: tuple[OptionSpec, ...],
+    presets: Mapping[str, Mapping[str, Value]],
+    quick: Mapping[str, Value],
+) -> None:
+    """Check a method's name and that its presets name options that it has."""
+    if not name.isidentifier() or name != name.lower():
+        raise UserError(f"a method's name is made of lower-case letters, digits and underscores, not {name!r}")
+    check_values(specs, {spec.name: spec.default for spec in specs}, f"method {name!r} (defaults)")
+    for data, values in presets.items():
+        check_values(specs, values, f"method {name!r} (preset {data!r})")
+    check_values(specs, quick, f"method {name!r} (quick)")
+
+
+def _options_type(function: Callable[..., None]) -> type:
+    parameters = list(inspect.signature(function).parameters)
+    if len(parameters) == 1:
+        return NoOptions
+    if len(parameters) != 2:
+        raise UserError(f"method function {function.__name__!r} must take (session) or (session, options)")
+    hints = typing.get_type_hints(function)
+    options = hints.get(parameters[1])
+    if not isinstance(options, type):
+        raise UserError(f"annotate {function.__name__!r}'s second parameter with its options dataclass")
+    return options
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """For a method without hyper-parameters."""
+
+
+def declared_in(module: Any) -> list[Method]:
+    """The methods that a module declares itself (those it merely imports are left out)."""
+    return [
+        value.declared
+        for value in vars(module).values()
+        if callable(value) and hasattr(value, "declared") and value.__module__ == module.__name__
+    ]
+
+
+def as_plain(options: Any) -> dict[str, Value]:
+    """An options dataclass as a plain dictionary, for identities and records."""
+    return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}

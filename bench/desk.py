@@ -1,0 +1,385 @@
+"""The harness's side of one trial: networks, counters, random streams, the clock, and what the method asked to keep.
+
+A :class:`~bench.session.Session` reaches it through :func:`current`, never by holding it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.swa_utils import AveragedModel
+
+from bench import kept as keeping
+from bench.budget import Budget, Meter
+from bench.capture import Capture
+from bench.data import Split
+from bench.declare import Access, Data
+from bench.errors import Diverged, MethodError
+from bench.models import classifier_weight, head
+from bench.models.cost import macs
+from bench.real import RealImages
+from bench.streams import Streams
+from bench.task import ImageSpec
+
+_perf_counter = time.perf_counter  # taken at import: a method that replaces time's functions does not fool the clock
+_IDLE_STEPS = 10_000  # steps without any spending after which a trial would never end
+
+_current: list[Desk] = []
+
+
+def current() -> Desk:
+    """The desk of the trial that runs in this process."""
+    if not _current:
+        raise MethodError("a Session works only while the harness runs its trial")
+    return _current[-1]
+
+
+class BudgetSpent(BaseException):
+    """Ends a method that goes on after its budget is used up."""
+
+
+class Desk:
+    """State of one running trial."""
+
+    def __init__(
+        self,
+        *,
+        image: ImageSpec,
+        teacher: nn.Module,
+        student: nn.Module,
+        budget: Budget,
+        access: Access,
+        data: Data,
+        device: torch.device,
+        seed: int,
+        train: Split | None = None,
+        precision: str = "float32",
+    ) -> None:
+        self.image = image
+        self.budget = budget
+        self.access = access
+        self.data = data
+        self.device = device
+        self.student = student.to(device).train()
+        self.meter = Meter()
+        self.streams = Streams(seed, device)
+        self.capture = Capture(image)
+        self.average = AveragedModel(self.student, multi_avg_fn=self._blend)
+        self.kept: dict[str, Any] = {}
+        self.logs: dict[str, list[Any]] = {}
+        self.after_step: Callable[[], None] = lambda: None
+        self.on_phase: Callable[[str], None] = lambda phase: None  # noqa: ARG005
+        self.on_keep: Callable[[str, Any], None] = lambda name, thing: None  # noqa: ARG005
+        self.skip_phases: tuple[str, ...] = ()
+        self.phases: list[str] = []
+        self._teacher = teacher.to(device).eval().requires_grad_(False)
+        self._teacher_macs = macs(self._teacher, image.shape)
+        self._real = RealImages(train, image, seed, device) if train is not None else None
+        self._shares = 0.0
+        self._student_parameters = {id(parameter) for parameter in self.student.parameters()}
+        self._moves_student: dict[int, bool] = {}
+        self._finite = torch.ones((), dtype=torch.bool, device=device)
+        self._scalers: dict[int, torch.amp.GradScaler] = {}
+        self._precision = precision
+        self._averaged = 0
+        self._in_step = False
+        self._resumed_at = 0.0
+        self._running = False
+        self._sync = device.type == "cuda" and budget.seconds is not None
+        self._watch(self.student, "student")
+        self._hook = register_optimizer_step_post_hook(self._optimizer_stepped)
+
+    # ---- running and the clock -------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Desk:
+        _current.append(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop_clock()
+        self._hook.remove()
+        _current.remove(self)
+
+    def start_clock(self) -> None:
+        self._running = True
+        self._resumed_at = _perf_counter()
+
+    def stop_clock(self) -> None:
+        """Stand still: for evaluation, checkpoints, and at the end."""
+        if self._running:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            now = _perf_counter()
+            self.meter.seconds += now - self._resumed_at
+            self._running = False
+
+    def pause_clock(self) -> bool:
+        """Stop it; returns whether it ran."""
+        running = self._running
+        self.stop_clock()
+        return running
+
+    def read_clock(self) -> float:
+        """Bring the meter's seconds up to date."""
+        if self._running:
+            if self._sync:
+                torch.cuda.synchronize(self.device)
+            now = _perf_counter()
+            self.meter.seconds += now - self._resumed_at
+            self._resumed_at = now
+        return self.meter.seconds
+
+    @property
+    def progress(self) -> float:
+        self.read_clock()
+        return min(self.budget.progress(self.meter)[0], 1.0)
+
+    # ---- the loop --------------------------------------------------------------------------------------------------
+
+    def steps(self, phase: str, share: float | None) -> Iterator[float]:
+        if phase in self.phases:
+            raise MethodError(f"two loops are named {phase!r}")
+        if self._in_step:
+            raise MethodError(f"the loop {phase!r} begins inside a step of another loop")
+        start = self._shares
+        end = 1.0 if share is None else start + share
+        if not start < end <= 1.0 + 1e-9:
+            raise MethodError(f"the shares of the phases up to {phase!r} add up to {end:g}; at most 1 is there")
+        self._shares = end
+        self.phases.append(phase)
+        if phase in self.skip_phases:
+            return
+        self.on_phase(phase)
+        before, idle = -1.0, 0
+        try:
+            while (spent := self.progress) < min(end, 1.0):
+                idle = idle + 1 if spent == before else 0
+                before = spent
+                if idle > _IDLE_STEPS:
+                    raise MethodError(f"{_IDLE_STEPS:,} steps of {phase!r} spent nothing of the budget")
+                self._in_step = True
+                yield min(max((spent - start) / (end - start), 0.0), 1.0)
+                self._in_step = False
+                self.meter.steps += 1
+                self.check_finite()
+                self.after_step()
+        finally:
+            self._in_step = False  # the method may leave the loop with `break`
+
+    def _charge(self) -> None:
+        """Between the loops work is allowed, but not beyond the budget; within one step it may run over."""
+        if not self._in_step and self._running and self.progress >= 1.0:
+            raise BudgetSpent
+
+    # ---- networks --------------------------------------------------------------------------------------------------
+
+    def ask_teacher(
+        self, images: Tensor, features: bool, batch_norm: bool
+    ) -> tuple[Tensor, Tensor | None, list[tuple[Tensor, ...]]]:
+        """(logits, features or None, one (mean, var, running mean, running var) for each batch-norm layer asked for)"""
+        self._charge()
+        tapped: list[Tensor] = []
+        statistics: list[tuple[Tensor, ...]] = []
+        hooks = []
+        if features:
+            hooks.append(head(self._teacher).register_forward_pre_hook(lambda _, args: tapped.append(args[0])))
+        if batch_norm:
+            for module in self._teacher.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    hooks.append(
+                        module.register_forward_pre_hook(lambda net, args: statistics.append(_moments(net, args[0])))
+                    )
+        try:
+            # Below GRADIENTS nothing could use a graph; from there on one is built only if the images want it.
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.access >= Access.GRADIENTS):
+                logits = self._teacher(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        count = len(images)
+        self.meter.teacher_images += count
+        self.meter.macs += count * self._teacher_macs
+        deepest = tapped[0] if tapped else logits  # a gradient from the logits passes here too: count it once
+        if deepest.requires_grad:
+            deepest.register_hook(lambda _: self._count_teacher_backward(count))
+        return logits, tapped[0] if tapped else None, statistics
+
+    def _count_teacher_backward(self, count: int) -> None:
+        self.meter.teacher_backward += count
+        self.meter.macs += count * self._teacher_macs  # gradients to the images only: the weights are frozen
+
+    def classifier_weight(self) -> Tensor:
+        return classifier_weight(self._teacher).detach().clone()
+
+    def _watch(self, network: nn.Module, role: str) -> None:
+        """Count a network's images and multiply-adds, forward and backward, from outside."""
+        cost: dict[tuple[int, ...], int] = {}
+
+        def counted(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if not self._running or not isinstance(output, Tensor) or not args:
+                return
+            shape = tuple(args[0].shape[1:])
+            if shape not in cost:
+                cost[shape] = macs(network, shape)
+            count, price = len(args[0]), cost[shape]
+            self.meter.macs += count * price
+            if role == "student":
+                self.meter.student_images += count
+                self._charge()
+                if network.training and torch.is_grad_enabled() and not args[0].requires_grad:
+                    self.capture.take(self.meter.steps, args[0])
+            elif tuple(output.shape[1:]) == self.image.shape:
+                self.meter.synthesised_images += count
+            if output.requires_grad:
+                output.register_hook(lambda _: backward(count, price))
+
+        def backward(count: int, price: int) -> None:
+            self.meter.macs += 2 * count * price  # gradients to the weights and to the input
+            if role == "student":
+                self.meter.student_backward += count
+
+        network.register_forward_hook(counted)
+
+    def count_drawn(self, shape: tuple[int, ...]) -> None:
+        """Noise in the shape of images counts as synthesised images."""
+        if tuple(shape[1:]) == self.image.shape:
+            self.meter.synthesised_images += shape[0]
+
+    def real_images(self, batch: int) -> tuple[Tensor, Tensor]:
+        assert self._real is not None
+        self.meter.real_images += batch
+        return self._real.take(batch)
+
+    # ---- learning --------------------------------------------------------------------------------------------------
+
+    def update(self, optimizer: Optimizer, loss: Tensor) -> None:
+        self._charge()
+        if loss.ndim:
+            raise MethodError(f"a loss is a single number, not a tensor of shape {tuple(loss.shape)}")
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        optimizer.zero_grad(set_to_none=True)
+        if not loss.requires_grad:
+            raise MethodError("the loss depends on nothing that can be learned (was it detached?)")
+        self._finite &= torch.isfinite(loss.detach())
+        with torch.autocast(self.device.type, enabled=False):
+            if self._precision == "float16":
+                scaler = self._scalers.setdefault(id(optimizer), torch.amp.GradScaler(self.device.type))
+                scaler.scale(loss).backward(inputs=parameters)
+            else:
+                loss.backward(inputs=parameters)
+        if all(parameter.grad is None for parameter in parameters):
+            raise MethodError("no parameter of the optimiser has a part in the loss: its gradient does not get there")
+        if self._precision == "float16":
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            optimizer.step()
+
+    def _optimizer_stepped(self, optimizer: Optimizer, *_: Any) -> None:
+        if not self._running:
+            return
+        if id(optimizer) not in self._moves_student:
+            if not any(thing is optimizer for thing in self.kept.values()):
+                raise MethodError(
+                    f"an optimiser ({type(optimizer).__name__}) is used but not kept: s.keep(name, optimizer)"
+                )
+            parameters = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            self._moves_student[id(optimizer)] = bool(parameters & self._student_parameters)
+        self._charge()
+        self.meter.optimizer_steps += 1
+        if self._moves_student[id(optimizer)]:
+            self.average.update_parameters(self.student)
+
+    def _blend(self, averages: Any, values: Any, _: Any) -> None:
+        """Exponential average with a warm-up: the weight of the past is (1 + n) / (10 + n), at most 0.999."""
+        number = self._averaged = self._averaged + 1
+        torch._foreach_lerp_(averages, values, 1.0 - min(0.999, (1 + number) / (10 + number)))
+
+    def check_finite(self, now: bool = False) -> None:
+        """Raise Diverged when a loss was NaN or infinite; on a GPU only now and then: looking waits for it."""
+        looked_at = self.device.type != "cuda" or now or self.meter.steps % 100 == 0
+        if looked_at and not bool(self._finite):
+            raise Diverged("a loss became NaN or infinite")
+
+    def withhold(self, images: Tensor, logits: Tensor) -> Tensor | None:
+        return self.capture.withhold(self.meter.steps, images, logits)
+
+    # ---- keeping ---------------------------------------------------------------------------------------------------
+
+    def keep(self, name: str, thing: Any) -> Any:
+        if name in self.kept:
+            raise MethodError(f"two things are kept as {name!r}")
+        keeping.check_kept(name, thing)
+        thing = keeping.move(thing, self.device)
+        self.kept[name] = thing
+        if isinstance(thing, nn.Module) and thing is not self.student:
+            self._watch(thing, name)
+        self.on_keep(name, thing)
+        return thing
+
+    def log(self, values: dict[str, Tensor | float]) -> None:
+        for name, value in values.items():
+            number = value.detach().float().mean() if isinstance(value, Tensor) else float(value)
+            total = self.logs.setdefault(name, [0.0, 0])
+            total[0] = total[0] + number
+            total[1] += 1
+
+    def take_logs(self) -> dict[str, float]:
+        """The means since the last call."""
+        means = {name: float(total) / count for name, (total, count) in self.logs.items()}
+        self.logs.clear()
+        return means
+
+    # ---- checkpoints -----------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs to go on with the same bits; plain data and tensors only."""
+        return {
+            "phases": list(self.phases),
+            "meter": vars(self.meter).copy(),
+            "streams": self.streams.state(),
+            "capture": self.capture.state(),
+            "student": keeping.state_of(self.student),
+            "average": keeping.state_of(self.average),
+            "averaged": self._averaged,
+            "kept": {name: keeping.state_of(thing) for name, thing in self.kept.items()},
+            "logs": {name: [float(total), count] for name, (total, count) in self.logs.items()},
+            "real": self._real.state() if self._real is not None else {},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put a checkpoint back, in place.
+
+        Raises:
+            MethodError: the method did not keep the same things before this loop as when the checkpoint was written.
+        """
+        if set(state["kept"]) != set(self.kept):
+            raise MethodError("the method keeps other things than when it was stopped; keep everything before the loop")
+        for name, value in state["meter"].items():
+            setattr(self.meter, name, value)
+        self.capture.restore(state["capture"])
+        self.student.load_state_dict(state["student"])
+        self.average.load_state_dict(state["average"])
+        self._averaged = int(state["averaged"])
+        for name, value in state["kept"].items():
+            keeping.restore(self.kept[name], value)
+        self.logs = {name: list(total) for name, total in state["logs"].items()}
+        if self._real is not None:
+            self._real.restore(state["real"])
+        self.streams.restore(state["streams"])  # last: nothing above may draw after it
+        self._resumed_at = _perf_counter()
+
+
+def _moments(layer: nn.Module, value: Tensor) -> tuple[Tensor, ...]:
+    axes = [axis for axis in range(value.ndim) if axis != 1]
+    var, mean = torch.var_mean(value, dim=axes, correction=0)
+    running_mean, running_var = layer.running_mean, layer.running_var
+    assert isinstance(running_mean, Tensor)
+    assert isinstance(running_var, Tensor)
+    return mean, var, running_mean, running_var

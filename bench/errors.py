@@ -1,0 +1,54 @@
+"""What a user is told: every mistake of theirs ends in one clear sentence and exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. The message says what is wrong, where, and what is allowed.
+
+    The command line prints the message without a traceback and exits with code 2.
+    """
+
+
+class MissingData(UserError):
+    """A data set's files are not there. The message names them, and the command or folder that mends it."""
+
+
+class MethodError(Exception):
+    """A method file breaks the contract of the Session (a share above 1, an unused optimiser, ...)."""
+
+
+class AccessDenied(BaseException):
+    """A method used more of the teacher than it declared.
+
+    Not an ``Exception``: a method's own ``except Exception`` must not hide it.
+    """
+
+
+class DataLeak(BaseException):
+    """A method reached for real data that it did not declare. Not an ``Exception``, see :class:`AccessDenied`."""
+
+
+class Diverged(BaseException):
+    """A loss or the student's weights became NaN or infinite."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """A hint for an unknown name: ``; did you mean 'dafl'?``, or else the allowed names.
+
+    >>> nearest("dalf", ["dafl", "zskd"])
+    "; did you mean 'dafl'?"
+    >>> nearest("qqq", ["dafl", "zskd"])
+    '; allowed: dafl, zskd'
+    """
+    names = sorted(allowed)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    if not names:
+        return ""
+    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"; allowed: {shown}"

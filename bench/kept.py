@@ -1,0 +1,58 @@
+"""What a method asked to keep, as plain data for a checkpoint and back, in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import MethodError
+
+
+def check_kept(name: str, thing: Any) -> None:
+    """Raise MethodError unless ``thing`` can be saved and restored in place."""
+    stateful = callable(getattr(thing, "state_dict", None)) and callable(getattr(thing, "load_state_dict", None))
+    if not (stateful or isinstance(thing, Tensor | dict)):
+        raise MethodError(
+            f"keep({name!r}, ...) takes a module, an optimiser, a tensor, a dictionary, or anything with state_dict() "
+            f"and load_state_dict(), not {type(thing).__name__}"
+        )
+
+
+def state_of(thing: Any) -> Any:
+    """A copy that later changes of ``thing`` do not touch."""
+    if isinstance(thing, Tensor):
+        return thing.detach().clone()
+    return _copied(thing if isinstance(thing, dict) else thing.state_dict())
+
+
+def restore(thing: Any, state: Any) -> None:
+    """Put a saved state back into the same object."""
+    if isinstance(thing, Tensor):
+        with torch.no_grad():
+            thing.copy_(state)
+    elif isinstance(thing, dict):
+        thing.clear()
+        thing.update(_copied(state))
+    else:
+        thing.load_state_dict(_copied(state))
+
+
+def move(thing: Any, device: torch.device) -> Any:
+    """The thing on the device; a leaf tensor stays a leaf that wants gradients if it did."""
+    if isinstance(thing, nn.Module):
+        return thing.to(device)
+    if isinstance(thing, Tensor) and thing.device != device:
+        return thing.detach().to(device).requires_grad_(thing.requires_grad)
+    return thing
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value

@@ -1,0 +1,174 @@
+"""A method's hyper-parameters: what each option may be, and the checking of values that a user gives.
+
+Nothing here imports torch, so that a study of ten thousand trials is checked in a moment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.errors import UserError, nearest
+
+Value = bool | int | float | str | None | tuple[Any, ...]
+
+
+def option(
+    default: Value,
+    doc: str,
+    *,
+    unit: str = "",
+    above: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    when: Mapping[str, Value] | None = None,
+) -> Any:
+    """One field of a method's options dataclass.
+
+    Args:
+        default: the paper's value.
+        doc: what it is, in a few words; shown by ``dfkd list methods``.
+        unit: its unit ("images", "pixels", ...); empty for a pure number.
+        above: the value must be greater than this.
+        low: the smallest value allowed.
+        high: the largest value allowed.
+        when: other options' values under which this one has an effect, e.g. ``{"optimizer": "sgd"}`` for a momentum.
+            The dead-option detector of ``dfkd check`` sets them before it varies this one.
+    """
+    metadata = {"doc": doc, "unit": unit, "above": above, "low": low, "high": high, "when": dict(when or {})}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class OptionSpec:
+    """An option as the harness knows it: its name, type, default and limits."""
+
+    name: str
+    type: Any
+    default: Value
+    doc: str = ""
+    unit: str = ""
+    above: float | None = None
+    low: float | None = None
+    high: float | None = None
+    when: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+
+    @property
+    def type_name(self) -> str:
+        return type_name(self.type)
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether one value of it is a list, so that a list in a study is one value and not a grid axis."""
+        return any(typing.get_origin(kind) is tuple for kind in alternatives(self.type))
+
+
+def alternatives(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, or the annotation itself."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def type_name(annotation: Any) -> str:
+    """How an option's type is written for a user.
+
+    >>> type_name(float | None)
+    'float or none'
+    >>> type_name(typing.Literal["sgd", "adam"])
+    'sgd | adam'
+    """
+    names = []
+    for kind in alternatives(annotation):
+        if typing.get_origin(kind) is typing.Literal:
+            names.append(" | ".join(str(arg) for arg in typing.get_args(kind)))
+        elif typing.get_origin(kind) is tuple:
+            names.append(f"list of {type_name(typing.get_args(kind)[0])}")
+        elif kind in (None, type(None)):
+            names.append("none")
+        else:
+            names.append(getattr(kind, "__name__", str(kind)))
+    return " or ".join(names)
+
+
+def specs_of(options: type) -> tuple[OptionSpec, ...]:
+    """The options that a dataclass declares, in order.
+
+    Raises:
+        UserError: it is not a frozen dataclass, or a field has no default.
+    """
+    if not dataclasses.is_dataclass(options):
+        raise UserError(f"{options.__name__} must be a frozen dataclass (@dataclass(frozen=True)) of options")
+    hints = typing.get_type_hints(options)
+    specs = []
+    for field in dataclasses.fields(options):
+        if field.default is dataclasses.MISSING:
+            raise UserError(f"option {field.name!r} of {options.__name__} has no default")
+        specs.append(OptionSpec(name=field.name, type=hints[field.name], default=field.default, **dict(field.metadata)))
+    return tuple(specs)
+
+
+def check_value(spec: OptionSpec, value: Any) -> Value:
+    """The value in the option's own type, or a UserError that says what is allowed.
+
+    An int is taken for a float, a scalar for a list of one; nothing else is converted.
+    """
+    for kind in alternatives(spec.type):
+        converted = _convert(kind, value)
+        if converted is not _NO:
+            _check_limits(spec, converted)
+            return typing.cast(Value, converted)
+    hint = ""
+    for kind in alternatives(spec.type):
+        if typing.get_origin(kind) is typing.Literal and isinstance(value, str):
+            hint = nearest(value, [str(arg) for arg in typing.get_args(kind)])
+    raise UserError(f"option {spec.name!r} must be {spec.type_name}, not {value!r}{hint}")
+
+
+_NO = object()  # "does not convert": None is a value of its own
+
+
+def _convert(kind: Any, value: Any) -> Any:
+    if kind in (None, type(None)):
+        return None if value is None else _NO
+    if typing.get_origin(kind) is typing.Literal:
+        return value if value in typing.get_args(kind) else _NO
+    if typing.get_origin(kind) is tuple:
+        items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        converted = tuple(_convert(typing.get_args(kind)[0], item) for item in items)
+        return _NO if any(item is _NO for item in converted) or not converted else converted
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)  # 1e3 in YAML
+    if kind is bool or isinstance(value, bool):
+        return value if kind is bool and isinstance(value, bool) else _NO
+    return value if kind in (int, str) and isinstance(value, kind) else _NO
+
+
+def _check_limits(spec: OptionSpec, value: Any) -> None:
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        if not math.isfinite(number):
+            raise UserError(f"option {spec.name!r} must be finite, not {number}")
+        if spec.above is not None and number <= spec.above:
+            raise UserError(f"option {spec.name!r} must be above {spec.above:g}, not {number:g}")
+        if spec.low is not None and number < spec.low:
+            raise UserError(f"option {spec.name!r} must be at least {spec.low:g}, not {number:g}")
+        if spec.high is not None and number > spec.high:
+            raise UserError(f"option {spec.name!r} must be at most {spec.high:g}, not {number:g}")
+
+
+def check_values(specs: Sequence[OptionSpec], values: Mapping[str, Any], owner: str) -> dict[str, Value]:
+    """Check several values; an unknown name is an error with the nearest valid one."""
+    by_name = {spec.name: spec for spec in specs}
+    for name in values:
+        if name not in by_name:
+            raise UserError(f"{owner} has no option {name!r}{nearest(name, by_name)}")
+    return {name: check_value(by_name[name], value) for name, value in values.items()}

@@ -1,0 +1,21 @@
+"""Where the suite keeps what it makes for later: below the user's cache folder, or ``DFKD_CACHE``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """``$DFKD_CACHE``, or the system's cache folder for the user."""
+    chosen = os.environ.get("DFKD_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("dfkd"))
+
+
+def teacher_folder() -> Path:
+    """Where trained and imported teachers lie, one folder each."""
+    return cache_folder() / "teachers"

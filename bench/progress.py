@@ -1,0 +1,46 @@
+"""How far a running trial is, for whoever shows it; the folder it works in, and the file in which a worker tells."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.errors import UserError
+
+_NAME = "progress.json"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """``state`` is a word ("teacher 3/40", "running", "ok", ...); ``share`` the spent part of the budget, 0 to 1."""
+
+    state: str = "starting"
+    share: float = 0.0
+    score: float | None = None
+    seconds: float = 0.0
+
+
+def work_folder(results: Path, trial_id: str) -> Path:
+    """The folder of an unfinished trial, made if needed."""
+    folder = results / "work" / trial_id
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {results}: {error.strerror}; choose another folder with --results") from None
+    return folder
+
+
+def write_progress(work: Path, progress: Progress) -> None:
+    part = work / f"{_NAME}.part"
+    part.write_text(json.dumps(dataclasses.asdict(progress)), encoding="utf-8")
+    part.replace(work / _NAME)
+
+
+def read_progress(work: Path) -> Progress | None:
+    """The last progress written, or None."""
+    try:
+        return Progress(**json.loads((work / _NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

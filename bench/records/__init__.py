@@ -1,0 +1,54 @@
+"""What a finished trial leaves behind: its schema, written whole or not at all, read back one by one or as tables.
+
+The command line imports this package to answer ``--help``: pandas is imported only where a table is made.
+"""
+
+from bench.records.folder import (
+    find_trial,
+    load_record,
+    load_records,
+    open_results,
+    read_curve,
+    trial_folders,
+    write_trial,
+)
+from bench.records.frame import load_curves, load_frame, short_text
+from bench.records.schema import (
+    SCHEMA,
+    CurvePoint,
+    ImageFacts,
+    ImageMetric,
+    MeterReading,
+    MethodFacts,
+    Record,
+    Status,
+    TeacherFacts,
+    TrialIdentity,
+    as_json,
+    trial_id,
+)
+
+__all__ = [
+    "SCHEMA",
+    "CurvePoint",
+    "ImageFacts",
+    "ImageMetric",
+    "MeterReading",
+    "MethodFacts",
+    "Record",
+    "Status",
+    "TeacherFacts",
+    "TrialIdentity",
+    "as_json",
+    "find_trial",
+    "load_curves",
+    "load_frame",
+    "load_record",
+    "load_records",
+    "open_results",
+    "read_curve",
+    "short_text",
+    "trial_folders",
+    "trial_id",
+    "write_trial",
+]

@@ -1,0 +1,261 @@
+"""The results folder: trials are written whole or not at all, and nothing that finished is lost.
+
+::
+
+    RESULTS/results.json          {"schema": 1}
+    RESULTS/trials/<id>/          record.json, curve.jsonl and the trial's other files
+    RESULTS/work/<id>/            unfinished trials, never read here
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pydantic import ValidationError
+
+from bench.errors import UserError, nearest
+from bench.records.schema import SCHEMA, CurvePoint, Record, as_json, without_nan
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST}
+
+
+def open_results(folder: Path, create: bool = False) -> Path:
+    """Check that ``folder`` holds results that this version reads.
+
+    Args:
+        folder: the results folder.
+        create: make it if it is missing or empty, and check that it can be written.
+
+    Raises:
+        UserError: it is not a results folder, is of a newer schema, is damaged or cannot be written.
+    """
+    marker = folder / "results.json"
+    if create:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not marker.exists():
+                _make_marker(marker)
+    if not marker.is_file():
+        what = "is not a results folder (it has no results.json)" if folder.exists() else "does not exist"
+        raise UserError(f"{folder} {what}; `dfkd run STUDY.yaml --results {folder}` makes one")
+    check_schema(read_json(marker), marker)
+    if create:
+        with writing(folder):
+            (folder / "trials").mkdir(exist_ok=True)
+            probe = folder / f".probe.{os.getpid()}.tmp"
+            _write_file(probe, "")
+            probe.unlink()
+    return folder
+
+
+def write_trial(results: Path, record: Record, curve: list[dict[str, Any]], files: Mapping[str, Path]) -> Path:
+    """Write a finished trial, whole or not at all, and return its folder.
+
+    A trial that had finished with status ok is kept as it is; an earlier failure is replaced.
+
+    Args:
+        results: a folder that ``open_results`` has checked.
+        record: what ``record.json`` will hold.
+        curve: one mapping per evaluation, see ``CurvePoint``; numbers that are not finite become null.
+        files: name in the trial's folder -> file to copy there. The sources stay, so a failed write can be repeated.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    trials = results / "trials"
+    target, temporary = trials / record.id, trials / f".{record.id}.{os.getpid()}.tmp"
+    if _is_ok(target):
+        return target
+    if clash := {"record.json", "curve.jsonl"} & set(files):
+        raise ValueError(f"{sorted(clash)}: write_trial writes these itself")
+    if missing := [str(source) for source in files.values() if not source.is_file()]:
+        raise FileNotFoundError(", ".join(missing))
+    points = [CurvePoint.model_validate(without_nan(point)).model_dump(mode="json") for point in curve]
+    with writing(results):
+        try:
+            trials.mkdir(exist_ok=True)
+            _sweep(trials, record.id)
+            temporary.mkdir()
+            for name, source in files.items():
+                shutil.copyfile(source, temporary / name)
+                _sync(temporary / name)
+            _write_file(temporary / "curve.jsonl", "".join(json.dumps(point) + "\n" for point in points))
+            _write_file(temporary / "record.json", as_json(record))
+            _sync(temporary)
+            _put_in_place(temporary, target)
+            _sync(trials)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def load_record(folder_or_file: Path) -> Record:
+    """Read and check one record.
+
+    Raises:
+        UserError: there is none, or it is damaged; the message names the file and the key.
+    """
+    path = folder_or_file / "record.json" if folder_or_file.is_dir() else folder_or_file
+    value = read_json(path)
+    check_schema(value, path)
+    try:
+        return Record.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = f"{'.'.join(str(part) for part in first['loc'])}: " if first["loc"] else ""
+        raise UserError(f"{path}: {where}{first['msg']}; delete the trial's folder to have it run again") from None
+
+
+def load_records(results: Path) -> list[Record]:
+    """Every record of a results folder, checked, in the order of the ids."""
+    return [load_record(folder) for folder in trial_folders(results)]
+
+
+def read_curve(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a trial's ``curve.jsonl``, in order."""
+    path = folder / "curve.jsonl"
+    lines = _read(path).splitlines()
+    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def find_trial(results: Iterable[Path], prefix: str) -> Path:
+    """The folder of the one trial whose id begins with ``prefix``; of two results folders that hold it, the first.
+
+    Raises:
+        UserError: no trial or several trials begin so.
+    """
+    folders: dict[str, Path] = {}
+    for root in results:
+        for folder in trial_folders(root):
+            folders.setdefault(folder.name, folder)
+    found = [name for name in folders if name.startswith(prefix)]
+    if not found:
+        raise UserError(f"there is no trial {prefix!r}{nearest(prefix, folders)}")
+    if len(found) > 1:
+        shown = ", ".join(sorted(found)[:5]) + (", ..." if len(found) > 5 else "")
+        raise UserError(f"{len(found)} trials begin with {prefix!r}: {shown}")
+    return folders[found[0]]
+
+
+def trial_folders(results: Path) -> list[Path]:
+    """The folders of all finished trials, in the order of their ids."""
+    trials = results / "trials"
+    if not trials.is_dir():
+        return []
+    names = sorted(entry.name for entry in os.scandir(trials) if not entry.name.startswith(".") and entry.is_dir())
+    return [trials / name for name in names]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, or a UserError that names the file."""
+    return _parse(_read(path), str(path))
+
+
+def check_schema(value: Mapping[str, Any], path: Path) -> None:
+    """Refuse what a newer version of the suite wrote."""
+    found = value.get("schema")
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise UserError(f"{path}: 'schema' must be a version number, not {found!r}")
+    if found > SCHEMA:
+        raise UserError(f"{path} has schema {found}, this version of dfkd reads up to {SCHEMA}; update dfkd to read it")
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the system says while ``folder`` is being written into a sentence that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise UserError(f"the disk of {folder} is full; free some space and run the same command again") from error
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot write to {folder}: {reason} ({error.filename}); choose another folder") from error
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Rename ``temporary`` to ``target``, which may hold a failure, or be put there by another process meanwhile."""
+    replaced = temporary.with_suffix(".old")
+    if target.exists():
+        target.replace(replaced)
+    try:
+        if _is_ok(replaced):  # it finished since write_trial looked
+            replaced.replace(target)
+        else:
+            temporary.rename(target)
+    except OSError as error:
+        if error.errno in OCCUPIED and _is_ok(target):
+            return
+        if replaced.exists() and not target.exists():
+            replaced.replace(target)
+        raise
+    finally:
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _sweep(trials: Path, name: str) -> None:
+    """Remove what processes that were killed in the middle of writing this trial left behind."""
+    for leftover in trials.glob(f".{name}.*"):
+        owner = int(leftover.name.split(".")[2])
+        if owner == os.getpid() or not psutil.pid_exists(owner):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_ok(folder: Path) -> bool:
+    try:
+        value = json.loads((folder / "record.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(value, dict) and value.get("status") == "ok"
+
+
+def _make_marker(marker: Path) -> None:
+    if any(not entry.name.startswith(".") for entry in marker.parent.iterdir()):
+        raise UserError(f"{marker.parent} holds other files and is not a results folder; choose a new or empty one")
+    temporary = marker.with_name(f".results.{os.getpid()}.tmp")
+    try:
+        _write_file(temporary, json.dumps({"schema": SCHEMA}) + "\n")
+        temporary.replace(marker)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_file(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    """Make sure that a file, or a folder's list of names, is on the disk before what relies on it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{where} must hold a JSON object")
+    return value

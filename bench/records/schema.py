@@ -1,0 +1,178 @@
+"""The schema of ``record.json`` and of a line of ``curve.jsonl``, field by field."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA: Literal[1] = 1
+
+Status = Literal["ok", "diverged", "out_of_memory", "crashed", "timed_out", "leaked", "denied", "missing_data"]
+Limit = Literal["seconds", "steps", "teacher_images", "student_images", "gmacs"]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def trial_id(identity: Mapping[str, Any]) -> str:
+    """Sixteen hex digits that change whenever anything changes that can change a trial's outcome.
+
+    >>> trial_id({"seed": 0, "task": "digits"}) == trial_id({"task": "digits", "seed": 0})
+    True
+    """
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def without_nan(value: Any) -> Any:
+    """The same value with every NaN and infinity replaced by None, which JSON can say."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return value
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrialIdentity(_Part):
+    """All that can change the outcome of a trial; its hash is the trial's id."""
+
+    suite: str = Field(description="version of the suite's rules; different versions are never ranked together")
+    task: str
+    task_sha: str = Field(description="hash of the task's definition and data")
+    teacher: str = Field(description="key of the teacher's recipe")
+    method: str
+    method_sha: str = Field(description="hash of the method's code")
+    options: dict[str, Any] = Field(description="every option of the method, defaults included")
+    budget: dict[Limit, int | float] = Field(description="the limits that were set; the first used up ends the trial")
+    seed: int
+    device: str = Field(description="cpu, cuda or another kind of device")
+    threads: int
+    precision: str
+    deterministic: bool
+    points: Count = Field(description="how many times the student was scored on the way")
+    selection: list[str] = Field(description="the selection rules that were followed")
+
+
+class MethodFacts(_Part):
+    """What the method's file declared."""
+
+    title: str
+    paper: str
+    data: Literal["none", "pool", "train"] = Field(description="the real images that it needs")
+    access: str = Field(description="how far into the teacher it looks")
+
+
+class TeacherFacts(_Part):
+    """The passport of the teacher that was really used."""
+
+    sha256: str = Field(description="hash of the weights")
+    network: str
+    recipe: str
+    seed: int | None = Field(description="null for an imported teacher")
+    score: Share = Field(description="on the test images, in the task's metric")
+
+
+class ImageMetric(_Part):
+    """One property of the images that the student was trained on."""
+
+    value: float | None = Field(description="null when it could not be measured; the note says why")
+    status: str
+    images: Count = Field(description="how many images it was measured on")
+    note: str = ""
+
+
+class MeterReading(_Part):
+    """What the harness counted, evaluation excluded."""
+
+    seconds: Amount
+    steps: Count = Field(description="turns of the method's loops")
+    optimizer_steps: Count
+    teacher_images: Count = Field(description="images through the teacher, forward")
+    teacher_backward: Count = Field(description="images through the teacher, backward")
+    student_images: Count = Field(description="images through the student, forward")
+    student_backward: Count = Field(description="images through the student, backward")
+    synthesised_images: Count
+    real_images: Count
+    gmacs: Amount = Field(description="10^9 multiply-adds, forward and backward, all networks")
+    peak_memory_mib: Amount | None = Field(description="null where the system does not tell")
+    evaluation_seconds: Amount = Field(description="spent on scoring; not part of seconds")
+
+
+class ImageFacts(_Part):
+    """The images kept in images.safetensors."""
+
+    count: Count
+    clipped: Share = Field(description="share of the values outside the displayable range")
+
+
+class Record(_Part):
+    """``record.json``: all that is known of one finished trial."""
+
+    version: Literal[1] = Field(default=SCHEMA, alias="schema", description="version of this schema")
+    id: str = Field(pattern="^[0-9a-f]{16}$", description="start of the SHA-256 of `trial` as canonical JSON")
+    study: str
+    status: Status
+    reason: str = Field(default="", description="one sentence when the status is not ok")
+    trial: TrialIdentity
+    method: MethodFacts
+    teacher: TeacherFacts | None = Field(description="null when the trial ended before a teacher was loaded")
+    metric: str = Field(description="what a score is, e.g. accuracy")
+    headline: str = Field(description="selection rule of the headline score; data-free")
+    scores: dict[str, Share] = Field(description="test score by selection rule; empty when not ok")
+    agreement: Share | None = Field(
+        description="share of test images on which the headline student and the teacher agree; null when not ok"
+    )
+    image_metrics: dict[str, ImageMetric]
+    meter: MeterReading
+    stopped_by: str = Field(description="the limit that ended it, `method` when it returned early, else the status")
+    images: ImageFacts
+    resumed: Count = Field(description="how many times the trial went on from a checkpoint")
+    provenance: dict[str, Any] = Field(description="commit, versions, hardware; open to new facts")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Record:
+        if self.id != trial_id(self.trial.model_dump(mode="json")):
+            raise ValueError("the id is not the hash of the trial")
+        if self.status == "ok" and self.headline not in self.scores:
+            raise ValueError(f"there is no score for the headline rule {self.headline!r}")
+        if self.status != "ok" and (self.scores or self.agreement is not None):
+            raise ValueError(f"a trial with status {self.status!r} has no score")
+        return self
+
+
+class CurvePoint(_Part):
+    """One line of ``curve.jsonl``: the student's score on the way, and what had been spent by then."""
+
+    progress: Share = Field(description="share of the budget used up")
+    seconds: Amount
+    steps: Count
+    teacher_images: Count
+    student_images: Count
+    gmacs: Amount
+    score: Share | None = Field(description="of the current weights; null when they are not finite")
+    score_ema: Share | None = Field(default=None, description="of the averaged weights")
+    agreement: Share | None = Field(default=None, description="with the teacher, on the test images")
+    agreement_ema: Share | None = Field(default=None, description="of the averaged weights with the teacher")
+    held_out_agreement: Share | None = Field(
+        default=None, description="with the teacher, on synthetic images that were held out from training"
+    )
+    logs: dict[str, float | None] = Field(
+        default_factory=dict, description="the method's own scalars; null when not finite"
+    )
+
+
+def as_json(record: Record) -> str:
+    """The text of ``record.json``."""
+    plain = without_nan(record.model_dump(mode="json", by_alias=True))
+    return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

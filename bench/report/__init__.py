@@ -1,0 +1,73 @@
+"""Reports are a pure function of records: the same records give the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.errors import UserError
+from bench.records import load_records, open_results
+from bench.records.folder import writing
+from bench.report.figures import colours_of, draw_curves, draw_sheets, first_sheets, style, to_bytes
+from bench.report.groups import Group, group_records
+from bench.report.page import Curves, page
+from bench.report.tables import comma_separated, markdown
+
+__all__ = ["render"]
+
+
+def render(results: Path, out: Path) -> list[Path]:
+    """Write the leaderboard, its figures and the page for all records of a results folder.
+
+    Args:
+        results: a results folder.
+        out: where ``leaderboard.md``, ``leaderboard.csv``, ``index.html`` and ``figures/`` go; made if missing.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        UserError: there are no records, one is damaged, or ``out`` cannot be written.
+    """
+    groups = group_records(load_records(open_results(results)))
+    if not groups:
+        raise UserError(f"{results} holds no records yet; `dfkd run STUDY.yaml --results {results}` makes them")
+    colours = colours_of(row.method for group in groups for row in group.rows)
+    contents: dict[str, bytes] = {}
+    listed: dict[str, list[tuple[str, str]]] = {}
+    curves: dict[str, Curves] = {}
+    with style():
+        for group in groups:
+            contents |= _figures(group, results, colours, listed, curves)
+    contents["leaderboard.md"] = markdown(groups, listed).encode()
+    contents["leaderboard.csv"] = comma_separated(groups).encode()
+    contents["index.html"] = page(groups, results, curves).encode()
+    with writing(out):
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            (out / name).write_bytes(content)
+    return [out / name for name in contents]
+
+
+def _figures(
+    group: Group,
+    results: Path,
+    colours: dict[str, str],
+    listed: dict[str, list[tuple[str, str]]],
+    curves: dict[str, Curves],
+) -> dict[str, bytes]:
+    """Draw one group's figures; note those for Markdown in ``listed`` and those for the page in ``curves``."""
+    contents: dict[str, bytes] = {}
+    if any(row.ok for row in group.rows):
+        alone = draw_curves(group, results, colours)
+        name = f"figures/{group.name}-curves"
+        contents |= {f"{name}.png": to_bytes(alone, "png"), f"{name}.svg": to_bytes(alone, "svg")}
+        listed.setdefault(group.name, []).append((f"{name}.png", f"Score against the budget on {group.key.task}"))
+        curves[group.name] = Curves(
+            wide=to_bytes(draw_curves(group, results, colours, "wide"), "svg", transparent=True),
+            narrow=to_bytes(draw_curves(group, results, colours, "narrow"), "svg", transparent=True),
+        )
+    if sheets := first_sheets(group, results):
+        name = f"figures/{group.name}-images"
+        contents[f"{name}.png"] = to_bytes(draw_sheets(sheets), "png")  # pixels gain nothing from an SVG around them
+        listed.setdefault(group.name, []).append((f"{name}.png", "Images that the students were trained on"))
+    return contents

@@ -1,0 +1,260 @@
+"""The figures: anytime curves and contact sheets. Drawn without pyplot, so that nothing is left between two calls."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from PIL import Image
+
+from bench.records import Record, read_curve
+from bench.report.groups import CEILING, FLOOR, Group, Row
+from bench.report.tables import budget_words
+from bench.stats import mean_interval
+
+# Okabe and Ito's colours and some of Paul Tol's: told apart with every common kind of colour blindness.
+PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#44AA99", "#332288", "#999933"]
+BASELINES = {FLOOR: "#8A8A8A", CEILING: "#333333", "scratch": "#A67C52"}
+VARIANTS = ["-", "-.", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1))]
+DOTTED = [(0, (1, 1.1)), (0, (1, 2.4)), (0, (1, 1.1, 3, 1.1))]
+INK, FAINT = "#333333", "#DDDDDD"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.edgecolor": "#999999",
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.7,
+    "xtick.color": "#666666",
+    "ytick.color": "#666666",
+    "legend.frameon": False,
+    "svg.hashsalt": "dfkd",  # else the names inside an SVG are drawn by chance
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row's curve on one axis; x in that axis' unit, y and the band in percent."""
+
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+Layout = Literal["file", "wide", "narrow"]
+
+
+def colours_of(methods: Iterable[str]) -> dict[str, str]:
+    """A colour per method that depends on its name, so that it is the same in every figure of every report.
+
+    Where two names would fall on one colour, the later one in the alphabet takes the next that is free.
+    """
+    colours = dict(BASELINES)
+    for method in sorted(set(methods) - set(BASELINES)):
+        start = int(hashlib.sha256(method.encode()).hexdigest(), 16) % len(PALETTE)
+        order = PALETTE[start:] + PALETTE[:start]
+        colours[method] = next((colour for colour in order if colour not in colours.values()), order[0])
+    return colours
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Our own look, whatever the user's matplotlibrc says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def to_bytes(figure: Figure, kind: str, transparent: bool = False) -> bytes:
+    """The figure as ``png`` or ``svg``; the same figure gives the same bytes."""
+    out = io.BytesIO()
+    if kind == "svg":
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=transparent)
+        return out.getvalue()
+    figure.savefig(out, format="png", dpi=160)
+    image: Image.Image = Image.open(out).convert(
+        "RGB"
+    )  # reports are kept in git: no alpha, no colour where all is grey
+    red, green, blue = image.split()
+    if red.tobytes() == green.tobytes() == blue.tobytes():
+        image = red
+    small = io.BytesIO()
+    image.save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+def draw_curves(group: Group, results: Path, colours: Mapping[str, str], layout: Layout = "file") -> Figure:
+    """Score against what was spent, once in teacher images and once in seconds.
+
+    Args:
+        group: rows that may be compared; those where every seed failed are left out.
+        results: the folder with the curves.
+        colours: by method.
+        layout: ``file`` stands alone, with title and caption; ``wide`` and ``narrow`` go into the page, which has both.
+    """
+    rows = [row for row in group.rows if row.ok]
+    curves = {row.label: [read_curve(results / "trials" / record.id) for record in row.ok] for row in rows}
+    score = "score_ema" if group.key.headline == "ema" else "score"
+    looks = _looks(rows, colours)
+    figure = Figure(
+        figsize=(4.2, 7.6) if layout == "narrow" else (9.6, 3.9), layout=ConstrainedLayoutEngine(wspace=0.06)
+    )
+    shape = (2, 1) if layout == "narrow" else (1, 2)
+    left, right = figure.subplots(*shape, sharey=True, squeeze=False).ravel()
+    for row in rows:
+        images = "student_images" if _never_asks(row) else "teacher_images"
+        for axis, x in ((left, images), (right, "seconds")):
+            line = _line(curves[row.label], x, score)
+            if line is not None:
+                _draw(axis, line, looks[row.label])
+    _finish(left, group, "Teacher images" + (" († student images)" if any(map(_never_asks, rows)) else ""))
+    _finish(right, group, "Seconds, scoring not counted")
+    for axis in (left, right) if layout == "narrow" else (left,):
+        axis.set_ylabel(f"Test {group.key.metric}, %")
+    handles = [Line2D([], [], **looks[row.label]) for row in rows]
+    figure.legend(
+        handles,
+        [_legend(row) for row in rows],
+        loc="outside lower center" if layout == "narrow" else "outside right center",
+        handlelength=2.4,
+    )
+    if layout == "file":
+        small: dict[str, Any] = {"x": 0.01, "horizontalalignment": "left"}
+        figure.suptitle(f"{group.key.task}: {budget_words(group)}", fontsize=10.5, **small)
+        figure.supxlabel(caption(group), fontsize=7.5, color="#666666", **small)
+    return figure
+
+
+def caption(group: Group) -> str:
+    """What the lines and bands of the curves mean; only what this group's figure really shows."""
+    rows = [row for row in group.rows if row.ok]
+    counts = {len(row.ok) for row in rows}
+    bands = ["95 % t-interval over seeds"] if max(counts) > 2 else []
+    bands += ["range of the two seeds"] if 2 in counts else []
+    parts = ["Line: mean over seeds."] if bands else ["One seed: no band."]
+    if bands:
+        one = " (none for one seed)" if 1 in counts else ""
+        parts.append(f"Band: {', or '.join(bands)}{one}.")
+    if group.teacher:
+        parts.append("Dashed: the teacher.")
+    if any(row.data == "train" for row in rows):
+        parts.append("Dotted: trained on real images.")
+    if any(map(_never_asks, rows)):
+        parts.append("† never asks the teacher.")
+    if group.key.headline not in ("last", "ema"):
+        parts.append("Drawn is the last student, not the selected one.")
+    return " ".join(parts)
+
+
+def first_sheets(group: Group, results: Path) -> list[tuple[Row, Record, Path]]:
+    """The contact sheet of the first seed that went well, for each row that has one."""
+    found = []
+    for row in group.rows:
+        for record in row.ok[:1]:
+            path = results / "trials" / record.id / "images.png"
+            if path.is_file():
+                found.append((row, record, path))
+    return found
+
+
+def draw_sheets(sheets: Sequence[tuple[Row, Record, Path]], columns: int = 4) -> Figure:
+    """Contact sheets side by side, every pixel enlarged by a whole number so that none is blurred."""
+    images = []
+    for _, _, path in sheets:
+        with Image.open(path) as file:
+            images.append(np.asarray(file.convert("RGB")))
+    height, width = max(image.shape[0] for image in images), max(image.shape[1] for image in images)
+    scale, gap, title = max(1, round(420 / width)), 28, 56
+    columns = min(columns, len(images))
+    lines = -(-len(images) // columns)
+    total_w, total_h = columns * (width * scale + gap) + gap, lines * (height * scale + title) + gap
+    figure = Figure(figsize=(total_w / 160, total_h / 160))
+    for index, ((row, record, _), image) in enumerate(zip(sheets, images, strict=True)):
+        left = gap + (index % columns) * (width * scale + gap)
+        top = title + (index // columns) * (height * scale + title)
+        h, w = image.shape[0] * scale, image.shape[1] * scale
+        axis = figure.add_axes((left / total_w, 1 - (top + h) / total_h, w / total_w, h / total_h))
+        axis.imshow(image, interpolation="none", aspect="auto")
+        axis.set_axis_off()
+        axis.set_title(f"{row.label}, seed {record.trial.seed}", fontsize=9, loc="left", pad=5)
+    return figure
+
+
+def _line(curves: Sequence[Sequence[Mapping[str, Any]]], x: str, score: str) -> Line | None:
+    """Mean and band over seeds: at the mean x of each evaluation, every seed's curve read between its points."""
+    points = [
+        np.array([(p[x], 100 * p[score]) for p in curve if p.get(score) is not None], dtype=float).reshape(-1, 2)
+        for curve in curves
+    ]
+    points = [seed for seed in points if len(seed)]
+    if not points:
+        return None
+    count = min(len(seed) for seed in points)
+    grid = np.mean([seed[:count, 0] for seed in points], axis=0)
+    values = np.array([np.interp(grid, seed[:, 0], seed[:, 1]) for seed in points])
+    mean = values.mean(axis=0)
+    if len(points) < 3:
+        return Line(grid, mean, values.min(axis=0), values.max(axis=0))
+    half = np.array([mean_interval(list(column))[1] for column in values.T], dtype=float)
+    return Line(grid, mean, np.clip(mean - half, 0, 100), np.clip(mean + half, 0, 100))
+
+
+def _draw(axis: Axes, line: Line, look: Mapping[str, Any]) -> None:
+    if (line.high > line.low).any():
+        axis.fill_between(line.x, line.low, line.high, color=look["color"], alpha=0.16, linewidth=0)
+    axis.plot(line.x, line.y, **look)
+    axis.plot(line.x[-1:], line.y[-1:], "o", color=look["color"], markersize=4)
+
+
+def _finish(axis: Axes, group: Group, label: str) -> None:
+    axis.set_xlabel(label)
+    axis.set_xlim(left=0)
+    axis.set_ylim(top=min(101.5, axis.get_ylim()[1] + 2), bottom=max(0, axis.get_ylim()[0]))
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))
+    if group.teacher:
+        height = 100 * group.teacher.score
+        axis.axhline(height, color="#666666", linestyle=(0, (5, 3)), linewidth=1)
+        place: dict[str, Any] = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points", "va": "top"}
+        axis.annotate(f"teacher {height:.1f}", (0, height), (5, -2.5), fontsize=7.5, color="#666666", **place)
+
+
+def _looks(rows: Sequence[Row], colours: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Colour by method, dotted for what was trained on real images; the dashes tell apart what shares a colour."""
+    seen: dict[str, int] = {}
+    looks = {}
+    for row in sorted(rows, key=lambda row: row.label):
+        colour = colours[row.method]
+        number = seen[colour] = seen.get(colour, -1) + 1
+        styles = DOTTED if row.data == "train" else VARIANTS
+        looks[row.label] = {"color": colour, "linestyle": styles[number % len(styles)], "linewidth": 1.8}
+    return looks
+
+
+def _legend(row: Row) -> str:
+    label = row.label if len(row.label) <= 34 else row.label[:33] + "…"
+    return f"{label} †" if _never_asks(row) else label
+
+
+def _never_asks(row: Row) -> bool:
+    return not any(record.meter.teacher_images for record in row.ok)

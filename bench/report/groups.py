@@ -1,0 +1,205 @@
+"""Which records may stand in one ranking: from a heap of records to groups, rows and tables. Pure, without files."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from bench.records import Record, TeacherFacts, short_text, trial_id
+from bench.stats import CLEARLY, mean_interval, normalised
+
+FLOOR, CEILING = "noise", "kd"  # the baselines that every task is run with
+NEEDS = ("none", "pool", "train")
+
+
+class Key(NamedTuple):
+    """Records that differ in any of these are never in one table."""
+
+    task: str
+    budget: str
+    suite: str
+    headline: str
+    device: str
+    precision: str
+    points: int
+    metric: str
+    task_sha: str
+    teacher: str  # sha256 of the weights; empty when no record of the group got as far as loading it
+
+
+@dataclass(frozen=True)
+class Row:
+    """The trials that differ in nothing but their seed."""
+
+    method: str
+    label: str
+    data: str
+    records: tuple[Record, ...]  # in the order of their seeds, failures included
+
+    @cached_property
+    def ok(self) -> tuple[Record, ...]:
+        return tuple(record for record in self.records if record.status == "ok")
+
+    @cached_property
+    def score(self) -> tuple[float, float | None] | None:
+        """Mean and half width of the headline score, a share; None when every seed failed."""
+        return mean_interval([record.scores[record.headline] for record in self.ok]) if self.ok else None
+
+    def mean(self, get: Callable[[Record], float | None]) -> float | None:
+        """The mean of a number over the seeds that went well; None when one of them does not have it."""
+        values = [get(record) for record in self.ok]
+        present = [value for value in values if value is not None]
+        return statistics.fmean(present) if present and len(present) == len(values) else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One ranking: the rows of one data need, then the others for reference."""
+
+    need: str
+    ranked: tuple[tuple[int | None, Row], ...]  # no rank: every seed failed
+    reference: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """All rows that had the same task, teacher and budget, under the same rules."""
+
+    key: Key
+    teacher: TeacherFacts | None
+    rows: tuple[Row, ...]  # the best first, those that failed last
+
+    @property
+    def name(self) -> str:
+        """A file name that stays the same as long as the group does."""
+        return f"{self.key.task.replace('/', '-')}-{trial_id(self.key._asdict())[:8]}"
+
+    @cached_property
+    def floor(self) -> float | None:
+        return self._best(FLOOR)
+
+    @cached_property
+    def ceiling(self) -> float | None:
+        return self._best(CEILING)
+
+    def normalised(self, row: Row) -> float | None:
+        if row.score is None or self.floor is None or self.ceiling is None:
+            return None
+        return normalised(row.score[0], self.floor, self.ceiling)
+
+    @property
+    def why_not_normalised(self) -> str:
+        """Why no row of this group has a normalised score; empty when they have."""
+        missing = [name for name, value in ((FLOOR, self.floor), (CEILING, self.ceiling)) if value is None]
+        if missing:
+            return f"No normalised scores: {' and '.join(missing)} did not finish here."
+        if all(self.normalised(row) is None for row in self.rows):
+            return (
+                f"No normalised scores: {CEILING} is less than {100 * CLEARLY:g} percentage point above {FLOOR} here."
+            )
+        return ""
+
+    @property
+    def failures(self) -> list[tuple[Row, Record]]:
+        return [(row, record) for row in self.rows for record in row.records if record.status != "ok"]
+
+    def _best(self, method: str) -> float | None:
+        return max((row.score[0] for row in self.rows if row.method == method and row.score), default=None)
+
+
+def group_records(records: Iterable[Record]) -> list[Group]:
+    """Sort records into groups that may be compared, in a stable order."""
+    records = sorted(records, key=lambda record: record.id)
+    shas: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    for record in records:
+        if record.teacher:
+            shas[(*_rules(record), record.trial.teacher)].add(record.teacher.sha256)
+    groups: dict[Key, list[Record]] = defaultdict(list)
+    for record in records:
+        # A trial that ended before its teacher was loaded belongs with those of the same recipe.
+        recipe = (*_rules(record), record.trial.teacher)
+        for sha in [record.teacher.sha256] if record.teacher else sorted(shas.get(recipe, {""})):
+            groups[Key(*_rules(record), sha)].append(record)
+    return [
+        Group(key, next((record.teacher for record in group if record.teacher), None), tuple(_rows(group)))
+        for key, group in sorted(groups.items())
+    ]
+
+
+def tables_of(group: Group) -> list[Table]:
+    """One ranking for each data need; methods on the training images are ranked only where nothing else is there."""
+    present = [need for need in NEEDS if any(row.data == need for row in group.rows)]
+    ranked = [need for need in present if need != "train"] or present
+    return [
+        Table(
+            need,
+            tuple(_ranks([row for row in group.rows if row.data == need])),
+            tuple(row for row in group.rows if row.data != need),
+        )
+        for need in ranked
+    ]
+
+
+def _rules(record: Record) -> tuple[str, str, str, str, str, str, int, str, str]:
+    """All of a ``Key`` but the teacher."""
+    trial = record.trial
+    kind = trial.device.split(":")[0]
+    budget = short_text(trial.budget)
+    rules = (trial.task, budget, trial.suite, record.headline, kind, trial.precision, trial.points)
+    return (*rules, record.metric, trial.task_sha)
+
+
+def _rows(records: Sequence[Record]) -> list[Row]:
+    same: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        same[trial_id({**record.trial.model_dump(mode="json"), "seed": None})].append(record)
+    settings: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for group in same.values():
+        settings[group[0].trial.method].append(_settings(group[0]))
+    rows = [
+        Row(
+            method=group[0].trial.method,
+            label=_label(group[0], settings[group[0].trial.method]),
+            data=group[0].method.data,
+            records=tuple(sorted(group, key=lambda record: record.trial.seed)),
+        )
+        for group in same.values()
+    ]
+    return sorted(rows, key=lambda row: (-row.score[0] if row.score else 1.0, row.label))
+
+
+def _settings(record: Record) -> dict[str, Any]:
+    """What may tell two rows of one method apart: the options first of all."""
+    trial = record.trial
+    return {
+        **trial.options,
+        "code": trial.method_sha[:7],
+        "teacher": trial.teacher[:7],
+        "threads": trial.threads,
+        "deterministic": trial.deterministic,
+        "selection": "+".join(trial.selection),
+    }
+
+
+def _label(record: Record, others: list[dict[str, Any]]) -> str:
+    """The method's name, and those of its settings that are not the same in all its rows."""
+    own = _settings(record)
+    differing = [key for key in own if any(other.get(key) != own[key] for other in others)]
+    return (
+        f"{record.trial.method} ({short_text({key: own[key] for key in differing})})"
+        if differing
+        else record.trial.method
+    )
+
+
+def _ranks(rows: Sequence[Row]) -> Iterable[tuple[int | None, Row]]:
+    """Equal scores share a rank."""
+    for row in rows:
+        if row.score is None:
+            yield None, row
+        else:
+            yield 1 + sum(1 for other in rows if other.score and other.score[0] > row.score[0]), row

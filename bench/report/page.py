@@ -1,0 +1,76 @@
+"""The report as one page that carries all it shows: no script, no request, readable on a phone and in the dark."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from bench.report.figures import caption, first_sheets
+from bench.report.groups import Group, tables_of
+from bench.report.tables import COLUMNS, MEANINGS, budget_words, cells, facts, failure, methods, notes, title_of
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A group's curves as SVG: for a wide and for a narrow screen."""
+
+    wide: bytes
+    narrow: bytes
+
+
+def page(groups: Sequence[Group], results: Path, curves: dict[str, Curves]) -> str:
+    """The page's HTML; ``curves`` by the group's name."""
+    environment = Environment(
+        loader=PackageLoader("bench.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("page.html").render(
+        groups=[_section(group, results, curves.get(group.name)) for group in groups],
+        columns=COLUMNS,
+        meanings=MEANINGS,
+        methods=methods(groups),
+    )
+
+
+def _section(group: Group, results: Path, curves: Curves | None) -> dict[str, object]:
+    return {
+        "name": group.name,
+        "task": group.key.task,
+        "budget": budget_words(group),
+        "facts": facts(group),
+        "tables": [
+            {
+                "title": title_of(table),
+                "ranked": [cells(group, rank, row, reference=False) for rank, row in table.ranked],
+                "reference": [cells(group, None, row, reference=True) for row in table.reference],
+            }
+            for table in tables_of(group)
+        ],
+        "notes": notes(group),
+        "failures": [failure(row, record) for row, record in group.failures],
+        "caption": caption(group) if curves else "",
+        "wide": _embedded(curves.wide, "svg+xml") if curves else "",
+        "narrow": _embedded(curves.narrow, "svg+xml") if curves else "",
+        "sheets": [
+            {
+                "source": _embedded(path.read_bytes(), "png"),
+                "label": row.label,
+                "seed": record.trial.seed,
+                "count": f"{record.images.count:,}",
+                "clipped": f"{100 * record.images.clipped:.1f}",
+            }
+            for row, record, path in first_sheets(group, results)
+        ],
+    }
+
+
+def _embedded(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,244 @@
+"""The leaderboard as text: the cells that Markdown and the page share, and the CSV with the plain numbers."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import re
+from collections.abc import Callable, Sequence
+
+from bench.records import Record
+from bench.report.groups import Group, Row, Table, tables_of
+
+COLUMNS = {
+    "rank": "Rank",
+    "method": "Method",
+    "data": "Real data",
+    "score": "Score, %",
+    "oracle": "Oracle, %",
+    "gap": "Gap",
+    "normalised": "Normalised",
+    "agreement": "Agreement, %",
+    "teacher_images": "Teacher images",
+    "student_images": "Student images",
+    "seconds": "Seconds",
+    "gmacs": "GMACs",
+    "memory": "Memory, MiB",
+    "seeds": "Seeds",
+}
+MEANINGS = {
+    "Score": "test score of the student that the data-free selection rule picked: mean over seeds ± half of the 95 % "
+    "interval (Student's t)",
+    "Oracle": "the best test score on the way, chosen with the test images; it can only be known by peeking",
+    "Gap": "oracle minus score, in percentage points: what choosing without the test images costs",
+    "Normalised": "the score's place between noise (0) and kd (1) under the same budget",
+    "Agreement": "share of the test images on which student and teacher predict the same class",
+    "Teacher images": "images that went forward through the teacher",
+    "Student images": "images that went forward through the student",
+    "Seconds": "time of the distillation; scoring is not counted",
+    "GMACs": "10⁹ multiply-adds, forward and backward, of all networks",
+    "Memory": "largest memory in use",
+    "Seeds": "seeds that finished / seeds that were run; the means are over those that finished",
+}
+DATA = {"none": "none", "pool": "pool", "train": "training set"}
+NEED = {"none": "data-free methods", "pool": "methods on other real images", "train": "methods on the training images"}
+BUDGET = {
+    "seconds": "{:g} seconds",
+    "steps": "{:,} steps",
+    "teacher_images": "{:,} teacher images",
+    "student_images": "{:,} student images",
+    "gmacs": "{:g} GMACs",
+}
+ABSENT = "—"
+
+
+def markdown(groups: Sequence[Group], figures: dict[str, list[tuple[str, str]]]) -> str:
+    """The whole leaderboard; ``figures`` holds (relative path, alternative text) by the group's name."""
+    lines = ["# Leaderboard", ""]
+    for group in groups:
+        lines += [f"## {_md(group.key.task)}: {_md(budget_words(group))}", "", _md(". ".join(facts(group)) + "."), ""]
+        for table in tables_of(group):
+            lines += [f"**{title_of(table)}**", "", *_markdown_table(group, table), ""]
+        lines += [f"- {_md(note)}" for note in notes(group)]
+        if group.failures:
+            lines += ["", "**Failures** (never counted as a score)", ""]
+            lines += ["| Trial | Method | Seed | Status | Reason | Log |", "|---|---|--:|---|---|---|"]
+            lines += [_line([_md(cell) for cell in failure(row, record)]) for row, record in group.failures]
+        for path, text in figures.get(group.name, []):
+            lines += ["", f"![{_md(text)}]({path})"]
+        lines.append("")
+    lines += ["## Columns", "", *(f"- {name}: {meaning}." for name, meaning in MEANINGS.items()), ""]
+    lines += ["## Methods", "", *(f"- {_md(text)}" for text in methods(groups)), ""]
+    return "\n".join(lines)
+
+
+def comma_separated(groups: Sequence[Group]) -> str:
+    """One line per row of every table; scores and agreement are shares, everything is a mean over seeds."""
+    facts_of_key = ["task", "budget", "suite", "headline", "device", "precision", "points", "metric", "task_sha"]
+    numbers = ["score", "half_width", "oracle", "gap", "normalised", "agreement", "teacher_images", "student_images"]
+    more = ["seconds", "gmacs", "peak_memory_mib", "seeds_ok", "seeds"]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*facts_of_key, "teacher_sha", "ranking", "rank", "method", "label", "data", *numbers, *more])
+    for group in groups:
+        for table in tables_of(group):
+            for rank, row in [*table.ranked, *((None, row) for row in table.reference)]:
+                mean, half = row.score or (None, None)
+                values = [mean, half, _oracle(row), _gap(row), group.normalised(row), _agreement(row)]
+                meter = [row.mean(get) for get in METER.values()]
+                start = [*group.key, table.need, rank, row.method, row.label, row.data]
+                measured = ["" if value is None else f"{value:.6g}" for value in values + meter]
+                writer.writerow([*start, *measured, len(row.ok), len(row.records)])
+    return out.getvalue()
+
+
+def cells(group: Group, rank: int | None, row: Row, reference: bool) -> dict[str, str]:
+    """The text of one row's cells, by column."""
+    normalised = group.normalised(row)
+    texts = {
+        "rank": "ref" if reference else ABSENT if rank is None else str(rank),
+        "method": row.label,
+        "data": DATA[row.data],
+        "score": _score(row),
+        "oracle": _percent(_oracle(row)),
+        "gap": ABSENT if (gap := _gap(row)) is None else f"{100 * gap:+.1f}",
+        "normalised": ABSENT if normalised is None else f"{normalised:.2f}",
+        "agreement": _percent(_agreement(row)),
+        "seeds": f"{len(row.ok)}/{len(row.records)}" if len(row.ok) < len(row.records) else str(len(row.ok)),
+    }
+    for name, get in METER.items():
+        value = row.mean(get)
+        texts[name] = ABSENT if value is None else f"{value:,.{DECIMALS.get(name, 0)}f}"
+    return {name: texts[name] for name in COLUMNS}
+
+
+def budget_words(group: Group) -> str:
+    """The budget in words: ``40,000 teacher images``."""
+    budget = group.rows[0].records[0].trial.budget
+    return ", ".join(form.format(budget[name]) for name, form in BUDGET.items() if name in budget)
+
+
+def facts(group: Group) -> list[str]:
+    """What all rows of the group share: the table's heading."""
+    key, teacher = group.key, group.teacher
+    who = "Teacher: never loaded"
+    if teacher:
+        score = f"{key.metric} {100 * teacher.score:.1f} %"
+        who = f"Teacher: {teacher.network} ({score}, sha256 {teacher.sha256[:12]})"
+    return [
+        who,
+        f"Budget: {budget_words(group)}",
+        f"Selection rule: {key.headline}",
+        f"Suite {key.suite}",
+        f"Score: {key.metric} on the test images",
+        f"{key.device}, {key.precision}, scored {key.points} times on the way, task definition {key.task_sha[:7]}",
+    ]
+
+
+def notes(group: Group) -> list[str]:
+    """What a reader must know to read the group's tables right."""
+    counts = {len(row.ok) for row in group.rows}
+    found = []
+    if 1 in counts:
+        found.append("One seed: there is no interval, and nothing can be said about chance.")
+    if 2 in counts:
+        found.append("Two seeds: the interval is wide by nature (12.7 times the standard error).")
+    if reason := group.why_not_normalised:
+        found.append(reason)
+    if any(len(row.ok) < len(row.records) for row in group.rows):
+        found.append(
+            "Some trials failed: they have no score, the means are over the others, and the next run tries again."
+        )
+    return [*found, _origin(group)]
+
+
+def title_of(table: Table) -> str:
+    """What is ranked in this table, and what is not."""
+    rest = "; the others for reference" if table.reference else ""
+    return f"Ranking of {NEED[table.need]}{rest}"
+
+
+def failure(row: Row, record: Record) -> list[str]:
+    """One line of the list of failures; the log's path is relative to the results folder."""
+    log = f"trials/{record.id}/log.txt"
+    return [record.id, row.label, str(record.trial.seed), record.status, record.reason or "not given", log]
+
+
+def methods(groups: Sequence[Group]) -> list[str]:
+    """Every method that has a row: what it is and what it needs."""
+    found = {
+        (record.trial.method, record.method.title, record.method.paper, record.method.data, record.method.access)
+        for group in groups
+        for row in group.rows
+        for record in row.records
+    }
+    return [
+        f"{name}: {title}. {paper.rstrip('.')}. Real data: {DATA[data]}; looks at the teacher's: {access}."
+        for name, title, paper, data, access in sorted(found)
+    ]
+
+
+METER: dict[str, Callable[[Record], float | None]] = {
+    "teacher_images": lambda record: float(record.meter.teacher_images),
+    "student_images": lambda record: float(record.meter.student_images),
+    "seconds": lambda record: record.meter.seconds,
+    "gmacs": lambda record: record.meter.gmacs,
+    "memory": lambda record: record.meter.peak_memory_mib,
+}
+DECIMALS = {"seconds": 1, "gmacs": 1}
+
+
+def _markdown_table(group: Group, table: Table) -> list[str]:
+    lines = [_line(list(COLUMNS.values())), _line(["---" if name in ("method", "data") else "--:" for name in COLUMNS])]
+    rows = [cells(group, rank, row, reference=False) for rank, row in table.ranked]
+    rows += [cells(group, None, row, reference=True) for row in table.reference]
+    return lines + [_line([_md(text) for text in row.values()]) for row in rows]
+
+
+def _origin(group: Group) -> str:
+    """Which code, versions and machines the numbers come from."""
+    origins = [record.provenance for row in group.rows for record in row.records]
+
+    def of(name: str) -> str:
+        return ", ".join(sorted({str(origin[name]) for origin in origins if origin.get(name)})) or "unknown"
+
+    commits = {str(origin["commit"])[:10] for origin in origins if origin.get("commit")}
+    dirty = " (with changes that are not committed)" if any(origin.get("dirty") for origin in origins) else ""
+    torches = sorted({str((origin.get("versions") or {}).get("torch", "unknown")) for origin in origins})
+    threads = sorted({record.trial.threads for row in group.rows for record in row.records})
+    code = f"commit {', '.join(sorted(commits)) or 'unknown'}{dirty}, dfkd {of('suite')}, torch {', '.join(torches)}"
+    return f"Measured at {code}, on {of('device')}; threads: {', '.join(map(str, threads))}."
+
+
+def _score(row: Row) -> str:
+    if row.score is None:
+        return ABSENT
+    mean, half = row.score
+    return f"{100 * mean:.1f} ± {100 * half:.1f}" if half is not None else f"{100 * mean:.1f} (one seed)"
+
+
+def _oracle(row: Row) -> float | None:
+    return row.mean(lambda record: record.scores.get("oracle"))
+
+
+def _gap(row: Row) -> float | None:
+    oracle = _oracle(row)
+    return oracle - row.score[0] if oracle is not None and row.score else None
+
+
+def _agreement(row: Row) -> float | None:
+    return row.mean(lambda record: record.agreement)
+
+
+def _percent(share: float | None) -> str:
+    return ABSENT if share is None else f"{100 * share:.1f}"
+
+
+def _line(texts: list[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _md(text: str) -> str:
+    """Text that Markdown shows as it is: no tags, no cell ends, no line ends."""
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

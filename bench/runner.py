@@ -1,0 +1,333 @@
+"""One trial, from its identity to its record."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import guard, kept
+from bench.artifacts import contact_sheet, save_images, save_student
+from bench.cards import load_method
+from bench.checkpoint import load_checkpoint, save_checkpoint
+from bench.curve import Curve
+from bench.data import Dataset, load, protected_paths
+from bench.declare import Access, Data, Method
+from bench.desk import BudgetSpent, Desk
+from bench.draft import card_of, draft
+from bench.errors import AccessDenied, DataLeak, Diverged, MethodError, MissingData, UserError
+from bench.judge import Judge
+from bench.memory import peak_memory_mib, reset_peak_memory
+from bench.metrics.synthetic import score_images
+from bench.models import build
+from bench.paths import teacher_folder
+from bench.progress import Progress, work_folder
+from bench.records import Record, write_trial
+from bench.session import session_for
+from bench.streams import derive, seed_everything
+from bench.task import TaskSpec, get_task
+from bench.teachers import Teacher, get_teacher, weights_hash
+from bench.trial import Trial
+
+CHECKPOINT_SECONDS = 30.0
+
+
+class Interrupted(BaseException):
+    """The user stops the study; the trial is saved and goes on next time."""
+
+
+class TimedOut(BaseException):
+    """The trial ran longer than the study's ``timeout``."""
+
+
+@dataclass
+class Setting:
+    """Everything around a trial that changes nothing about its outcome."""
+
+    results: Path
+    data_folder: Path | None = None
+    allow_altered: bool = False
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    report: Callable[[Progress], None] = lambda progress: None  # noqa: ARG005
+    stop: Callable[[], bool] = lambda: False
+
+
+def run_trial(trial: Trial, setting: Setting) -> Record:
+    """Run a trial to its record, going on from its last checkpoint if there is one.
+
+    Every failure of the method becomes a record with a status. Only an interruption and a mistake of the user's (a
+    results folder that cannot be written, a method file that does not load) are raised.
+    """
+    work = work_folder(setting.results, trial.id)
+    run = _Run(trial, setting, work)
+    outcome = _Outcome()
+    started = time.perf_counter()
+    try:
+        run.prepare()
+        run.play(started)
+    except (Exception, DataLeak, AccessDenied, Diverged, TimedOut) as error:
+        ended = _outcome_of(error)
+        if ended is None:
+            raise
+        outcome = ended
+        with (work / "log.txt").open("a", encoding="utf-8") as log:
+            log.write("".join(traceback.format_exception(error)))
+    return run.finish(outcome)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    status: str = "ok"
+    reason: str = ""
+
+
+def _outcome_of(error: BaseException) -> _Outcome | None:
+    """The status that an error stands for; None for those that the user must mend before anything can run."""
+    text = f"{error}".partition("\n")[0] or type(error).__name__
+    kinds: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+        ((DataLeak,), "leaked"),
+        ((AccessDenied,), "denied"),
+        ((Diverged,), "diverged"),
+        ((TimedOut,), "timed_out"),
+        ((MissingData,), "missing_data"),
+        ((MemoryError, torch.cuda.OutOfMemoryError), "out_of_memory"),
+    )
+    for types, status in kinds:
+        if isinstance(error, types):
+            return _Outcome(status, text)
+    if isinstance(error, UserError):
+        return None
+    if isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text):
+        return _Outcome("out_of_memory", text)
+    if isinstance(error, MethodError):
+        return _Outcome("crashed", text)
+    return _Outcome("crashed", f"{type(error).__name__}: {text}{_place(error)}")
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+
+
+class _Run:
+    """The parts of one run that its steps share."""
+
+    task: TaskSpec
+    method: Method
+    dataset: Dataset
+    teacher: Teacher
+    desk: Desk
+    judge: Judge
+    curve: Curve
+
+    def __init__(self, trial: Trial, setting: Setting, work: Path) -> None:
+        self.trial = trial
+        self.setting = setting
+        self.work = work
+        self.card = card_of(trial)
+        self.resumed = 0
+        self.started = False
+        self._saved = time.perf_counter()
+        self._shown = 0.0
+        self._checkpoint: dict[str, Any] | None = None
+
+    def prepare(self) -> None:
+        trial = self.trial
+        self.task = get_task(trial.task)
+        self.method = load_method(self.card)
+        self.setting.report(Progress("loading"))
+        self.dataset = load(
+            self.task.data,
+            size=self.task.image.size,
+            folder=self.setting.data_folder,
+            allow_altered=self.setting.allow_altered,
+        )
+        _settle_torch(trial)
+        self.teacher = get_teacher(
+            self.task,
+            trial.teacher,
+            self.dataset,
+            lambda done, of: self.setting.report(Progress(f"teacher {done}/{of}")),
+        )
+        device = torch.device(trial.device)
+        classes = len(self.dataset.classes)
+        seed_everything(derive(trial.seed, "student"))
+        student = build(self.task.student, self.task.image, classes)
+        seed_everything(derive(trial.seed, "method"))
+        blind = self.method.access is Access.NONE
+        self.desk = Desk(
+            image=self.task.image,
+            teacher=self.teacher.network,
+            student=student,
+            budget=trial.limits.for_blind_method() if blind else trial.limits,
+            access=self.method.access,
+            data=self.method.data,
+            device=device,
+            seed=trial.seed,
+            train=None if self.method.data is Data.NONE else self.dataset.train,
+            precision=trial.precision,
+        )
+        self.judge = Judge(student, self.teacher.network, self.dataset.test, self.task.image, device)
+        self.curve = Curve(self.desk, self.judge, trial.points, self.work, "teacher_agreement" in trial.selection)
+        self._teacher_hash = weights_hash(self.teacher.network)
+        self._checkpoint = load_checkpoint(self.work, trial.id)
+        self.started = True
+
+    def play(self, started: float) -> None:
+        """Run the method inside the fence until it returns or its budget is spent."""
+        desk, trial = self.desk, self.trial
+        desk.after_step = lambda: self._after_step(started)
+        desk.on_keep = self._on_keep
+        desk.on_phase = self._on_phase
+        if self._checkpoint is not None:
+            desk.skip_phases = tuple(self._checkpoint["desk"]["phases"][:-1])
+        session = session_for(self.task.image, len(self.dataset.classes))
+        options = self.method.make_options(trial.options)
+        reset_peak_memory(desk.device)
+        with desk, self._fence(), _autocast(trial, desk.device):
+            desk.start_clock()
+            try:
+                self.method.run(session, options)
+            except BudgetSpent:
+                pass
+            finally:
+                desk.stop_clock()
+        desk.check_finite(now=True)
+        self.curve.close()
+        if weights_hash(self.teacher.network) != self._teacher_hash:
+            raise AccessDenied("the method changed the teacher's weights or statistics")
+
+    @contextlib.contextmanager
+    def _fence(self) -> Iterator[None]:
+        with guard.fenced(protected_paths(self.setting.data_folder), [teacher_folder()]):
+            yield
+
+    def _on_keep(self, name: str, thing: Any) -> None:
+        """While resuming, code before the resumed loop already sees the saved state."""
+        if self._checkpoint is not None and name in self._checkpoint["desk"]["kept"]:
+            kept.restore(thing, self._checkpoint["desk"]["kept"][name])
+
+    def _on_phase(self, phase: str) -> None:
+        if self._checkpoint is not None and phase == self._checkpoint["desk"]["phases"][-1]:
+            self.desk.restore(self._checkpoint["desk"])
+            self.curve.restore(self._checkpoint["curve"])
+            self.resumed = int(self._checkpoint["resumed"]) + 1
+            self._checkpoint = None
+        elif self._checkpoint is None:
+            self._pause(self.curve.begin)
+
+    def _after_step(self, started: float) -> None:
+        due = self.curve.due()
+        now = time.perf_counter()
+        stop = self.setting.stop()
+        if due:
+            self._pause(self.curve.evaluate)
+        if stop or now - self._saved > self.setting.checkpoint_seconds:
+            self._pause(self._save)
+            self._saved = time.perf_counter()
+        if stop:
+            raise Interrupted
+        if self.trial.timeout is not None and now - started > self.trial.timeout:
+            raise TimedOut(f"ran longer than the study's timeout of {self.trial.timeout:g} s")
+        if due or now - self._shown > 0.25:
+            self._shown = now
+            meter = self.desk.meter
+            self._pause(
+                lambda: self.setting.report(Progress("running", self.desk.progress, self.curve.latest, meter.seconds))
+            )
+
+    def _pause(self, work: Callable[[], None]) -> None:
+        """Do the harness's own work: the clock stands still, the fence is lifted."""
+        running = self.desk.pause_clock()
+        before = time.perf_counter()
+        with guard.lifted():
+            work()
+        self.desk.meter.evaluation_seconds += time.perf_counter() - before
+        if running:
+            self.desk.start_clock()
+
+    def _save(self) -> None:
+        state = {"desk": self.desk.state(), "curve": self.curve.state(), "resumed": self.resumed}
+        save_checkpoint(self.work, self.trial.id, state)
+
+    def finish(self, outcome: _Outcome) -> Record:
+        """Write the record, whole or not at all, and clear the work folder."""
+        values = draft(self.trial, self.card, outcome.status, outcome.reason)
+        files: dict[str, Path] = {}
+        rows: list[dict[str, Any]] = []
+        if self.started:
+            desk = self.desk
+            desk.meter.peak_memory_mib = peak_memory_mib(desk.device)
+            spent, unit = desk.budget.progress(desk.meter)
+            names = ("sha256", "network", "recipe", "seed", "score")
+            values["teacher"] = {name: self.teacher.passport[name] for name in names}
+            values["meter"] = desk.meter.as_record()
+            values["resumed"] = self.resumed
+            values["provenance"]["data"] = {
+                "fingerprint": self.dataset.fingerprint,
+                "altered": list(self.dataset.altered),
+            }
+            if outcome.status == "ok":
+                values["stopped_by"] = unit if spent >= 1.0 else "method"
+                values |= self._judged()
+                if values["status"] == "ok":
+                    files = self._artifacts()
+            rows = self.curve.rows
+        if (self.work / "log.txt").exists():
+            files["log.txt"] = self.work / "log.txt"
+        record = Record.model_validate(values)
+        write_trial(self.setting.results, record, rows, files)
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.setting.report(Progress(record.status, 1.0, record.scores.get(record.headline), record.meter.seconds))
+        return record
+
+    def _judged(self) -> dict[str, Any]:
+        """What only a trial that ended well has: scores, agreement, images and their metrics."""
+        chosen = self.curve.select(self.trial.selection)
+        headline = self.trial.selection[0]
+        if headline not in chosen:
+            reason = f"the headline rule {headline!r} has nothing to choose by: the method trains without s.distill"
+            return {"status": "crashed", "reason": reason}
+        images = self._images()
+        classes = len(self.dataset.classes)
+        return {
+            "scores": {rule: choice.score for rule, choice in chosen.items()},
+            "agreement": chosen[headline].agreement,
+            "images": {"count": len(images), "clipped": self.desk.capture.clipped},
+            "image_metrics": score_images(
+                self.trial.image_metrics, images, self.teacher.network, self.task.image, classes
+            ),
+        }
+
+    def _images(self) -> torch.Tensor:
+        images = self.desk.capture.training.column("images")
+        return images if images is not None else torch.zeros(0, *self.task.image.shape, dtype=torch.uint8)
+
+    def _artifacts(self) -> dict[str, Path]:
+        files = {"student.safetensors": save_student(self.work, self.desk.student)}
+        if len(self._images()):
+            files["images.png"] = contact_sheet(self.work, self._images())
+            files["images.safetensors"] = save_images(self.work, self._images(), self.desk.capture.training.steps())
+        return files
+
+
+def _settle_torch(trial: Trial) -> None:
+    torch.set_num_threads(trial.threads)
+    torch.use_deterministic_algorithms(trial.deterministic)
+    if trial.device.startswith("cuda"):
+        torch.backends.cudnn.benchmark = not trial.deterministic
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products need
+
+
+def _autocast(trial: Trial, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    if trial.precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, trial.precision))

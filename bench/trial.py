@@ -1,0 +1,76 @@
+"""A trial: one method on one task with one seed under one budget, named by a hash of all that changes its outcome."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.budget import Budget
+from bench.records import trial_id
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All that a worker needs to run it. Only the fields of :meth:`identity` enter the id."""
+
+    suite: str
+    task: str
+    task_sha: str
+    teacher: str
+    method: str
+    method_sha: str
+    options: Mapping[str, Any]
+    budget: Mapping[str, float]
+    seed: int
+    device: str = "cpu"
+    threads: int = 1
+    precision: str = "float32"
+    deterministic: bool = True
+    points: int = 20
+    selection: tuple[str, ...] = ("last", "ema", "teacher_agreement", "oracle")
+    # what follows changes no outcome
+    study: str = ""
+    label: str = ""
+    image_metrics: tuple[str, ...] = ()
+    timeout: float | None = None
+    method_files: tuple[Path, ...] = ()
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that can change the outcome, as a record holds them."""
+        values = {name: getattr(self, name) for name in IDENTITY}
+        values["options"] = {name: _plain(value) for name, value in self.options.items()}
+        values["selection"] = list(self.selection)
+        return values
+
+    @property
+    def id(self) -> str:
+        """16 hex digits."""
+        return trial_id(self.identity())
+
+    @property
+    def limits(self) -> Budget:
+        return Budget.parse(self.budget)
+
+    def to_json(self) -> dict[str, Any]:
+        """For another process."""
+        extra = {name: getattr(self, name) for name in ("study", "label", "timeout")}
+        lists = {"image_metrics": list(self.image_metrics), "method_files": [str(file) for file in self.method_files]}
+        return self.identity() | extra | lists
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Trial:
+        fixed = dict(values)
+        fixed["selection"] = tuple(values["selection"])
+        fixed["image_metrics"] = tuple(values["image_metrics"])
+        fixed["method_files"] = tuple(Path(file) for file in values["method_files"])
+        return cls(**fixed)
+
+
+IDENTITY = tuple(field.name for field in dataclasses.fields(Trial))[:15]
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

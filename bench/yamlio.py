@@ -1,0 +1,124 @@
+"""Reading YAML so that every complaint can name the line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from bench.errors import UserError, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_yaml(file: Path) -> Any:
+    """The file's content as mappings and lists that know their lines.
+
+    Raises:
+        UserError: it is not there, not text, or not YAML (with the line).
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"no such file: {file}") from None
+    except IsADirectoryError:
+        raise UserError(f"{file} is a folder; name a YAML file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not UTF-8 text") from None
+    try:
+        return YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        raise UserError(f"{file}{line}: not valid YAML: {error.problem or error.context}") from None
+    except YAMLError as error:
+        raise UserError(f"{file}: not valid YAML: {error}") from None
+
+
+def line_of(data: Any, path: Sequence[str | int]) -> int | None:
+    """The 1-based line of a key or list item, as deep as the data knows it."""
+    line = None
+    for key in path:
+        if isinstance(data, CommentedMap) and key in data:
+            line = data.lc.key(key)[0] + 1
+        elif isinstance(data, CommentedSeq) and isinstance(key, int) and key < len(data):
+            line = data.lc.item(key)[0] + 1
+        else:
+            break
+        data = data[key]
+    return line
+
+
+def plain(data: Any) -> Any:
+    """The same content in plain Python types."""
+    if isinstance(data, Mapping):
+        return {str(key): plain(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [plain(value) for value in data]
+    for kind in (bool, int, float, str):
+        if isinstance(data, kind):
+            return kind(data)
+    return data
+
+
+def where(file: Path, data: Any, path: Sequence[str | int]) -> str:
+    """``study.yaml, line 7`` for an error message."""
+    line = line_of(data, path)
+    return f"{file}, line {line}" if line else str(file)
+
+
+def validate(model: type[Model], data: Any, file: Path, at: Sequence[str | int] = ()) -> Model:
+    """Validate with pydantic; the first mistake becomes a sentence with file, line and the nearest valid name.
+
+    ``at`` is where in the file the validated part lies.
+    """
+    part = data
+    for key in at:
+        part = part[key]
+    if not isinstance(part, Mapping):
+        raise UserError(f"{where(file, data, at)}: expected keys and values, not {type(part).__name__}")
+    try:
+        return model.model_validate(plain(part))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [*at, *(key for key in first["loc"] if not str(key).startswith("function-"))]
+        if first["type"] == "extra_forbidden":
+            owner = _model_at(model, first["loc"][:-1])
+            hint = nearest(str(path[-1]), owner.model_fields) if owner else ""
+            message = f"unknown key {str(path[-1])!r}{hint}"
+        elif first["type"] == "missing":
+            message = f"the key {str(path[-1])!r} is missing"
+        else:
+            name = ".".join(str(key) for key in path[len(at) :])
+            message = f"{name}: {_lower_first(first['msg'].removeprefix('Value error, '))}"
+        raise UserError(f"{where(file, data, path)}: {message}") from None
+
+
+def at_line(file: Path, data: Any, path: Sequence[str | int], check: Callable[[], Any]) -> Any:
+    """Run a check; a UserError of it gets the file and line in front."""
+    try:
+        return check()
+    except UserError as error:
+        raise UserError(f"{where(file, data, path)}: {error}") from None
+
+
+def _model_at(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseModel] | None:
+    current: Any = model
+    for key in path:
+        if isinstance(key, int):
+            continue
+        field = current.model_fields.get(key) if hasattr(current, "model_fields") else None
+        current = getattr(field, "annotation", None)
+        for inner in getattr(current, "__args__", ()):
+            if hasattr(inner, "model_fields"):
+                current = inner
+    return current if hasattr(current, "model_fields") else None
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

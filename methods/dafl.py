@@ -1,0 +1,80 @@
+"""DAFL: data-free learning of student networks.
+
+For images x = G(z), z ~ N(0, I), the generator minimises ``one_hot * L_oh + balance * L_ie + activation * L_a`` with
+
+    L_oh = mean CE(T(x), argmax T(x))            the teacher is confident
+    L_ie = sum_k p_k log10 p_k, p the mean over the batch of softmax(T(x))    the classes are balanced
+    L_a  = - mean |f_T(x)|                       the input of the teacher's head is strongly activated
+
+and the student minimises KL(T(x) || S(x)) at temperature 1 on the same images, detached. The reference code adds all
+four and calls backward once; because of the detaching that equals the two updates here.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch.optim import Adam
+
+from bench import Access, Data, Session, image_generator, method, option
+from methods.losses import imbalance, one_hot_loss
+from methods.optimizers import scheduled, set_lr, student_optimizer
+
+
+@dataclass(frozen=True)
+class Options:
+    batch: int = option(512, "images a step", unit="images", low=2)
+    latent: int = option(100, "length of the generator's code", low=1)
+    width: int = option(128, "channels of the generator's first layers; the paper's 128 are slow on a CPU", low=2)
+    eps: float = option(0.8, "epsilon of the generator's inner batch norms, as in the reference code", above=0)
+    one_hot: float = option(1.0, "weight of the one-hot loss", low=0)
+    balance: float = option(5.0, "weight of the information entropy (log10) loss", low=0)
+    activation: float = option(0.1, "weight of the activation loss", low=0)
+    temperature: float = option(1.0, "softmax temperature of the distillation loss", above=0)
+    lr_generator: float = option(0.2, "the generator's learning rate (Adam)", above=0)
+    optimizer: Literal["adam", "sgd"] = option("adam", "the student's optimiser")
+    lr_student: float = option(2e-3, "the student's learning rate", above=0)
+    schedule: Literal["constant", "cosine", "milestones"] = option("constant", "how the student's rate falls")
+    milestones: tuple[float, ...] = option(
+        (0.4, 0.8),
+        "shares of the budget after which the student's rate is a tenth",
+        above=0,
+        high=1,
+        when={"schedule": "milestones"},
+    )
+    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
+    weight_decay: float = option(0.0, "the student's weight decay", low=0)
+
+
+@method(
+    "dafl",
+    title="DAFL",
+    paper="Chen et al., Data-Free Learning of Student Networks, ICCV 2019",
+    data=Data.NONE,
+    access=Access.FEATURES,
+    presets={
+        "cifar10": {
+            "batch": 1024, "latent": 1000, "lr_generator": 0.02, "one_hot": 0.05, "balance": 5.0, "activation": 0.01,
+            "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 5e-4, "schedule": "milestones",
+        },
+        "cifar100": {
+            "batch": 1024, "latent": 1000, "lr_generator": 0.02, "one_hot": 0.5, "balance": 20.0, "activation": 0.1,
+            "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 5e-4, "schedule": "milestones",
+        },
+    },
+    quick={"batch": 32, "latent": 16, "width": 8},
+)  # fmt: skip
+def dafl(s: Session, o: Options) -> None:
+    """A generator is trained so that the teacher is confident, balanced and strongly activated; the student follows."""
+    generator = s.keep("generator", image_generator(o.latent, s.task.image, o.width, eps=o.eps))
+    opt_g = s.keep("opt_g", Adam(generator.parameters(), o.lr_generator))
+    opt_s = s.keep(
+        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
+    )
+    for progress in s.steps("train"):
+        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones))
+        images = generator(s.noise(o.batch, o.latent))
+        out = s.teacher(images, features=True)
+        one_hot, balance, activation = one_hot_loss(out.logits), imbalance(out.logits), -out.features.abs().mean()
+        s.update(opt_g, o.one_hot * one_hot + o.balance * balance + o.activation * activation)
+        distillation = s.distill(opt_s, images, logits=out.logits, temperature=o.temperature)
+        s.log(one_hot=one_hot, balance=balance, activation=activation, distillation=distillation)

@@ -1,0 +1,57 @@
+"""KD-ORI: Hinton's distillation on the real training images. The ceiling against which scores are normalised.
+
+L = alpha * KL_tau(T || S) + beta * CE(S(x), y),  KL_tau with the factor tau^2, averaged over the batch
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bench import Access, Data, Session, method, option
+from methods.optimizers import scheduled, set_lr, student_optimizer
+
+
+@dataclass(frozen=True)
+class Options:
+    batch: int = option(256, "images a step", unit="images", low=1)
+    temperature: float = option(1.0, "softmax temperature tau of the distillation loss", above=0)
+    alpha: float = option(1.0, "weight of the distillation loss", low=0)
+    beta: float = option(0.1, "weight of the cross-entropy with the real labels", low=0)
+    optimizer: Literal["adam", "sgd"] = option("adam", "the student's optimiser")
+    lr_student: float = option(1e-3, "the student's learning rate", above=0)
+    schedule: Literal["constant", "cosine", "milestones"] = option("constant", "how the learning rate falls")
+    milestones: tuple[float, ...] = option(
+        (0.6, 0.75, 0.9),
+        "shares of the budget after which the learning rate is a tenth",
+        above=0,
+        high=1,
+        when={"schedule": "milestones"},
+    )
+    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
+    weight_decay: float = option(0.0, "the student's weight decay", low=0)
+
+
+@method(
+    "kd",
+    title="KD with data",
+    paper="Hinton et al., Distilling the Knowledge in a Neural Network, 2015; settings of CMI (IJCAI 2021)",
+    data=Data.TRAIN,
+    access=Access.LOGITS,
+    presets={
+        "cifar10": {
+            "batch": 128, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"
+        },
+        "cifar100": {
+            "batch": 128, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"
+        },
+    },
+    quick={"batch": 32},
+)  # fmt: skip
+def kd(s: Session, o: Options) -> None:
+    """The student follows the teacher on the real images, and the labels a little."""
+    opt_s = s.keep(
+        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
+    )
+    for progress in s.steps("train"):
+        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones))
+        images, labels = s.images(o.batch)
+        s.distill(opt_s, images, temperature=o.temperature, alpha=o.alpha, labels=labels, beta=o.beta)

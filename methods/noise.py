@@ -1,0 +1,53 @@
+"""RANDOM: the floor. The student learns from noise that the teacher labels.
+
+DAFL's table calls it "normal distribution" (x ~ N(0, 1) in normalised space), DFAD's "RANDOM". Whether the latter is
+pixel noise or the output of an untrained generator is not stated, so both are here under their own names.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from bench import Access, Data, Session, image_generator, method, option
+from methods.optimizers import student_optimizer
+
+
+@dataclass(frozen=True)
+class Options:
+    kind: Literal["pixels", "generator"] = option("pixels", "normal pixels, or a frozen untrained generator's images")
+    batch: int = option(512, "images a step", unit="images", low=2)
+    temperature: float = option(1.0, "softmax temperature of the distillation loss", above=0)
+    optimizer: Literal["adam", "sgd"] = option("adam", "the student's optimiser")
+    lr_student: float = option(2e-3, "the student's learning rate", above=0)
+    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
+    weight_decay: float = option(0.0, "the student's weight decay", low=0)
+    latent: int = option(100, "length of the generator's code", low=1, when={"kind": "generator"})
+    width: int = option(128, "channels of the generator", low=2, when={"kind": "generator"})
+
+
+@method(
+    "noise",
+    title="Noise",
+    paper="Chen et al., Data-Free Learning of Student Networks, ICCV 2019 (row 'normal distribution')",
+    data=Data.NONE,
+    access=Access.LOGITS,
+    presets={
+        "cifar10": {"batch": 1024, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 5e-4, "latent": 1000},
+        "cifar100": {"batch": 1024, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 5e-4, "latent": 1000},
+    },
+    quick={"batch": 32, "width": 8},
+)
+def noise(s: Session, o: Options) -> None:
+    """The student matches the teacher on noise: what any method has to beat."""
+    generator = s.keep("generator", image_generator(o.latent, s.task.image, o.width)) if o.kind == "generator" else None
+    opt_s = s.keep(
+        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
+    )
+    for _ in s.steps("train"):
+        with torch.no_grad():
+            if generator is None:
+                images = s.noise(o.batch, *s.task.image.shape)
+            else:
+                images = generator(s.noise(o.batch, o.latent))
+        s.distill(opt_s, images, temperature=o.temperature)

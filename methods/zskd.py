@@ -1,0 +1,115 @@
+"""ZSKD: zero-shot knowledge distillation with Data Impressions.
+
+1. Class templates: the rows w_k of the teacher's last linear layer. C(i, j) = cos(w_i, w_j), each row of C scaled to
+   [0, 1] by its own minimum and maximum: C'.
+2. For class k and scale beta, a target y ~ Dirichlet(beta * C'(k, :) + 1e-4). Half of the impressions take the first
+   scale, half the second; the classes take turns.
+3. A Data Impression for y: from uniform noise, Adam on the pixels minimises the soft cross-entropy
+   - sum_c y_c log softmax(T(x) / tau)_c. After every update the batch is rescaled to [0, 1] by its global minimum and
+   maximum, as the reference code does.
+4. The student minimises KL_tau(T || S) on augmented impressions, which the teacher labels anew.
+
+Differences from the paper: the budget decides how many impressions there are (``share`` of it goes into making them, at
+most ``impressions`` of them), and an unfinished batch is used as it is. The impressions of a batch are of different
+classes, not of one; the images are optimised independently but for the common rescaling.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.distributions import Dirichlet
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from bench import Access, Data, Session, method, option
+from methods.augment import augment
+from methods.losses import soft_cross_entropy
+from methods.pools import ImagePool
+
+
+@dataclass(frozen=True)
+class Options:
+    temperature: float = option(20.0, "softmax temperature tau, for the impressions and for the student", above=0)
+    betas: tuple[float, ...] = option((1.0, 0.1), "scales of the Dirichlet's concentration, in equal parts", above=0)
+    beta: float | None = option(None, "one scale in place of the list", above=0)
+    impressions: int = option(24_000, "the most Data Impressions to make", unit="images", low=1)
+    iterations: int = option(1500, "updates of a batch of impressions", low=1)
+    batch: int = option(100, "impressions made at a time", unit="images", low=1)
+    lr_images: float = option(0.1, "Adam's learning rate on pixels in [0, 1]", above=0)
+    rescale: bool = option(True, "rescale the batch to [0, 1] after every update")
+    warm_start: bool = option(False, "start from the last batch's images and moments, as the reference code does")
+    scale_cancels: bool = option(False, "min-max rescaling after beta, which cancels it, as the reference code does")
+    share: float = option(0.5, "share of the budget spent on impressions", above=0, high=0.99)
+    augmentation: Literal["paper", "none"] = option("paper", "variants of the impressions that the student sees")
+    batch_student: int = option(512, "images a student step", unit="images", low=1)
+    lr_student: float = option(0.01, "the student's learning rate (Adam)", above=0)
+
+
+@method(
+    "zskd",
+    title="ZSKD",
+    paper="Nayak et al., Zero-Shot Knowledge Distillation in Deep Networks, ICML 2019",
+    data=Data.NONE,
+    access=Access.PARAMETERS,
+    presets={
+        "fashion_mnist": {"impressions": 48_000},
+        "cifar10": {"impressions": 40_000, "lr_images": 1e-3, "batch_student": 64, "lr_student": 1e-3},
+    },
+    quick={"iterations": 3, "batch": 16, "batch_student": 32, "impressions": 64},
+)
+def zskd(s: Session, o: Options) -> None:
+    """Images are optimised until the teacher answers with class mixtures drawn from its own similarities."""
+    mean, std = (
+        torch.tensor(value, device=s.device).view(1, -1, 1, 1) for value in (s.task.image.mean, s.task.image.std)
+    )
+    concentration = concentrations(s.teacher.classifier_weight, o)
+    pool = s.keep("pool", ImagePool(o.impressions))
+    pixels = s.keep("pixels", torch.zeros(o.batch, *s.task.image.shape, requires_grad=True))
+    targets = s.keep("targets", torch.zeros(o.batch, s.task.classes))
+    opt_x = s.keep("opt_x", Adam([pixels], o.lr_images))
+    opt_s = s.keep("opt_s", Adam(s.student.parameters(), o.lr_student))
+    at = s.keep("at", {"iteration": 0, "made": 0})
+
+    for _ in s.steps("synthesise", share=o.share):
+        if at["iteration"] == 0:
+            if pool.full:
+                break
+            rows = (torch.arange(o.batch, device=s.device) + at["made"]) % len(concentration)
+            targets.copy_(Dirichlet(concentration[rows]).sample())
+            if not (o.warm_start and at["made"]):
+                pixels.data.copy_(s.uniform(*pixels.shape))
+                opt_x.state.clear()
+        loss = soft_cross_entropy(s.teacher((pixels - mean) / std).logits, targets, o.temperature)
+        s.update(opt_x, loss)
+        if o.rescale:
+            low, high = pixels.data.aminmax()
+            pixels.data.sub_(low).div_((high - low).clamp_min(1e-8))
+        s.log(impression=loss)
+        at["iteration"] += 1
+        if at["iteration"] == o.iterations:
+            pool.add(pixels)
+            at["made"] += o.batch
+            at["iteration"] = 0
+    if at["iteration"]:  # the share ended in the middle of a batch
+        pool.add(pixels)
+        at["iteration"] = 0
+
+    for _ in s.steps("distil"):
+        images = pool.sample(o.batch_student, s.generator("pool"))
+        if o.augmentation == "paper":
+            images = augment(images, s.generator("augment"))
+        s.log(distillation=s.distill(opt_s, (images - mean) / std, temperature=o.temperature))
+
+
+def concentrations(weight: Tensor, o: Options) -> Tensor:
+    """Dirichlet concentrations (scales * classes, classes): the classes in turn, each under every scale."""
+    templates = F.normalize(weight, dim=1)
+    similarity = templates @ templates.T
+    low, high = similarity.aminmax(dim=1, keepdim=True)
+    row = (similarity - low) / (high - low)
+    scales = o.betas if o.beta is None else (o.beta,)
+    if o.scale_cancels:
+        scales = (1.0,) * len(scales)
+    return torch.stack([scale * row + 1e-4 for scale in scales], 1).flatten(0, 1)
