@@ -6,7 +6,8 @@ The harness counts; a method never reports its own cost. The first limit that is
 from __future__ import annotations
 
 import dataclasses
-import math
+import reprlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,9 +42,10 @@ class Budget:
         """
         for unit, limit in limits.items():
             if unit not in UNITS:
-                raise UserError(f"unknown budget {unit!r}{nearest(unit, UNITS)}")
-            if isinstance(limit, bool) or not isinstance(limit, int | float) or not math.isfinite(limit) or limit <= 0:
-                raise UserError(f"budget {unit!r} must be a positive number, not {limit!r}")
+                raise UserError(f"unknown budget {unit!r}{nearest(str(unit), UNITS)}")
+            number = isinstance(limit, int | float) and not isinstance(limit, bool)
+            if not number or not 0 < limit <= sys.float_info.max:  # NaN and infinity are not
+                raise UserError(f"budget {unit!r} must be a positive number, not {reprlib.repr(limit)}")
             if unit in ("steps", "teacher_images", "student_images") and limit != int(limit):
                 raise UserError(f"budget {unit!r} must be a whole number, not {limit!r}")
         if not limits:

@@ -33,6 +33,7 @@ class Curve:
         self._judge = judge
         self._points = points
         self._next = 1
+        self._evaluated = (-1, -1)
         self._students = work / "points" if keep_students else None
 
     @property
@@ -49,7 +50,8 @@ class Curve:
 
     def close(self) -> None:
         """The student at the end, unless it was just evaluated."""
-        if not self.rows or self.rows[-1]["steps"] != self._desk.meter.steps:
+        meter = self._desk.meter
+        if (meter.steps, meter.optimizer_steps) != self._evaluated:
             self.evaluate()
 
     def evaluate(self) -> None:
@@ -59,6 +61,7 @@ class Curve:
         average = {name: value.detach() for name, value in desk.average.module.state_dict().items()}
         verdict, averaged = self._judge.test(weights), self._judge.test(average)
         meter = desk.meter
+        self._evaluated = (meter.steps, meter.optimizer_steps)
         self.rows.append(
             {
                 "progress": desk.progress,
@@ -108,7 +111,9 @@ class Curve:
         return self._students / f"{index:05d}.safetensors"
 
     def state(self) -> dict[str, Any]:
-        return {"rows": self.rows, "next": self._next}
+        return {"rows": self.rows, "next": self._next, "evaluated": list(self._evaluated)}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.rows, self._next = [dict(row) for row in state["rows"]], int(state["next"])
+        steps, optimizer_steps = state["evaluated"]
+        self._evaluated = (int(steps), int(optimizer_steps))

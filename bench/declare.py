@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
+import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.options import OptionSpec, Value, check_values, specs_of
+from bench.options import OptionSpec, Value, check_spec, check_values, specs_of
 
 
 class Data(Enum):
@@ -84,7 +86,7 @@ def method(
         data: the real images it needs.
         access: how far into the teacher it looks. Less is denied by the harness.
         presets: the paper's settings for other data sets than those the defaults are for, by data-set name.
-        quick: settings under which sixty steps pass through every part of it, for ``dfkd check``.
+        quick: settings under which forty steps pass through every part of it, for ``dfkd check``.
 
     Raises:
         UserError: the declaration is not usable.
@@ -92,14 +94,14 @@ def method(
 
     def declare(function: Runner) -> Runner:
         options = _options_type(function)
-        check_declared(name, specs_of(options), presets or {}, quick or {})
+        check_declared(name, title, paper, data, access, specs_of(options), presets or {}, quick or {})
         declared = Method(
             name=name,
             title=title,
             paper=paper,
             data=data,
             access=access,
-            run=function,
+            run=function if options is not NoOptions else _without_options(function),
             options=options,
             presets=presets or {},
             quick=quick or {},
@@ -112,31 +114,57 @@ def method(
 
 
 def check_declared(
-    name: str,
+    name: Any,
+    title: Any,
+    paper: Any,
+    data: Any,
+    access: Any,
     specs: tuple[OptionSpec, ...],
-    presets: Mapping[str, Mapping[str, Value]],
-    quick: Mapping[str, Value],
+    presets: Any,
+    quick: Any,
 ) -> None:
-    """Check a method's name and that its presets name options that it has."""
-    if not name.isidentifier() or name != name.lower():
+    """Check all that a method declares; whoever writes a method file may have written anything."""
+    if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise UserError(f"a method's name is made of lower-case letters, digits and underscores, not {name!r}")
-    check_values(specs, {spec.name: spec.default for spec in specs}, f"method {name!r} (defaults)")
-    for data, values in presets.items():
-        check_values(specs, values, f"method {name!r} (preset {data!r})")
+    for key, text in (("title", title), ("paper", paper)):
+        if not isinstance(text, str):
+            raise UserError(f"method {name!r}: {key} must be text, not {text!r}")
+    for key, scale, value in (("data", Data, data), ("access", Access, access)):
+        if not isinstance(value, scale):
+            members = ", ".join(f"{scale.__name__}.{member.name}" for member in scale)
+            raise UserError(f"method {name!r}: {key} must be one of {members}, not {value!r}")
+    for spec in specs:
+        check_spec(spec, specs)
+    if not isinstance(presets, Mapping) or not all(isinstance(values, Mapping) for values in presets.values()):
+        raise UserError(f"method {name!r}: presets must be options by data set, {{data set: {{option: value}}}}")
+    for of, values in presets.items():
+        check_values(specs, values, f"method {name!r} (preset {of!r})")
+    if not isinstance(quick, Mapping):
+        raise UserError(f"method {name!r}: quick must be {{option: value}}, not {quick!r}")
     check_values(specs, quick, f"method {name!r} (quick)")
 
 
 def _options_type(function: Callable[..., None]) -> type:
-    parameters = list(inspect.signature(function).parameters)
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = all(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in parameters)
+    if len(parameters) not in (1, 2) or not positional:
+        raise UserError(f"method function {function.__name__!r} must take (session) or (session, options)")
     if len(parameters) == 1:
         return NoOptions
-    if len(parameters) != 2:
-        raise UserError(f"method function {function.__name__!r} must take (session) or (session, options)")
-    hints = typing.get_type_hints(function)
-    options = hints.get(parameters[1])
-    if not isinstance(options, type):
+    options = parameters[1].annotation
+    if isinstance(options, str):  # this one alone: the Session may be imported for type checkers only
+        options = eval(options, inspect.unwrap(function).__globals__)
+    if not isinstance(options, type) or options is inspect.Parameter.empty:
         raise UserError(f"annotate {function.__name__!r}'s second parameter with its options dataclass")
     return options
+
+
+def _without_options(function: Callable[..., None]) -> Callable[[Any, Any], None]:
+    @functools.wraps(function)
+    def run(session: Any, _: Any) -> None:
+        function(session)
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -146,11 +174,12 @@ class NoOptions:
 
 def declared_in(module: Any) -> list[Method]:
     """The methods that a module declares itself (those it merely imports are left out)."""
-    return [
-        value.declared
+    found = {
+        id(value): value.declared  # once, though it may have two names there
         for value in vars(module).values()
-        if callable(value) and hasattr(value, "declared") and value.__module__ == module.__name__
-    ]
+        if isinstance(getattr(value, "declared", None), Method) and value.__module__ == module.__name__
+    }
+    return list(found.values())
 
 
 def as_plain(options: Any) -> dict[str, Value]:

@@ -64,6 +64,7 @@ class Desk:
         self.image = image
         self.budget = budget
         self.access = access
+        self.used = Access.NONE  # the deepest access that the method really made use of
         self.data = data
         self.device = device
         self.student = student.to(device).train()
@@ -76,6 +77,7 @@ class Desk:
         self.after_step: Callable[[], None] = lambda: None
         self.on_phase: Callable[[str], None] = lambda phase: None  # noqa: ARG005
         self.on_keep: Callable[[str, Any], None] = lambda name, thing: None  # noqa: ARG005
+        self.on_gradients: Callable[[Optimizer], None] = lambda optimizer: None  # noqa: ARG005
         self.skip_phases: tuple[str, ...] = ()
         self.phases: list[str] = []
         self._teacher = teacher.to(device).eval().requires_grad_(False)
@@ -275,6 +277,7 @@ class Desk:
                 loss.backward(inputs=parameters)
         if all(parameter.grad is None for parameter in parameters):
             raise MethodError("no parameter of the optimiser has a part in the loss: its gradient does not get there")
+        self.on_gradients(optimizer)
         if self._precision == "float16":
             scaler.step(optimizer)
             scaler.update()

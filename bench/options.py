@@ -6,7 +6,8 @@ Nothing here imports torch, so that a study of ten thousand trials is checked in
 from __future__ import annotations
 
 import dataclasses
-import math
+import reprlib
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,16 @@ def option(
         when: other options' values under which this one has an effect, e.g. ``{"optimizer": "sgd"}`` for a momentum.
             The dead-option detector of ``dfkd check`` sets them before it varies this one.
     """
-    metadata = {"doc": doc, "unit": unit, "above": above, "low": low, "high": high, "when": dict(when or {})}
+    if isinstance(default, list | dict | set):
+        raise UserError(f"an option's default must not change: use a tuple, not {default!r}")
+    metadata = {
+        "doc": doc,
+        "unit": unit,
+        "above": above,
+        "low": low,
+        "high": high,
+        "when": {} if when is None else when,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -100,17 +110,48 @@ def specs_of(options: type) -> tuple[OptionSpec, ...]:
     """The options that a dataclass declares, in order.
 
     Raises:
-        UserError: it is not a frozen dataclass, or a field has no default.
+        UserError: it is not a frozen dataclass, or a field has no fixed default.
     """
-    if not dataclasses.is_dataclass(options):
+    if not dataclasses.is_dataclass(options) or not vars(options)["__dataclass_params__"].frozen:
         raise UserError(f"{options.__name__} must be a frozen dataclass (@dataclass(frozen=True)) of options")
     hints = typing.get_type_hints(options)
     specs = []
     for field in dataclasses.fields(options):
         if field.default is dataclasses.MISSING:
-            raise UserError(f"option {field.name!r} of {options.__name__} has no default")
-        specs.append(OptionSpec(name=field.name, type=hints[field.name], default=field.default, **dict(field.metadata)))
+            raise UserError(f"option {field.name!r} of {options.__name__} has no fixed default")
+        facts = {name: fact for name, fact in field.metadata.items() if name in _FACTS}
+        specs.append(OptionSpec(name=field.name, type=hints[field.name], default=field.default, **facts))
     return tuple(specs)
+
+
+def check_spec(spec: OptionSpec, specs: Sequence[OptionSpec]) -> None:
+    """Check what a method declares of one of its options.
+
+    Raises:
+        UserError: its type or facts are not usable, its own type and limits do not allow its default, or its ``when``
+            names no option.
+    """
+    if not all(supported(kind) for kind in alternatives(spec.type)):
+        raise UserError(
+            f"option {spec.name!r}: the type {spec.type_name!r} is not supported; use int, float, bool, str, "
+            f"Literal[...] or tuple[..., ...] of these, or a union with None"
+        )
+    if not isinstance(spec.doc, str) or not isinstance(spec.unit, str) or not isinstance(spec.when, Mapping):
+        raise UserError(f"option {spec.name!r}: doc and unit must be text, `when` other options' values")
+    for limit in (spec.above, spec.low, spec.high):
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
+            raise UserError(f"option {spec.name!r}: a limit must be a number, not {limit!r}")
+    check_value(spec, spec.default)
+    check_values(specs, spec.when, f"`when` of option {spec.name!r}")
+
+
+def supported(kind: Any) -> bool:
+    """Whether an option may be of this type (a member of a union counts by itself)."""
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        items = alternatives(arguments[0]) if len(arguments) == 2 and arguments[1] is ... else ()
+        return bool(items) and all(supported(item) and typing.get_origin(item) is not tuple for item in items)
+    return typing.get_origin(kind) is typing.Literal or kind in (int, float, bool, str, None, type(None))
 
 
 def check_value(spec: OptionSpec, value: Any) -> Value:
@@ -118,32 +159,35 @@ def check_value(spec: OptionSpec, value: Any) -> Value:
 
     An int is taken for a float, a scalar for a list of one; nothing else is converted.
     """
-    for kind in alternatives(spec.type):
-        converted = _convert(kind, value)
-        if converted is not _NO:
-            _check_limits(spec, converted)
-            return typing.cast(Value, converted)
+    converted = _convert_any(spec.type, value)
+    if converted is not _NO:
+        _check_limits(spec, converted)
+        return typing.cast(Value, converted)
+    if spec.is_sequence and isinstance(value, list | tuple) and not value:
+        raise UserError(f"option {spec.name!r} must not be an empty list")
     hint = ""
     for kind in alternatives(spec.type):
         if typing.get_origin(kind) is typing.Literal and isinstance(value, str):
             hint = nearest(value, [str(arg) for arg in typing.get_args(kind)])
-    raise UserError(f"option {spec.name!r} must be {spec.type_name}, not {value!r}{hint}")
+    raise UserError(f"option {spec.name!r} must be {spec.type_name}, not {reprlib.repr(value)}{hint}")
 
 
 _NO = object()  # "does not convert": None is a value of its own
+_FACTS = {field.name for field in dataclasses.fields(OptionSpec)} - {"name", "type", "default"}
+_LARGEST = sys.float_info.max
 
 
 def _convert(kind: Any, value: Any) -> Any:
     if kind in (None, type(None)):
         return None if value is None else _NO
     if typing.get_origin(kind) is typing.Literal:
-        return value if value in typing.get_args(kind) else _NO
+        return next((arg for arg in typing.get_args(kind) if arg == value and type(arg) is type(value)), _NO)
     if typing.get_origin(kind) is tuple:
-        items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-        converted = tuple(_convert(typing.get_args(kind)[0], item) for item in items)
+        items = value if isinstance(value, list | tuple) else [value]
+        converted = tuple(_convert_any(typing.get_args(kind)[0], item) for item in items)
         return _NO if any(item is _NO for item in converted) or not converted else converted
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return float(value) + 0.0 if abs(value) <= _LARGEST else value  # -0.0 and 0.0 are one value
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)  # 1e3 in YAML
     if kind is bool or isinstance(value, bool):
@@ -151,18 +195,23 @@ def _convert(kind: Any, value: Any) -> Any:
     return value if kind in (int, str) and isinstance(value, kind) else _NO
 
 
+def _convert_any(annotation: Any, value: Any) -> Any:
+    converted = (_convert(kind, value) for kind in alternatives(annotation))
+    return next((item for item in converted if item is not _NO), _NO)
+
+
 def _check_limits(spec: OptionSpec, value: Any) -> None:
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, bool) or not isinstance(number, int | float):
             continue
-        if not math.isfinite(number):
-            raise UserError(f"option {spec.name!r} must be finite, not {number}")
+        if not -_LARGEST <= number <= _LARGEST:  # not math.isfinite: an int may be too large for a float
+            raise UserError(f"option {spec.name!r} must be finite, not {reprlib.repr(number)}")
         if spec.above is not None and number <= spec.above:
-            raise UserError(f"option {spec.name!r} must be above {spec.above:g}, not {number:g}")
+            raise UserError(f"option {spec.name!r} must be above {spec.above:g}, not {number!r}")
         if spec.low is not None and number < spec.low:
-            raise UserError(f"option {spec.name!r} must be at least {spec.low:g}, not {number:g}")
+            raise UserError(f"option {spec.name!r} must be at least {spec.low:g}, not {number!r}")
         if spec.high is not None and number > spec.high:
-            raise UserError(f"option {spec.name!r} must be at most {spec.high:g}, not {number:g}")
+            raise UserError(f"option {spec.name!r} must be at most {spec.high:g}, not {number!r}")
 
 
 def check_values(specs: Sequence[OptionSpec], values: Mapping[str, Any], owner: str) -> dict[str, Value]:
@@ -170,5 +219,5 @@ def check_values(specs: Sequence[OptionSpec], values: Mapping[str, Any], owner: 
     by_name = {spec.name: spec for spec in specs}
     for name in values:
         if name not in by_name:
-            raise UserError(f"{owner} has no option {name!r}{nearest(name, by_name)}")
+            raise UserError(f"{owner} has no option {name!r}{nearest(str(name), by_name)}")
     return {name: check_value(by_name[name], value) for name, value in values.items()}

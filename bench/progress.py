@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -33,9 +34,11 @@ def work_folder(results: Path, trial_id: str) -> Path:
 
 
 def write_progress(work: Path, progress: Progress) -> None:
+    """Leave it for the parent to see; nothing happens once the trial has ended and its folder is gone."""
     part = work / f"{_NAME}.part"
-    part.write_text(json.dumps(dataclasses.asdict(progress)), encoding="utf-8")
-    part.replace(work / _NAME)
+    with contextlib.suppress(FileNotFoundError):
+        part.write_text(json.dumps(dataclasses.asdict(progress)), encoding="utf-8")
+        part.replace(work / _NAME)
 
 
 def read_progress(work: Path) -> Progress | None:

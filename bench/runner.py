@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class Setting:
     allow_altered: bool = False
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     report: Callable[[Progress], None] = lambda progress: None  # noqa: ARG005
+    inspect: Callable[[Desk], None] = lambda desk: None  # noqa: ARG005
     stop: Callable[[], bool] = lambda: False
 
 
@@ -144,11 +146,8 @@ class _Run:
         self.task = get_task(trial.task)
         self.method = load_method(self.card)
         self.setting.report(Progress("loading"))
-        self.dataset = load(
-            self.task.data,
-            size=self.task.image.size,
-            folder=self.setting.data_folder,
-            allow_altered=self.setting.allow_altered,
+        self.dataset = _dataset(
+            self.task.data, self.task.image.size, self.setting.data_folder, self.setting.allow_altered
         )
         _settle_torch(trial)
         self.teacher = get_teacher(
@@ -191,6 +190,7 @@ class _Run:
             desk.skip_phases = tuple(self._checkpoint["desk"]["phases"][:-1])
         session = session_for(self.task.image, len(self.dataset.classes))
         options = self.method.make_options(trial.options)
+        self.setting.inspect(desk)
         reset_peak_memory(desk.device)
         with desk, self._fence(), _autocast(trial, desk.device):
             desk.start_clock()
@@ -317,6 +317,12 @@ class _Run:
             files["images.png"] = contact_sheet(self.work, self._images())
             files["images.safetensors"] = save_images(self.work, self._images(), self.desk.capture.training.steps())
         return files
+
+
+@lru_cache(maxsize=1)
+def _dataset(name: str, size: int, folder: Path | None, allow_altered: bool) -> Dataset:
+    """The last data set stays in memory for the next trial of this process."""
+    return load(name, size=size, folder=folder, allow_altered=allow_altered)
 
 
 def _settle_torch(trial: Trial) -> None:

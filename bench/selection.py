@@ -20,24 +20,33 @@ def choose(rule: str, curve: Sequence[Mapping[str, Any]], held_out: Sequence[flo
 
     Args:
         rule: one of ``RULES``.
-        curve: the evaluated points in order, each with ``score`` and ``score_ema``; not empty.
+        curve: the evaluated points in order, each with ``score`` and ``score_ema``; not empty. A score is None where
+            the weights were not finite.
         held_out: for ``teacher_agreement``: the agreement on held-out synthetic images at each point.
 
     Returns:
-        (index, score); a later point wins a tie, since it has seen more.
+        (index, score); a later point wins a tie, since it has seen more. The score is NaN when there is nothing to
+        choose by, or the chosen point has none.
     """
     last = len(curve) - 1
     if rule == "last":
-        return last, float(curve[last]["score"])
+        return last, _number(curve[last]["score"])
     if rule == "ema":
-        return last, float(curve[last]["score_ema"])
+        return last, _number(curve[last]["score_ema"])
     if rule == "oracle":
-        values = [float(point["score"]) for point in curve]
+        values = [_number(point["score"]) for point in curve]
     elif rule == "teacher_agreement":
-        if held_out is None:
-            return last, math.nan
-        values = list(held_out)
+        values = [float(value) for value in held_out or [math.nan] * len(curve)]
     else:
         raise ValueError(f"no such selection rule: {rule}")
-    best = max(range(len(values)), key=lambda index: (values[index], index))
-    return best, float(curve[best]["score"])
+    if len(values) != len(curve):
+        raise ValueError(f"{len(values)} values to choose by, but {len(curve)} points")
+    usable = [(value, index) for index, value in enumerate(values) if not math.isnan(value)]
+    if not usable:
+        return last, math.nan
+    best = max(usable)[1]
+    return best, _number(curve[best]["score"])
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -49,12 +49,10 @@ class TeacherOutput:
         logits: Tensor,
         features: Tensor | None,
         batch_norm: tuple[BatchNormStatistics, ...] | None,
-        access: Access,
     ) -> None:
         self._logits = logits
         self._features = features
         self._batch_norm = batch_norm
-        self._access = access
 
     @property
     def labels(self) -> Tensor:
@@ -64,7 +62,7 @@ class TeacherOutput:
     @property
     def logits(self) -> Tensor:
         """(N, classes); with a gradient from ``Access.GRADIENTS`` on."""
-        _need(self._access, Access.LOGITS, "the teacher's logits")
+        _need(Access.LOGITS, "the teacher's logits")
         return self._logits
 
     @property
@@ -92,23 +90,22 @@ class Teacher:
             AccessDenied: the method declared less access than it uses.
         """
         desk = current()
-        access = desk.access
-        _need(access, Access.LABELS, "the teacher")
+        _need(Access.LABELS, "the teacher")
         if features:
-            _need(access, Access.FEATURES, "the teacher's features")
+            _need(Access.FEATURES, "the teacher's features")
         if batch_norm:
-            _need(access, Access.BATCH_NORM, "the teacher's batch-norm statistics")
+            _need(Access.BATCH_NORM, "the teacher's batch-norm statistics")
         wants_gradient = images.requires_grad and torch.is_grad_enabled()
         if wants_gradient:
-            _need(access, Access.GRADIENTS, "gradients through the teacher (else detach the images)")
+            _need(Access.GRADIENTS, "gradients through the teacher (else detach the images)")
         logits, tapped, statistics = desk.ask_teacher(images, features, batch_norm)
         found = tuple(BatchNormStatistics(*entry) for entry in statistics) if batch_norm else None
-        return TeacherOutput(logits, tapped, found, access)
+        return TeacherOutput(logits, tapped, found)
 
     @property
     def classifier_weight(self) -> Tensor:
         """A copy of the last linear layer's weight, (classes, D): the class templates of ZSKD."""
-        _need(current().access, Access.PARAMETERS, "the teacher's weights")
+        _need(Access.PARAMETERS, "the teacher's weights")
         return current().classifier_weight()
 
 
@@ -226,7 +223,7 @@ class Session:
         if logits is None:
             with torch.no_grad():
                 logits = self.teacher(images).logits
-        _need(desk.access, Access.LOGITS, "the teacher's logits")
+        _need(Access.LOGITS, "the teacher's logits")
         logits = logits.detach()
         order = desk.withhold(images, logits)
         if order is not None:
@@ -245,9 +242,11 @@ class Session:
         current().log(values)
 
 
-def _need(access: Access, level: Access, what: str) -> None:
-    if access < level:
-        raise AccessDenied(f"the method uses {what}, but declares Access.{access.name}; it needs Access.{level.name}")
+def _need(level: Access, what: str) -> None:
+    desk = current()
+    if desk.access < level:
+        raise AccessDenied(f"the method uses {what}, but declares Access.{desk.access.name}, not Access.{level.name}")
+    desk.used = max(desk.used, level)
 
 
 def session_for(image: ImageSpec, classes: int) -> Session:

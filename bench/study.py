@@ -9,14 +9,16 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
 
 import bench
-from bench.budget import Budget
+from bench.budget import UNITS, Budget
 from bench.cards import MethodCard, find_methods, get_card
 from bench.errors import UserError, nearest
 from bench.metrics import image_metric
-from bench.options import check_value
+from bench.options import check_value, check_values
 from bench.selection import DATA_FREE, RULES
 from bench.task import Strict, TaskSpec, get_task
 from bench.teacher_key import teacher_key
@@ -29,26 +31,55 @@ SUITE = ".".join(bench.__version__.split(".")[:2])  # records of another suite v
 Rule = Literal["last", "ema", "teacher_agreement", "oracle"]
 
 
+def _number(value: Any) -> Any:
+    """Pydantic takes true for 1 and "1" for 1; a study says what it means."""
+    if isinstance(value, bool | str):
+        raise ValueError(f"must be a number, not {value!r}")
+    return value
+
+
+def _entry(item: Any) -> Any:
+    """One of ``methods``: a name, or a name with options."""
+    if isinstance(item, Mapping):
+        if len(item) != 1:
+            names = ", ".join(map(str, item)) or "none"
+            raise ValueError(f"an entry names one method, not {len(item)} ({names}); start each with its own `-`")
+        ((name, options),) = item.items()
+        if options is not None and not isinstance(options, Mapping):
+            raise ValueError(f"the options of {name!r} must be keys with values, not {options!r}")
+    elif not isinstance(item, str):
+        raise ValueError(f"must be a method's name, or its name with options, not {item!r}")
+    return item
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+Entry = Annotated[str | Mapping[str, Mapping[str, Any] | None], BeforeValidator(_entry)]
+_LIMITS: JsonDict = {unit: {"type": "number", "exclusiveMinimum": 0, "description": doc} for unit, doc in UNITS.items()}
+
+
 class Study(Strict):
     """A study file. `dfkd list studies --schema` prints this as a JSON schema for editors."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="names the results folder")
-    description: str = ""
+    description: str = Field(default="", description="what it is for; shown by `dfkd list studies`")
     tasks: tuple[str, ...] = Field(min_length=1, description="see `dfkd list tasks`")
-    methods: tuple[str | Mapping[str, Mapping[str, Any] | None], ...] = Field(
+    methods: tuple[Entry, ...] = Field(
         min_length=1,
         description="names (see `dfkd list methods`) or paths of method files, each with options if wanted; "
         "a list is a grid axis where the option is a scalar",
     )
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[Whole, Field(ge=0, lt=2**63)], ...] = Field(
+        default=(0,), min_length=1, description="each makes a trial of every method and option cell"
+    )
     budget: Mapping[str, Any] = Field(
         description="limits of one trial: seconds, steps, teacher_images, student_images, gmacs; "
-        "the first one used up ends it"
+        "the first one used up ends it",
+        json_schema_extra={"minProperties": 1, "properties": _LIMITS, "additionalProperties": False},
     )
     settings: str = Field(
         default="paper", description="`paper`: the papers' options; `small`: the task's options for a small machine"
     )
-    points: int = Field(default=20, ge=1, le=10_000, description="evaluations, evenly spread over the budget")
+    points: Whole = Field(default=20, ge=1, le=10_000, description="evaluations, evenly spread over the budget")
     selection: tuple[Rule, ...] = Field(
         default=("last", "ema", "teacher_agreement", "oracle"),
         min_length=1,
@@ -56,17 +87,26 @@ class Study(Strict):
     )
     image_metrics: tuple[str, ...] = Field(default=(), description="see `dfkd list metrics`")
     teachers: Mapping[str, str] = Field(default={}, description="task: key of a teacher, see `dfkd teacher list`")
-    threads: int = Field(default=1, ge=1, description="CPU threads of a trial; results are bit-stable for one number")
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    deterministic: bool = True
-    timeout: float | None = Field(default=None, gt=0, description="wall-clock seconds after which a trial is killed")
+    threads: Whole = Field(default=1, ge=1, description="CPU threads of a trial; results are bit-stable for one number")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="of the networks' arithmetic; the harness scores in float32 always"
+    )
+    deterministic: bool = Field(default=True, strict=True, description="use only operations that repeat bit for bit")
+    timeout: Annotated[float, BeforeValidator(_number)] | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="wall-clock seconds after which a trial is killed",
+    )
 
     @field_validator("seeds", "tasks", "selection", "image_metrics")
     @classmethod
     def _no_repeats(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        for value in values:
-            if values.count(value) > 1:
-                raise ValueError(f"{value!r} is repeated")
+        seen = set()
+        for index, value in enumerate(values):
+            if value in seen:
+                raise PydanticCustomError("repeated", "{value} is repeated", {"value": repr(value), "index": index})
+            seen.add(value)
         return values
 
     @field_validator("selection")
@@ -101,6 +141,8 @@ def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
     if data is None:
         raise UserError(f"{file} is empty; a study needs name, tasks, methods and budget")
     study = validate(Study, data, file)
+    for unit, limit in study.budget.items():
+        at_line(file, data, ["budget", unit], lambda unit=unit, limit=limit: Budget.parse({unit: limit}))  # type: ignore[misc]
     at_line(file, data, ["budget"], lambda: Budget.parse(study.budget))
     for index, name in enumerate(study.tasks):
         at_line(file, data, ["tasks", index], lambda name=name: get_task(name))  # type: ignore[misc]
@@ -108,14 +150,18 @@ def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
         at_line(file, data, ["image_metrics", index], lambda name=name: image_metric(name))  # type: ignore[misc]
     for task in study.teachers:
         if task not in study.tasks:
-            raise UserError(f"{where(file, data, ['teachers', task])}: no such task here{nearest(task, study.tasks)}")
+            here = where(file, data, ["teachers", task])
+            raise UserError(f"{here}: teachers: this study has no task {task!r}{nearest(task, study.tasks)}")
     _check_settings(study, where(file, data, ["settings"]))
 
-    files = [path if path.is_absolute() else Path.cwd() / path for path in method_files]
-    written = [_entry(item) for item in study.methods]
-    from_study = [file.parent / name for name, _ in written if name.endswith(".py")]
-    cards = find_methods([*files, *from_study])
-    entries = []
+    given = [path.resolve() for path in method_files]
+    files, cards = list(given), find_methods(given)
+    written = [_pair(item) for item in study.methods]
+    for index, (name, _) in enumerate(written):
+        if name.endswith(".py"):
+            files.append((file.parent / name).resolve())
+            cards = at_line(file, data, ["methods", index], lambda: find_methods(files))
+    entries: list[tuple[str, Mapping[str, Any]]] = []
     for index, (name, options) in enumerate(written):
         place: list[str | int] = ["methods", index]
         if name.endswith(".py"):
@@ -125,18 +171,22 @@ def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
             names = [at_line(file, data, place, lambda name=name: get_card(name, cards)).name]  # type: ignore[misc]
         for known in names:
             _check_options(cards[known], options, file, data, [*place, name])
+            if (known, options) in entries:
+                raise UserError(f"{where(file, data, place)}: {known!r} is named twice with the same options")
             entries.append((known, options))
-    _check_unique(entries, file, data)
     named = {name for name, _ in entries}
-    resolved = {path.resolve() for path in files}
-    entries += [(card.name, {}) for card in cards.values() if card.file in resolved and card.name not in named]
-    return LoadedStudy(study, cards, tuple(entries), tuple(path.resolve() for path in [*files, *from_study]))
+    entries += [(card.name, {}) for card in cards.values() if card.file in given and card.name not in named]
+    return LoadedStudy(study, cards, tuple(entries), tuple(dict.fromkeys(files)))
 
 
 def expand(loaded: LoadedStudy, device: str = "cpu") -> list[Trial]:
-    """All trials of a study: by task, then method, then option cell, then seed."""
+    """All trials of a study: by task, then method, then option cell, then seed.
+
+    Entries that come to the same trial (an option written out that has this value anyway) make it once.
+    """
     study = loaded.study
-    trials = []
+    budget = Budget.parse(study.budget).limits()  # 4e4 steps are 40,000 steps: one trial, one id
+    trials: dict[str, Trial] = {}
     for task_name in study.tasks:
         task = get_task(task_name)
         teacher = study.teachers.get(task_name) or teacher_key(task)
@@ -149,42 +199,36 @@ def expand(loaded: LoadedStudy, device: str = "cpu") -> list[Trial]:
                 options = {**base, **cell}
                 label = name + (f" ({_short(cell)})" if cell else "")
                 for seed in study.seeds:
-                    trials.append(
-                        Trial(
-                            suite=SUITE,
-                            task=task_name,
-                            task_sha=task_sha,
-                            teacher=teacher,
-                            method=name,
-                            method_sha=sha,
-                            options=options,
-                            budget=dict(study.budget),
-                            seed=seed,
-                            device=device,
-                            threads=study.threads,
-                            precision=study.precision,
-                            deterministic=study.deterministic,
-                            points=study.points,
-                            selection=study.selection,
-                            study=study.name,
-                            label=label,
-                            image_metrics=study.image_metrics,
-                            timeout=study.timeout,
-                            method_files=loaded.method_files,
-                        )
+                    trial = Trial(
+                        suite=SUITE,
+                        task=task_name,
+                        task_sha=task_sha,
+                        teacher=teacher,
+                        method=name,
+                        method_sha=sha,
+                        options=options,
+                        budget=budget,
+                        seed=seed,
+                        device=device,
+                        threads=study.threads,
+                        precision=study.precision,
+                        deterministic=study.deterministic,
+                        points=study.points,
+                        selection=study.selection,
+                        study=study.name,
+                        label=label,
+                        image_metrics=study.image_metrics,
+                        timeout=study.timeout,
+                        method_files=loaded.method_files,
                     )
-    return trials
+                    trials.setdefault(trial.id, trial)
+    return list(trials.values())
 
 
 def preset(card: MethodCard, task: TaskSpec, settings: str) -> dict[str, Any]:
     """The options that differ from a method's defaults on a task: the paper's for its data set, then the task's."""
-    values = dict(card.presets.get(task.data, {}))
-    values.update(task.settings.get(settings, {}).get(card.name, {}))
-    specs = {spec.name: spec for spec in card.specs}
-    for name in values:
-        if name not in specs:
-            raise UserError(f"task {task.name!r}, settings {settings!r}: {card.name} has no option {name!r}")
-    return {name: check_value(specs[name], value) for name, value in values.items()}
+    values = {**card.presets.get(task.data, {}), **task.settings.get(settings, {}).get(card.name, {})}
+    return dict(check_values(card.specs, values, f"{card.name} (task {task.name!r}, settings {settings!r})"))
 
 
 @cache
@@ -196,12 +240,12 @@ def study_files() -> Mapping[str, Path]:
 def find_study(name: str) -> Path:
     """A study file by path, or one of the suite's own by name."""
     path = Path(name)
-    if path.exists() or name not in study_files():
-        hint = "" if path.exists() or path.parent != Path() else nearest(path.stem, study_files())
-        if not path.exists():
-            raise UserError(f"no such study file: {name}{hint}")
+    if name in study_files() and not path.is_file():
+        return study_files()[name]
+    if path.exists():
         return path
-    return study_files()[name]
+    hint = nearest(path.with_suffix("").as_posix(), study_files())
+    raise UserError(f"no such study file: {name}{hint if not path.suffix or 'did you mean' in hint else ''}")
 
 
 def _check_settings(study: Study, place: str) -> None:
@@ -210,11 +254,11 @@ def _check_settings(study: Study, place: str) -> None:
         raise UserError(f"{place}: unknown settings {study.settings!r}{nearest(study.settings, known)}")
 
 
-def _entry(item: str | Mapping[str, Mapping[str, Any] | None]) -> tuple[str, Mapping[str, Any]]:
+def _pair(item: str | Mapping[str, Mapping[str, Any] | None]) -> tuple[str, Mapping[str, Any]]:
     if isinstance(item, str):
         return item, {}
-    name = next(iter(item), "")
-    return name, item.get(name) or {}
+    ((name, options),) = item.items()
+    return name, options or {}
 
 
 def _check_options(
@@ -255,17 +299,13 @@ def _grid(card: MethodCard, written: Mapping[str, Any]) -> Iterator[dict[str, An
         yield dict(cell)
 
 
-def _check_unique(entries: list[tuple[str, Mapping[str, Any]]], file: Path, data: Any) -> None:
-    for index, entry in enumerate(entries):
-        if entry in entries[:index]:
-            line = where(file, data, ["methods", index])
-            raise UserError(f"{line}: {entry[0]!r} is named twice with the same options")
-
-
 def _short(cell: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in cell.items()
-    )
+    return ", ".join(f"{name}={_short_number(value)}" for name, value in cell.items())
+
+
+def _short_number(value: Any) -> str:
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return repr(value) if isinstance(value, float) and float(short) != value else short
 
 
 assert set(RULES) == set(Rule.__args__)  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bench.errors import UserError, nearest
-from bench.yamlio import read_yaml, validate
+from bench.yamlio import read_yaml, validate, where
 
 FOLDER = Path(__file__).resolve().parent / "tasks"
 RECIPES = Path(__file__).resolve().parent / "recipes.yaml"
@@ -54,7 +54,7 @@ class PublishedScore(Strict):
     """A number from a paper: quoted with its source, never mixed with measured ones."""
 
     score: float
-    source: str
+    source: str = Field(min_length=1)
     method: str = ""
 
 
@@ -101,8 +101,12 @@ def tasks() -> Mapping[str, TaskSpec]:
     found: dict[str, TaskSpec] = {}
     for file in sorted(FOLDER.glob("*.yaml")):
         data = read_yaml(file)
+        if not isinstance(data, list):
+            raise UserError(f"{file}: expected a list of tasks")
         for index in range(len(data)):
             task = validate(TaskSpec, data, file, at=[index])
+            if task.name in found:
+                raise UserError(f"{where(file, data, [index])}: two tasks are called {task.name!r}")
             found[task.name] = task
     return found
 

@@ -9,7 +9,7 @@ from bench.task import TaskSpec, TeacherSpec, get_recipe
 
 
 def teacher_key(task: TaskSpec, teacher: TeacherSpec | None = None) -> str:
-    """``<network>-<16 hex digits>`` of network, recipe, seed, data set, classes' images' geometry.
+    """``<network>-<16 hex digits>``: a hash of network, recipe, seed, data set and the images' geometry.
 
     The recipe's content counts, not its name: a changed recipe is another teacher.
     """

@@ -24,14 +24,13 @@ from bench.data import Dataset
 from bench.errors import UserError, nearest
 from bench.judge import accuracy
 from bench.models import build
+from bench.passports import SCHEMA, passports, read_passport
 from bench.paths import teacher_folder
 from bench.provenance import provenance
 from bench.real import RealImages
 from bench.streams import derive, seed_everything
 from bench.task import Recipe, TaskSpec, TeacherSpec, get_recipe
 from bench.teacher_key import teacher_key
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,23 @@ def get_teacher(
     Raises:
         UserError: the key is unknown, or the cached file is damaged or does not fit.
     """
+    classes = len(dataset.classes)
+    teacher = cached_teacher(task, key, classes)
+    return teacher or load_teacher(train_teacher(task, task.teacher, dataset, progress), task, classes)
+
+
+def cached_teacher(task: TaskSpec, key: str, classes: int) -> Teacher | None:
+    """The teacher of a key, loaded and verified; None when it is the task's own and has not been trained yet.
+
+    Raises:
+        UserError: the key is unknown, or the cached file is damaged or does not fit.
+    """
     folder = teacher_folder() / key
-    if not (folder / "passport.json").exists():
-        if key != teacher_key(task):
-            raise UserError(f"no teacher {key!r} in {teacher_folder()}{nearest(key, [p['key'] for p in passports()])}")
-        train_teacher(task, task.teacher, dataset, progress)
-    return load_teacher(folder, task, len(dataset.classes))
+    if (folder / "passport.json").exists():
+        return load_teacher(folder, task, classes)
+    if key != teacher_key(task):
+        raise UserError(f"no teacher {key!r} in {teacher_folder()}{nearest(key, [p['key'] for p in passports()])}")
+    return None
 
 
 def train_teacher(
@@ -221,24 +231,6 @@ def load_teacher(folder: Path, task: TaskSpec, classes: int) -> Teacher:
     network = build(str(passport["network"]), task.image, classes)
     _fit(network, load_file(file), file)
     return Teacher(network.eval().requires_grad_(False), passport)
-
-
-def read_passport(folder: Path) -> dict[str, Any]:
-    """A cached teacher's passport; UserError when it is damaged or of a newer version."""
-    file = folder / "passport.json"
-    try:
-        passport = json.loads(file.read_text(encoding="utf-8"))
-        schema = int(passport["schema"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{file} is not a passport; delete {folder} and train or import the teacher again") from None
-    if schema > SCHEMA:
-        raise UserError(f"{file} has version {schema}; this version of the suite reads up to {SCHEMA}")
-    return dict(passport)
-
-
-def passports() -> list[dict[str, Any]]:
-    """The passports of all cached teachers."""
-    return [read_passport(file.parent) for file in sorted(teacher_folder().glob("*/passport.json"))]
 
 
 def _store(

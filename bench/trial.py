@@ -31,7 +31,7 @@ class Trial:
     deterministic: bool = True
     points: int = 20
     selection: tuple[str, ...] = ("last", "ema", "teacher_agreement", "oracle")
-    # what follows changes no outcome
+    # what follows changes no outcome, and is listed in OUTSIDE
     study: str = ""
     label: str = ""
     image_metrics: tuple[str, ...] = ()
@@ -63,14 +63,20 @@ class Trial:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Trial:
         fixed = dict(values)
+        fixed["options"] = {name: _tuples(value) for name, value in values["options"].items()}
         fixed["selection"] = tuple(values["selection"])
         fixed["image_metrics"] = tuple(values["image_metrics"])
         fixed["method_files"] = tuple(Path(file) for file in values["method_files"])
         return cls(**fixed)
 
 
-IDENTITY = tuple(field.name for field in dataclasses.fields(Trial))[:15]
+OUTSIDE = ("study", "label", "image_metrics", "timeout", "method_files")
+IDENTITY = tuple(field.name for field in dataclasses.fields(Trial) if field.name not in OUTSIDE)
 
 
 def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,6 +1,10 @@
 """KD-ORI: Hinton's distillation on the real training images. The ceiling against which scores are normalised.
 
 L = alpha * KL_tau(T || S) + beta * CE(S(x), y),  KL_tau with the factor tau^2, averaged over the batch
+
+Weights, temperature and the CIFAR optimiser are those of CMI's ``vanilla_kd`` on original data (learning rate * 0.1 at
+epochs 120, 150 and 180 of 200). It has no LeNet: there the optimiser is that of DAFL's teacher, as for ``scratch``. The
+images are the data set's own: CIFAR's random crops and flips are not made here.
 """
 
 from dataclasses import dataclass

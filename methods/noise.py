@@ -1,7 +1,9 @@
 """RANDOM: the floor. The student learns from noise that the teacher labels.
 
-DAFL's table calls it "normal distribution" (x ~ N(0, 1) in normalised space), DFAD's "RANDOM". Whether the latter is
-pixel noise or the output of an untrained generator is not stated, so both are here under their own names.
+DAFL's table has it as "normal distribution": x ~ N(0, 1) in normalised space, student and optimiser as DAFL's (``kind:
+pixels``). DFAD's table has "RANDOM"; whether that is pixel noise or the images of an untrained generator is not stated,
+so the latter is here too (``kind: generator``): DFAD's generator, frozen, in training mode, fed with N(0, 1) codes. The
+loss is KL_tau(T || S) for both.
 """
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from typing import Literal
 import torch
 
 from bench import Access, Data, Session, image_generator, method, option
-from methods.optimizers import student_optimizer
+from methods.optimizers import scheduled, set_lr, student_optimizer
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,14 @@ class Options:
     temperature: float = option(1.0, "softmax temperature of the distillation loss", above=0)
     optimizer: Literal["adam", "sgd"] = option("adam", "the student's optimiser")
     lr_student: float = option(2e-3, "the student's learning rate", above=0)
+    schedule: Literal["constant", "cosine", "milestones"] = option("constant", "how the learning rate falls")
+    milestones: tuple[float, ...] = option(
+        (0.4, 0.8),
+        "shares of the budget after which the learning rate is a tenth",
+        above=0,
+        high=1,
+        when={"schedule": "milestones"},
+    )
     momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
     weight_decay: float = option(0.0, "the student's weight decay", low=0)
     latent: int = option(100, "length of the generator's code", low=1, when={"kind": "generator"})
@@ -33,18 +43,25 @@ class Options:
     data=Data.NONE,
     access=Access.LOGITS,
     presets={
-        "cifar10": {"batch": 1024, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 5e-4, "latent": 1000},
-        "cifar100": {"batch": 1024, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 5e-4, "latent": 1000},
+        "cifar10": {
+            "batch": 1024, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 5e-4, "schedule": "milestones",
+            "latent": 256,
+        },
+        "cifar100": {
+            "batch": 1024, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 5e-4, "schedule": "milestones",
+            "latent": 256,
+        },
     },
     quick={"batch": 32, "width": 8},
-)
+)  # fmt: skip
 def noise(s: Session, o: Options) -> None:
     """The student matches the teacher on noise: what any method has to beat."""
     generator = s.keep("generator", image_generator(o.latent, s.task.image, o.width)) if o.kind == "generator" else None
     opt_s = s.keep(
         "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
     )
-    for _ in s.steps("train"):
+    for progress in s.steps("train"):
+        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones))
         with torch.no_grad():
             if generator is None:
                 images = s.noise(o.batch, *s.task.image.shape)

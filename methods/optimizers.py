@@ -34,5 +34,5 @@ def scheduled(lr: float, schedule: str, progress: float, milestones: Sequence[fl
     if schedule == "cosine":
         return lr * (1 + math.cos(math.pi * progress)) / 2
     if schedule == "milestones":
-        return round(lr * 0.1 ** sum(progress >= share for share in milestones), 12)
+        return lr / 10.0 ** sum(progress >= share for share in milestones)
     return lr

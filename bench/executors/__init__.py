@@ -24,6 +24,7 @@ class Work:
     allow_altered: bool
     checkpoint_seconds: float
     workers: int
+    gpu: int | None = None  # the number of the GPU to use; None: the first
 
 
 class Watcher(Protocol):

@@ -6,6 +6,8 @@ import signal
 from collections.abc import Sequence
 from types import FrameType
 
+import torch
+
 from bench.executors import Watcher, Work
 from bench.runner import Interrupted, Setting, run_trial
 from bench.trial import Trial
@@ -14,6 +16,8 @@ from bench.trial import Trial
 def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
     """Run all trials; Ctrl-C saves the current one and stops, a second Ctrl-C stops at once."""
     asked: list[bool] = []
+    if work.gpu is not None:
+        torch.cuda.set_device(work.gpu)
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         del number, frame

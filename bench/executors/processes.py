@@ -17,7 +17,7 @@ from bench.draft import record_failure
 from bench.errors import UserError
 from bench.executors import Watcher, Work
 from bench.executors.worker import BAD_INPUT, INTERRUPTED
-from bench.progress import read_progress, work_folder
+from bench.progress import Progress, read_progress, work_folder
 from bench.records import load_record
 from bench.trial import Trial
 
@@ -42,6 +42,7 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
         while waiting or jobs:
             while waiting and len(jobs) < work.workers:
                 jobs.append(_start(waiting.pop(0), work))
+                watcher.update(jobs[-1].trial, Progress())
             time.sleep(POLL_SECONDS)
             for job in list(jobs):
                 if job.process.poll() is not None:
@@ -67,6 +68,7 @@ def _start(trial: Trial, work: Work) -> _Job:
         "data_folder": str(work.data_folder) if work.data_folder else None,
         "allow_altered": work.allow_altered,
         "checkpoint_seconds": work.checkpoint_seconds,
+        "gpu": work.gpu,
     }
     (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
     (folder / "progress.json").unlink(missing_ok=True)
@@ -104,9 +106,9 @@ def _collect(job: _Job, work: Work, watcher: Watcher) -> None:
         status, reason = "crashed", f"the process died of {signal.Signals(-code).name}"
     else:
         status, reason = "crashed", f"the process ended with exit code {code}"
-    record = record_failure(job.trial, status, reason, work.results, job.work / "log.txt")
+    record_failure(job.trial, status, reason, work.results, job.work / "log.txt")
     shutil.rmtree(job.work, ignore_errors=True)
-    watcher.ended(job.trial, record)
+    watcher.ended(job.trial, load_record(folder))  # a process that dies after its record was written did its work
 
 
 def _stop(jobs: Sequence[_Job]) -> None:

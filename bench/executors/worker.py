@@ -14,6 +14,8 @@ BAD_INPUT = 2
 
 def main(folder: Path) -> int:
     """Run the trial that the folder's order describes; the exit code says how it ended (0: there is a record)."""
+    import torch
+
     from bench.errors import UserError
     from bench.progress import write_progress
     from bench.runner import Interrupted, Setting, run_trial
@@ -22,6 +24,8 @@ def main(folder: Path) -> int:
     order = json.loads((folder / "order.json").read_text(encoding="utf-8"))
     asked: list[bool] = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    if order["gpu"] is not None:
+        torch.cuda.set_device(order["gpu"])
     parent = os.getppid()
     setting = Setting(
         results=Path(order["results"]),

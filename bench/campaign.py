@@ -1,0 +1,267 @@
+"""Running a study: from its file to a record of every trial, and once more from where it stopped."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from filelock import FileLock, Timeout
+
+from bench import data
+from bench.data import files
+from bench.draft import record_failure
+from bench.errors import MissingData, UserError, nearest
+from bench.executors import EXECUTORS, Watcher, Work, get_executor
+from bench.machine import choose_device, usable_cores
+from bench.paths import teacher_folder
+from bench.records import Record, load_record, open_results
+from bench.records.folder import writing
+from bench.study import Study, expand, load_study
+from bench.task import TaskSpec, get_recipe, get_task
+from bench.trial import Trial
+
+RUNS = Path("runs")  # where a study's results go, by its name, unless another folder is named
+CHECKPOINT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study comes to: its trials (no two with one id), and which of them are finished already."""
+
+    study: Study
+    trials: tuple[Trial, ...]
+    finished: frozenset[str]
+    results: Path
+    gpu: int | None
+
+    @property
+    def waiting(self) -> list[Trial]:
+        """The trials to run: new ones, unfinished ones and those that failed."""
+        return [trial for trial in self.trials if trial.id not in self.finished]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one trial; ``log`` is where a failure is written down."""
+
+    trial: Trial
+    record: Record
+    log: Path | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The whole study after a run; ``kept`` trials had been finished before."""
+
+    plan: Plan
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def kept(self) -> int:
+        return len(self.plan.finished)
+
+    @property
+    def statuses(self) -> Mapping[str, int]:
+        return Counter(outcome.record.status for outcome in self.outcomes)
+
+    @property
+    def failures(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.record.status != "ok"]
+
+
+class Audience(Watcher, Protocol):
+    """Told how a study comes along: a :class:`Watcher` that also sees what goes before the trials."""
+
+    def planned(self, plan: Plan, workers: int) -> None: ...
+
+    def teacher(self, task: str, done: int, of: int) -> None:
+        """A task's teacher is being trained: epochs done, epochs in all."""
+
+
+class Silence:
+    """The audience of a study that nobody watches."""
+
+    def planned(self, plan: Plan, workers: int) -> None:
+        pass
+
+    def teacher(self, task: str, done: int, of: int) -> None:
+        pass
+
+    def update(self, trial: Trial, progress: object) -> None:
+        pass
+
+    def ended(self, trial: Trial, record: Record) -> None:
+        pass
+
+
+def plan_study(
+    file: Path, *, results: Path | None = None, device: str = "auto", method_files: Sequence[Path] = ()
+) -> Plan:
+    """Read a study and see what is left of it; writes nothing.
+
+    Raises:
+        UserError: the study, the device or the results folder cannot be used.
+    """
+    loaded = load_study(file, method_files)
+    kind, gpu = choose_device(device)
+    unique: dict[str, Trial] = {}
+    for trial in expand(loaded, kind):
+        unique.setdefault(trial.id, trial)
+    folder = results or RUNS / loaded.study.name
+    if (folder / "results.json").exists():
+        open_results(folder)
+    trials = tuple(unique.values())
+    return Plan(loaded.study, trials, _finished(folder, trials), folder, gpu)
+
+
+def run_study(
+    file: Path,
+    *,
+    results: Path | None = None,
+    executor: str = "processes",
+    workers: int | None = None,
+    device: str = "auto",
+    method_files: Sequence[Path] = (),
+    data_folder: Path | None = None,
+    allow_altered: bool = False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    audience: Audience | None = None,
+) -> Summary:
+    """Run a study's trials that are not finished yet; a trial's failure becomes its record and the study goes on.
+
+    Args:
+        file: the study.
+        results: the results folder; ``runs/<study>`` if not named.
+        executor: one of ``EXECUTORS``.
+        workers: trials at a time; as many as the cores allow, or one on a GPU, if not named.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        method_files: method files beside those that the study names.
+        data_folder: where to look for data sets first.
+        allow_altered: use data files that are well-formed but not the official ones.
+        checkpoint_seconds: how often a running trial is saved.
+        audience: told how it comes along.
+
+    Raises:
+        UserError: what the user has to mend before anything can run; nothing was written, or all that was is whole.
+        KeyboardInterrupt: the user stopped it; the running trials are saved, the same call goes on from there.
+    """
+    if executor not in EXECUTORS:
+        raise UserError(f"unknown executor {executor!r}{nearest(executor, EXECUTORS)}")
+    audience = audience or Silence()
+    plan = plan_study(file, results=results, device=device, method_files=method_files)
+    missing = _missing_data(plan.waiting, data_folder, allow_altered)
+    _check_teachers(plan.waiting)
+    count = workers or default_workers(plan)
+    open_results(plan.results, create=True)
+    with _locked(plan.results):
+        plan = replace(plan, finished=_finished(plan.results, plan.trials))  # another run may just have ended
+        _prepare_folder(plan, file)
+        audience.planned(plan, count)
+        able = []
+        for trial in plan.waiting:
+            if (reason := missing.get(get_task(trial.task).data)) is None:
+                able.append(trial)
+            else:
+                log = plan.results / "work" / trial.id / "log.txt"
+                audience.ended(trial, record_failure(trial, "missing_data", reason, plan.results, log))
+        _train_teachers(able, data_folder, allow_altered, audience)
+        if able:
+            work = Work(plan.results, data_folder, allow_altered, checkpoint_seconds, count, plan.gpu)
+            get_executor(executor)(able, work, audience)
+        return Summary(plan, tuple(_outcome(trial, plan.results) for trial in plan.trials))
+
+
+def default_workers(plan: Plan) -> int:
+    """Trials at a time: the cores divided by a trial's threads; one where they would share a GPU."""
+    on_cpu = all(trial.device == "cpu" for trial in plan.trials)
+    return max(1, usable_cores() // plan.study.threads) if on_cpu else 1
+
+
+def _finished(results: Path, trials: Iterable[Trial]) -> frozenset[str]:
+    """The ids of the trials that have a record with status ok; a damaged record is the user's to look at."""
+    folder = results / "trials"
+    there = [trial.id for trial in trials if (folder / trial.id).is_dir()]
+    return frozenset(name for name in there if load_record(folder / name).status == "ok")
+
+
+def _missing_data(trials: Iterable[Trial], folder: Path | None, allow_altered: bool) -> dict[str, str]:
+    """Data sets that are not there, and why; a file that is there and cannot be used is an error right away."""
+    missing = {}
+    for name in dict.fromkeys(get_task(trial.task).data for trial in trials):
+        statuses = data.status(name, folder)
+        try:
+            files.contents(data.find(name), statuses, data.search_folders(folder), allow_altered)
+        except MissingData as error:
+            accepted = {"ok", "missing", "altered"} if allow_altered else {"ok", "missing"}
+            if any(status.state not in accepted for status in statuses):
+                raise
+            missing[name] = str(error)
+    return missing
+
+
+def _check_teachers(trials: Iterable[Trial]) -> None:
+    """Verify the cached teachers; UserError for one that is damaged, does not fit or cannot be had."""
+    for task, key in _teachers_of(trials):
+        from bench.teachers import cached_teacher
+
+        cached_teacher(task, key, len(data.find(task.data).classes))
+
+
+def _train_teachers(trials: Iterable[Trial], folder: Path | None, allow_altered: bool, audience: Audience) -> None:
+    """Train what is not cached, once and here: every trial of a task needs the same teacher."""
+    for task, key in _teachers_of(trials):
+        if (teacher_folder() / key / "passport.json").exists():
+            continue
+        from bench.teachers import get_teacher
+
+        def report(done: int, of: int, task: TaskSpec = task) -> None:
+            audience.teacher(task.name, done, of)
+
+        report(0, get_recipe(task.teacher.recipe).epochs)
+        dataset = data.load(task.data, size=task.image.size, folder=folder, allow_altered=allow_altered)
+        get_teacher(task, key, dataset, report)
+
+
+def _teachers_of(trials: Iterable[Trial]) -> list[tuple[TaskSpec, str]]:
+    pairs = dict.fromkeys((trial.task, trial.teacher) for trial in trials)
+    return [(get_task(name), key) for name, key in pairs]
+
+
+@contextmanager
+def _locked(results: Path) -> Iterator[None]:
+    """Two runs in one folder would run the same trials; records are safe without, the time would be wasted."""
+    lock = FileLock(str(results / ".lock"), timeout=0)
+    with writing(results):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"another run is using {results}; wait for it, or choose another --results") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _prepare_folder(plan: Plan, file: Path) -> None:
+    """Keep a copy of the study, and clear what a kill between a trial's record and its clean-up left behind."""
+    with writing(plan.results):
+        copy = plan.results / "study.yaml"
+        part = copy.with_name(".study.yaml.part")
+        try:
+            shutil.copyfile(file, part)
+            part.replace(copy)
+        finally:
+            part.unlink(missing_ok=True)
+        for name in plan.finished:
+            shutil.rmtree(plan.results / "work" / name, ignore_errors=True)
+
+
+def _outcome(trial: Trial, results: Path) -> Outcome:
+    folder = results / "trials" / trial.id
+    log = folder / "log.txt"
+    return Outcome(trial, load_record(folder), log if log.is_file() else None)

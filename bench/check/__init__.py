@@ -1,0 +1,8 @@
+"""The contract battery: what every method must hold, ours and yours.
+
+``dfkd check my_method.py`` runs it on a file; our own tests run it over every built-in method.
+"""
+
+from bench.check.battery import Finding, run_battery
+
+__all__ = ["Finding", "run_battery"]

@@ -1,0 +1,154 @@
+"""Short trials of a method under check, with a view of what happened inside."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from bench.cards import MethodCard
+from bench.declare import Access
+from bench.desk import Desk
+from bench.records import Record, open_results, read_curve
+from bench.runner import Interrupted, Setting, run_trial
+from bench.study import SUITE, preset
+from bench.task import get_task
+from bench.teacher_key import teacher_key
+from bench.trial import Trial
+
+STEPS = 40  # a method's ``quick`` options let it pass through all its parts in so many steps
+
+
+@dataclass
+class Play:
+    """One short trial: its record, the end of its student, and what its optimisers saw."""
+
+    record: Record
+    curve: list[dict[str, Any]]
+    student: str = ""  # hash of the final weights
+    start: str = ""  # hash of the initial weights
+    used: Access = Access.NONE
+    finite: bool = True
+    parameters: dict[str, list[str]] = field(default_factory=dict)  # optimiser: parameters without any gradient
+
+
+class Stage:
+    """Plays short trials of one method on one task in a folder of its own."""
+
+    def __init__(self, card: MethodCard, task: str, method_files: tuple[Path, ...], folder: Path) -> None:
+        self.card = card
+        self.task = get_task(task)
+        self.files = method_files
+        self.folder = folder
+        self.base = {**card.defaults(), **preset(card, self.task, "paper"), **card.quick}
+        self._count = 0
+
+    def play(
+        self,
+        options: Mapping[str, Any] | None = None,
+        budget: Mapping[str, float] | None = None,
+        points: int = 1,
+        stops: tuple[int, ...] = (),
+    ) -> Play:
+        """Run a trial; at each step of ``stops`` it is stopped, saved, and taken up again."""
+        self._count += 1
+        results = open_results(self.folder / f"{self._count:04d}", create=True)
+        trial = Trial(
+            suite=SUITE,
+            task=self.task.name,
+            task_sha=self.task.sha,
+            teacher=teacher_key(self.task),
+            method=self.card.name,
+            method_sha=self.card.sha,
+            options={**self.base, **(options or {})},
+            budget=dict(budget or {"steps": STEPS}),
+            seed=0,
+            points=points,
+            selection=("last",),
+            study="check",
+            method_files=self.files,
+        )
+        probe = _Probe()
+        for stop in stops:
+            setting = Setting(results, checkpoint_seconds=1e9, inspect=probe.attach, stop=probe.stop_at(stop))
+            try:
+                run_trial(trial, setting)
+            except Interrupted:
+                continue
+            break
+        record = run_trial(trial, Setting(results, checkpoint_seconds=1e9, inspect=probe.attach))
+        return probe.play(record, read_curve(results / "trials" / trial.id))
+
+
+class _Probe:
+    """Looks into a running trial without touching it."""
+
+    def __init__(self) -> None:
+        self.desk: Desk | None = None
+        self.start = ""
+        self.seen: dict[int, tuple[Optimizer, set[int]]] = {}
+
+    def attach(self, desk: Desk) -> None:
+        self.desk = desk
+        self.start = digest(desk)
+        self.seen = {}
+        desk.on_gradients = self._on_gradients
+
+    def stop_at(self, step: int) -> Callable[[], bool]:
+        return lambda: self.desk is not None and self.desk.meter.steps >= step
+
+    def _on_gradients(self, optimizer: Optimizer) -> None:
+        _, reached = self.seen.setdefault(id(optimizer), (optimizer, set()))
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if id(parameter) not in reached and parameter.grad is not None and bool(parameter.grad.any()):
+                    reached.add(id(parameter))
+
+    def play(self, record: Record, curve: list[dict[str, Any]]) -> Play:
+        desk = self.desk
+        if desk is None:  # it failed before it began
+            return Play(record, curve)
+        weights = desk.student.state_dict().values()
+        return Play(
+            record=record,
+            curve=curve,
+            student=digest(desk),
+            start=self.start,
+            used=desk.used,
+            finite=all(bool(torch.isfinite(value).all()) for value in weights if value.is_floating_point()),
+            parameters=self._unreached(desk),
+        )
+
+    def _unreached(self, desk: Desk) -> dict[str, list[str]]:
+        names: dict[int, str] = {}
+        for kept_name, thing in [("student", desk.student), *desk.kept.items()]:
+            if isinstance(thing, torch.nn.Module):
+                names |= {id(parameter): f"{kept_name}.{name}" for name, parameter in thing.named_parameters()}
+            elif isinstance(thing, torch.Tensor):
+                names[id(thing)] = kept_name
+        found = {}
+        for kept_name, thing in desk.kept.items():
+            if isinstance(thing, Optimizer):
+                _, reached = self.seen.get(id(thing), (thing, set()))
+                parameters = [parameter for group in thing.param_groups for parameter in group["params"]]
+                found[kept_name] = [names.get(id(p), "a tensor that is not kept") for p in parameters if id(p) not in reached]
+        return found
+
+
+def digest(desk: Desk) -> str:
+    """Hash of the student's weights, bit for bit."""
+    total = hashlib.sha256()
+    for value in desk.student.state_dict().values():
+        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def counts(record: Record) -> dict[str, Any]:
+    """What a trial spent, without the times that differ from run to run."""
+    meter = record.meter.model_dump()
+    return {name: value for name, value in meter.items() if "seconds" not in name and "memory" not in name}

@@ -1,0 +1,68 @@
+"""The command tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+import bench
+from bench.cli import check, data, doctor_cmd, lists, run, show, teacher
+from bench.cli.settings import PLAIN
+
+
+class _InOrder(TyperGroup):
+    """Lists the verbs in the order in which a user meets them."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        del ctx
+        return list(HELP)
+
+
+HELP = {
+    "run": "Run a study, or go on with one.",
+    "list": "List tasks, methods, metrics and studies.",
+    "show": "Show all that is known of one trial.",
+    "report": "Write leaderboard, figures and a page.",
+    "check": "Try a method against the contract.",
+    "teacher": "Train, import and look at teachers.",
+    "data": "Look at data sets, and fetch them.",
+    "doctor": "Show what is there, and how to mend what is not.",
+}
+app = typer.Typer(
+    cls=_InOrder,
+    help="Data-free knowledge distillation, measured honestly: one harness, fixed budgets, real images.",
+    epilog="First steps: `dfkd doctor`, then `dfkd run demo`, then `dfkd report`.",
+    no_args_is_help=True,
+    **PLAIN,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"dfkd {bench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
+_VERBS: dict[str, Callable[..., None]] = {
+    "run": run.run,
+    "show": show.show,
+    "report": show.report,
+    "check": check.check,
+    "doctor": doctor_cmd.doctor,
+}
+for _name, _verb in _VERBS.items():
+    app.command(_name, short_help=HELP[_name])(_verb)
+for _name, _group in {"list": lists.app, "teacher": teacher.app, "data": data.app}.items():
+    app.add_typer(_group, name=_name, short_help=HELP[_name])

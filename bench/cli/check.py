@@ -1,0 +1,66 @@
+"""``dfkd check``: the contract battery over a method."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cards import MethodCard, find_methods, get_card
+from bench.cli import out
+from bench.cli.settings import Json
+from bench.task import get_task
+
+if TYPE_CHECKING:
+    from bench.check import Finding
+
+
+def check(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="A method file, or a name from `dfkd list methods`.")],
+    task: Annotated[str, typer.Option(help="The task to try it on.")] = "digits/lenet5-half",
+    as_json: Json = False,
+) -> None:
+    """Try a method against the contract: budgets, reproducibility, resuming, honesty about data and teacher, options.
+
+    Exit code: 0 all is well, 1 something is wrong, 2 the file cannot be used.
+    """
+    get_task(task)
+    files, cards = _chosen(method)
+
+    from bench.check import run_battery
+
+    findings = []
+    for card in cards:
+        if not as_json:
+            out.say(f"{card.name} on {task}")
+        report = _silent if as_json else _print
+        findings += [(card.name, each) for each in run_battery(card, task=task, method_files=files, report=report)]
+    if as_json:
+        out.print_json([{"method": name, **dataclasses.asdict(each)} for name, each in findings])
+    else:
+        _print_end([finding for _, finding in findings])
+    if not all(finding.ok for _, finding in findings):
+        raise typer.Exit(1)
+
+
+def _chosen(method: str) -> tuple[tuple[Path, ...], list[MethodCard]]:
+    """The methods of a file, or the one of a name."""
+    if not method.endswith(".py"):
+        return (), [get_card(method, find_methods())]
+    file = Path(method).resolve()
+    return (file,), [card for card in find_methods([file]).values() if card.file == file]
+
+
+def _print(finding: Finding) -> None:
+    out.say(f"  {'✓' if finding.ok else '✗'} {finding.name}: {finding.message} ({finding.seconds:.1f} s)")
+
+
+def _silent(finding: Finding) -> None:
+    del finding
+
+
+def _print_end(findings: list[Finding]) -> None:
+    wrong = sum(not finding.ok for finding in findings)
+    out.say(f"{wrong} of {len(findings)} checks failed" if wrong else f"all {len(findings)} checks passed")

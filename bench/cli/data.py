@@ -1,0 +1,155 @@
+"""``dfkd data``: what is there of the data sets, and bringing what is not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.cli import out
+from bench.cli.settings import PLAIN, DataFolder, Json
+from bench.data import NAMES, FileStatus, find, search_folders
+from bench.data import fetch as fetch_data
+from bench.data import status as data_status
+from bench.errors import UserError
+
+app = typer.Typer(help="Look at data sets and fetch them; nothing else downloads.", no_args_is_help=True, **PLAIN)
+
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME]...", help=f"Of: {', '.join(NAMES)}.  [default: all]")
+]
+
+
+@app.command()
+def status(names: Names = None, data: DataFolder = None, as_json: Json = False) -> None:
+    """Show each data set's files and their state, its licence and citation, and what to place by hand."""
+    chosen = [(name, data_status(name, data)) for name in names or NAMES]
+    if as_json:
+        return out.print_json([_row(name, files, data) for name, files in chosen])
+    out.say("looked for, in this order, in")
+    for folder in search_folders(data):
+        out.say(f"  {folder}")
+    for name, files in chosen:
+        _print_set(name, files)
+    return None
+
+
+@app.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help=f"Of: {', '.join(NAMES)}.")],
+    data: DataFolder = None,
+) -> None:
+    """Download what is missing of a data set; a file is put in place after its checksum was verified."""
+    for name in names:
+        find(name)  # a wrong name is told before anything is downloaded
+    for name in names:
+        folder = fetch_data(name, data, _Download(sys.stdout.isatty()))
+        out.say(f"{name}: complete in {folder}")
+
+
+@app.command()
+def verify(names: Names = None, data: DataFolder = None) -> None:
+    """Compare every file with the official checksum.
+
+    Exit code: 0 all is well, 1 a file is not the official one, or a set that was named is not there.
+    """
+    bad = False
+    for name in names or NAMES:
+        files = data_status(name, data)
+        states = [file.state for file in files]
+        absent = all(state == "missing" for state in states)
+        out.say(f"{name}: {_verdict(states)}")
+        for file in files:
+            if file.state != "ok" and not absent:
+                out.say(f"  {file.message}")
+        bad |= any(state != "ok" for state in states) and (not absent or bool(names))
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.command()
+def path(names: Names = None, data: DataFolder = None) -> None:
+    """Print the folder that holds a data set, or without a name the folders that are searched, in order."""
+    if not names:
+        for folder in search_folders(data):
+            out.say(str(folder))
+    for name in names or []:
+        out.say(str(_folder_of(name, data_status(name, data))))
+
+
+class _Download:
+    """Tells of a download: a line that counts on a terminal, a line a file elsewhere."""
+
+    def __init__(self, terminal: bool) -> None:
+        self._terminal = terminal
+        self._percent = -1
+
+    def __call__(self, name: str, done: int, of: int) -> None:
+        percent = 100 * done // max(of, 1)
+        if self._terminal and percent != self._percent:
+            self._percent = percent
+            sys.stdout.write(f"\r{name}: {percent} % of {out.size(of)}" + ("\n" if done >= of else ""))
+            sys.stdout.flush()
+        elif not self._terminal and done >= of:
+            out.say(f"{name}: {out.size(of)}")
+
+
+def _verdict(states: Sequence[str]) -> str:
+    if all(state == "ok" for state in states):
+        return "ok"
+    if all(state == "missing" for state in states):
+        return "missing"
+    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+
+
+def _folder_of(name: str, files: Sequence[FileStatus]) -> Path:
+    for file in files:
+        if file.path is not None:
+            return file.path.parents[Path(file.name).as_posix().count("/")]
+    source = find(name)
+    raise UserError(f"{name} is not there; run `dfkd data fetch {name}`, or {source.how_to_place}")
+
+
+def _row(name: str, files: Sequence[FileStatus], folder: Path | None) -> dict[str, Any]:
+    source = find(name)
+    return {
+        "name": name,
+        "title": source.title,
+        "state": _verdict([file.state for file in files]),
+        "searched": [str(each) for each in search_folders(folder)],
+        "licence": source.licence,
+        "citation": source.citation,
+        "how_to_place": source.how_to_place,
+        "files": [
+            {
+                "name": file.name,
+                "path": str(file.path) if file.path else None,
+                "state": file.state,
+                "size": file.actual_size,
+                "official_size": file.expected_size,
+                "md5": file.actual_md5,
+                "official_md5": file.expected_md5,
+                "message": file.message,
+            }
+            for file in files
+        ],
+    }
+
+
+def _print_set(name: str, files: Sequence[FileStatus]) -> None:
+    source = find(name)
+    states = [file.state for file in files]
+    out.say(f"\n{name}: {source.title}: {_verdict(states)}")
+    for file in files:
+        number = file.actual_size if file.actual_size is not None else file.expected_size
+        where = f", {file.path}" if file.path else ""
+        out.say(f"  {file.state:<9}  {file.name}, {'' if number is None else out.size(number)}{where}")
+        if file.state not in ("ok", "missing"):
+            out.say(f"             {file.message}")
+    out.pairs([("licence", source.licence), ("citation", source.citation)])
+    if any(state != "ok" for state in states):
+        bring = "" if source.bundled else f"`dfkd data fetch {name}`, or "
+        out.say(f"  to mend it: {bring}{source.how_to_place}")

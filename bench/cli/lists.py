@@ -1,0 +1,180 @@
+"""``dfkd list``: what there is to choose from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.cards import MethodCard, find_methods, get_card
+from bench.cli import out
+from bench.cli.settings import PLAIN, Json, MethodFiles
+from bench.metrics import METRICS
+from bench.options import OptionSpec
+from bench.study import LoadedStudy, Study, load_study, study_files
+from bench.task import TaskSpec
+from bench.task import tasks as all_tasks
+
+app = typer.Typer(help="List tasks, methods, metrics and studies.", no_args_is_help=True, **PLAIN)
+
+
+@app.command()
+def tasks(as_json: Json = False) -> None:
+    """List the tasks: data set, teacher, student and images."""
+    rows = [_task(task) for task in all_tasks().values()]
+    if as_json:
+        return out.print_json(rows)
+    table = out.table("task", "data", "teacher", "student", "image", "settings")
+    for row in rows:
+        teacher = f"{row['teacher']} (recipe {row['recipe']})"
+        image = "x".join(map(str, row["image"]))
+        table.add_row(row["name"], row["data"], teacher, row["student"], image, ", ".join(row["settings"]))
+    return out.show(table)
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Show one method and all of its options.")] = None,
+    method: MethodFiles = None,
+    as_json: Json = False,
+) -> None:
+    """List the methods: the real data each needs, and how far into the teacher it looks."""
+    cards = find_methods(method or [])
+    chosen = [get_card(name, cards)] if name else list(cards.values())
+    if as_json:
+        return out.print_json([_method(card) for card in chosen])
+    if name:
+        return _print_method(chosen[0])
+    table = out.table("method", "title", "real data", "teacher access", "paper")
+    for card in chosen:
+        table.add_row(card.name, card.title, card.data.value, card.access.label, card.paper)
+    out.show(table)
+    return out.say("\n`dfkd list methods NAME` shows a method's options.")
+
+
+@app.command()
+def metrics(as_json: Json = False) -> None:
+    """List the metrics: what each number means, its unit and which direction is better."""
+    rows = [
+        {
+            "name": metric.name,
+            "kind": metric.kind,
+            "unit": metric.unit,
+            "higher_is_better": metric.higher_is_better,
+            "low": metric.low,
+            "high": metric.high,
+            "needs": metric.needs,
+            "doc": metric.doc,
+        }
+        for metric in METRICS.values()
+    ]
+    if as_json:
+        return out.print_json(rows)
+    words = {True: "higher", False: "lower", None: "neither"}
+    table = out.table("metric", "of", "unit", "better", "meaning")
+    for metric in METRICS.values():
+        table.add_row(metric.name, metric.kind, metric.unit, words[metric.higher_is_better], metric.doc)
+    out.show(table)
+    return out.say("\nA study's `image_metrics` are those of kind image; the others are always there.")
+
+
+@app.command()
+def studies(
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of a study file, for editors.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the studies that come with the suite."""
+    if schema:
+        return print(json.dumps(Study.model_json_schema(), indent=1))
+    loaded = {name: (file, load_study(file)) for name, file in study_files().items()}
+    if as_json:
+        return out.print_json([_study(name, file, study) for name, (file, study) in loaded.items()])
+    table = out.table("study", "tasks", "methods", "seeds", "budget", "description")
+    for name, (_, found) in loaded.items():
+        study = found.study
+        chosen = ", ".join(dict.fromkeys(method for method, _ in found.entries))
+        budget = out.budget_words(study.budget)
+        table.add_row(name, ", ".join(study.tasks), chosen, str(len(study.seeds)), budget, study.description)
+    out.show(table)
+    return out.say("\n`dfkd run NAME` runs one; `dfkd run NAME --dry-run` shows what it comes to.")
+
+
+def _task(task: TaskSpec) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "data": task.data,
+        "teacher": task.teacher.network,
+        "recipe": task.teacher.recipe,
+        "seed": task.teacher.seed,
+        "student": task.student,
+        "image": task.image.shape,
+        "mean": task.image.mean,
+        "std": task.image.std,
+        "settings": sorted({"paper", *task.settings}),
+    }
+
+
+def _method(card: MethodCard) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "title": card.title,
+        "paper": card.paper,
+        "doc": card.doc,
+        "data": card.data.value,
+        "access": card.access.label,
+        "file": str(card.file),
+        "options": [_option(spec) for spec in card.specs],
+        "presets": card.presets,
+    }
+
+
+def _option(spec: OptionSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "type": spec.type_name,
+        "default": spec.default,
+        "unit": spec.unit,
+        "above": spec.above,
+        "low": spec.low,
+        "high": spec.high,
+        "when": spec.when,
+        "doc": spec.doc,
+    }
+
+
+def _print_method(card: MethodCard) -> None:
+    out.say(f"{card.name}: {card.title}\n")
+    about = [("what", card.doc), ("paper", card.paper), ("real data", card.data.value)]
+    out.pairs([*about, ("teacher access", card.access.label), ("file", str(card.file))])
+    if not card.specs:
+        return out.say("\nIt has no options.")
+    table = out.table("option", "default", "type", "limits", "unit", "meaning")
+    for spec in card.specs:
+        table.add_row(spec.name, out.value(spec.default), spec.type_name, _limits(spec), spec.unit, _meaning(spec))
+    out.say()
+    out.show(table)
+    for data, values in card.presets.items():
+        out.say(
+            f"\nOn {data}, the paper's: {', '.join(f'{name}={out.value(value)}' for name, value in values.items())}"
+        )
+    return None
+
+
+def _limits(spec: OptionSpec) -> str:
+    bounds = [("> ", spec.above), (">= ", spec.low), ("<= ", spec.high)]
+    return ", ".join(f"{sign}{bound:g}" for sign, bound in bounds if bound is not None)
+
+
+def _meaning(spec: OptionSpec) -> str:
+    only = ", ".join(f"{name} is {out.value(value)}" for name, value in spec.when.items())
+    return spec.doc + (f" (where {only})" if only else "")
+
+
+def _study(name: str, file: Path, loaded: LoadedStudy) -> dict[str, Any]:
+    plain: dict[str, Any] = loaded.study.model_dump(mode="json")
+    del plain["name"]
+    return {"name": name, "file": str(file), **plain}

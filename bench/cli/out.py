@@ -1,0 +1,131 @@
+"""How things are written to the terminal: tables, numbers in words, and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDE = 200  # columns where there is no terminal: a line of a table stays a line
+BUDGET = {
+    "seconds": "{:g} seconds",
+    "steps": "{:,} steps",
+    "teacher_images": "{:,} teacher images",
+    "student_images": "{:,} student images",
+    "gmacs": "{:g} GMACs",
+}
+COLOURS = {"ok": "green", "running": "cyan", "waiting": "dim", "missing": "yellow", "missing_data": "yellow"}
+
+
+def console() -> Console:
+    """For text that people wrote: ``[brackets]`` in a path or a name are no markup."""
+    terminal = sys.stdout.isatty()
+    return Console(markup=False, highlight=False, emoji=False, width=None if terminal else WIDE)
+
+
+def say(text: str = "") -> None:
+    """A line of plain text."""
+    print(text, flush=True)
+
+
+def print_json(rows: Sequence[Mapping[str, Any]]) -> None:
+    """What every ``--json`` prints: a list of objects, and nothing else."""
+    print(json.dumps(rows, indent=1, ensure_ascii=False, default=str))
+
+
+def table(*columns: str, right: Iterable[str] = ()) -> Table:
+    """An empty table without lines; the columns of ``right`` are numbers."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        made.add_column(Text(column), justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def show(made: Table) -> None:
+    """Print a table, without the blanks that fill its last column."""
+    screen = console()
+    with screen.capture() as text:
+        screen.print(made)
+    say("\n".join(line.rstrip() for line in text.get().splitlines()))
+
+
+def state(name: str) -> Text:
+    """A status in its colour."""
+    colour = COLOURS.get(name.partition(" ")[0], "" if name.startswith(("starting", "loading", "teacher")) else "red")
+    return Text(name.replace("_", " "), style=colour)
+
+
+def pairs(rows: Iterable[tuple[str, str]], indent: str = "  ") -> None:
+    """Names and values, one under the other."""
+    listed = list(rows)
+    width = max((len(name) for name, _ in listed), default=0)
+    for name, value in listed:
+        say(f"{indent}{name:<{width}}  {value}".rstrip())
+
+
+def value(option: Any) -> str:
+    """An option's value in a table.
+
+    >>> value((0.4, 0.8)), value(None), value(True)
+    ('[0.4, 0.8]', 'none', 'true')
+    """
+    if option is None:
+        return "none"
+    if isinstance(option, bool):
+        return str(option).lower()
+    if isinstance(option, tuple | list):
+        return f"[{', '.join(value(item) for item in option)}]"
+    return f"{option:g}" if isinstance(option, float) else str(option)
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def budget_words(limits: Mapping[str, float]) -> str:
+    """A budget in words.
+
+    >>> budget_words({"teacher_images": 40000, "seconds": 20.0})
+    '20 seconds, 40,000 teacher images'
+    """
+    return ", ".join(form.format(limits[unit]) for unit, form in BUDGET.items() if unit in limits)
+
+
+def duration(seconds: float) -> str:
+    """A time in two parts at most.
+
+    >>> duration(7.4), duration(75), duration(7260)
+    ('7 s', '1 min 15 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def size(count: float) -> str:
+    """Bytes in words.
+
+    >>> size(512), size(47040016)
+    ('512 B', '44.9 MiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def count(number: int, noun: str) -> str:
+    """
+    >>> count(1, "trial"), count(1200, "trial")
+    ('1 trial', '1,200 trials')
+    """
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,73 @@
+"""Results folders: finding them where nobody named one, and what lies in them unfinished."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.campaign import RUNS
+from bench.errors import UserError
+from bench.progress import Progress, read_progress
+from bench.records import open_results
+
+BASES = (RUNS, Path("results"))  # one's own runs, and what the project publishes
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A trial that is running, or was stopped."""
+
+    id: str
+    folder: Path
+    progress: Progress | None
+    saved: bool
+
+
+def results_folders(base: Path) -> list[Path]:
+    """The results folders below ``base``, itself included."""
+    found = []
+    for folder, inner, names in os.walk(base):
+        if "results.json" in names:
+            found.append(Path(folder))
+            inner.clear()  # thousands of trials need not be walked through
+    return sorted(found)
+
+
+def searched(named: Sequence[Path]) -> list[Path]:
+    """The folders named, checked; or else all below ``runs`` and ``results``.
+
+    Raises:
+        UserError: one is not a results folder or of a newer schema, or there is none.
+    """
+    folders = list(named) or [folder for base in BASES for folder in results_folders(base)]
+    if not folders:
+        raise UserError(
+            f"no results folder below {' or '.join(f'./{base}' for base in BASES)}; name one with --results"
+        )
+    return [open_results(folder) for folder in folders]
+
+
+def latest() -> Path:
+    """The results folder below ``runs`` in which a trial ended last."""
+    folders = results_folders(RUNS)
+    if not folders:
+        raise UserError(f"no results folder below ./{RUNS}; name one with --results, or make one with `dfkd run`")
+    return max(folders, key=_changed)
+
+
+def _changed(folder: Path) -> float:
+    trials = folder / "trials"
+    return (trials if trials.is_dir() else folder).stat().st_mtime
+
+
+def unfinished(folders: Sequence[Path], prefix: str) -> list[Unfinished]:
+    """The trials without a record whose id begins with ``prefix``."""
+    found = []
+    for results in folders:
+        for work in sorted((results / "work").glob("*")):
+            if work.name.startswith(prefix) and not (results / "trials" / work.name).exists():
+                saved = (work / "checkpoint.pt").is_file()
+                found.append(Unfinished(work.name, work, read_progress(work), saved))
+    return found

@@ -1,0 +1,125 @@
+"""``dfkd run``."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.campaign import CHECKPOINT_SECONDS, Plan, Summary, plan_study, run_study
+from bench.cli import out
+from bench.cli.settings import DataFolder, MethodFiles
+from bench.cli.watch import LiveTable, PlainLines, name_of
+from bench.executors import EXECUTORS
+from bench.selection import RULES
+from bench.study import find_study
+
+
+def run(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or a name from `dfkd list studies`.")],
+    results: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Results folder.  [default: runs/<name of the study>]")
+    ] = None,
+    executor: Annotated[
+        str, typer.Option(help="; ".join(f"{name}: {doc}" for name, doc in EXECUTORS.items()) + ".")
+    ] = "processes",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Trials at a time.  [default: what the cores allow; 1 on a GPU]"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and write nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Plain lines in place of the live table.")] = False,
+    method: MethodFiles = None,
+    data: DataFolder = None,
+    allow_altered: Annotated[
+        bool, typer.Option("--allow-altered", help="Use data files that are not the official ones, and record which.")
+    ] = False,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0.0, metavar="S", help="How often a running trial is saved.")
+    ] = CHECKPOINT_SECONDS,
+) -> None:
+    """Run a study; the same command goes on where it was stopped, and runs nothing twice.
+
+    Exit code: 0 all trials are ok, 1 some failed, 2 there is something to mend first, 130 stopped by Ctrl-C.
+    """
+    file, files = find_study(study), method or []
+    if dry_run:
+        return _print_plan(plan_study(file, results=results, device=device, method_files=files))
+    live = sys.stdout.isatty() and not quiet
+    view = LiveTable(out.console()) if live else PlainLines()
+    try:
+        with view:
+            summary = run_study(
+                file,
+                results=results,
+                executor=executor,
+                workers=workers,
+                device=device,
+                method_files=files,
+                data_folder=data,
+                allow_altered=allow_altered,
+                checkpoint_seconds=checkpoint_seconds,
+                audience=view,
+            )
+    except KeyboardInterrupt:
+        ended = out.count(view.ended_count, "trial")
+        out.say(f"\nstopped; {ended} ended, the running ones are saved: the same command goes on from there")
+        raise typer.Exit(130) from None
+    _print_summary(summary)
+    if summary.failures:
+        raise typer.Exit(1)
+    return None
+
+
+def _print_plan(plan: Plan) -> None:
+    """The trials of a study, a line each; then every method's options, which its seeds share."""
+    budget = out.budget_words(plan.study.budget)
+    table = out.table("id", "task", "method", "seed", "budget", "state", right=["seed"])
+    for trial in plan.trials:
+        state = "finished" if trial.id in plan.finished else "to run"
+        table.add_row(trial.id, trial.task, trial.label, str(trial.seed), budget, state)
+    out.show(table)
+    for (task, label), options in {(trial.task, trial.label): trial.options for trial in plan.trials}.items():
+        out.say(f"\n{label} on {task}")
+        out.say(f"  {', '.join(f'{name}={out.value(option)}' for name, option in options.items())}")
+    trials = out.count(len(plan.trials), "trial")
+    out.say(
+        f"\n{plan.study.name}: {trials}, {len(plan.finished)} finished, {len(plan.waiting)} to run in {plan.results}"
+    )
+
+
+def _print_summary(summary: Summary) -> None:
+    """A short ranking, what failed and why, and the way to the report."""
+    plan = summary.plan
+    scores: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for outcome in summary.outcomes:
+        record = outcome.record
+        found = scores[outcome.trial.task, outcome.trial.label]
+        if record.status == "ok":
+            found.append(record.scores[record.headline])
+    rule = plan.study.selection[0]
+    out.say()
+    table = out.table("task", "method", "score", "seeds", right=["score", "seeds"])
+    for (task, label), values in sorted(scores.items(), key=lambda item: (item[0][0], -_mean(item[1]))):
+        table.add_row(task, label, out.percent(_mean(values) if values else None), str(len(values)))
+    out.show(table)
+    out.say(f"\nscore: mean over seeds of the test accuracy of {RULES[rule]}")
+    for outcome in summary.failures:
+        log = f"; log: {outcome.log}" if outcome.log else ""
+        status = outcome.record.status.replace("_", " ")
+        out.say(f"failed ({status}): {name_of(outcome.trial)} ({outcome.trial.id}): {outcome.record.reason}{log}")
+    ok = summary.statuses.get("ok", 0)
+    kept = f" ({summary.kept} of them before this run)" if summary.kept else ""
+    again = "; the same command tries the others again" if summary.failures else ""
+    out.say(f"{ok} of {out.count(len(plan.trials), 'trial')} ok{kept}{again}")
+    out.say(f"records: {plan.results / 'trials'}")
+    out.say(f"next: dfkd report --results {plan.results}")
+
+
+def _mean(values: list[float]) -> float:
+    return statistics.fmean(values) if values else 0.0

@@ -1,0 +1,110 @@
+"""``dfkd teacher``: train, import and look at teachers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.cli import out
+from bench.cli.settings import PLAIN, DataFolder, Json
+from bench.passports import find_passport, passports, weights_state
+from bench.paths import teacher_folder
+from bench.task import TeacherSpec, get_recipe, get_task
+
+app = typer.Typer(help="Train, import and look at teachers.", no_args_is_help=True, **PLAIN)
+
+
+@app.command()
+def train(
+    task: Annotated[str, typer.Argument(help="See `dfkd list tasks`.")],
+    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="A recipe other than the task's own.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="A seed other than the task's own.")] = None,
+    data: DataFolder = None,
+) -> None:
+    """Train a task's teacher and keep it in the cache; `dfkd run` does so by itself when it needs one."""
+    spec = get_task(task)
+    own = spec.teacher
+    wanted = TeacherSpec(network=own.network, recipe=recipe or own.recipe, seed=own.seed if seed is None else seed)
+    epochs = get_recipe(wanted.recipe).epochs
+
+    from bench.data import load
+    from bench.teachers import train_teacher
+
+    dataset = load(spec.data, size=spec.image.size, folder=data)
+    out.say(
+        f"{wanted.network} on {spec.data}, recipe {wanted.recipe}, seed {wanted.seed}, {out.count(epochs, 'epoch')}"
+    )
+    folder = train_teacher(spec, wanted, dataset, lambda done, of: out.say(f"epoch {done} of {of}"))
+    _print(find_passport(folder.name))
+    if wanted != own:
+        out.say(f"to use it, add to a study: teachers: {{{spec.name}: {folder.name}}}")
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="safetensors, or a torch file with a state_dict.")],
+    task: Annotated[str, typer.Option(help="The task whose teacher network the weights fit.")],
+    data: DataFolder = None,
+) -> None:
+    """Take a checkpoint of your own as a teacher: checked, scored on the test images, kept in the cache."""
+    spec = get_task(task)
+
+    from bench.data import load
+    from bench.teachers import import_teacher
+
+    dataset = load(spec.data, size=spec.image.size, folder=data)
+    folder = import_teacher(spec, file, dataset)
+    _print(find_passport(folder.name))
+    out.say(f"to use it, add to a study: teachers: {{{spec.name}: {folder.name}}}")
+
+
+@app.command(name="list")
+def list_(as_json: Json = False) -> None:
+    """List the teachers in the cache."""
+    found = passports()
+    if as_json:
+        return out.print_json(found)
+    if not found:
+        return out.say(f"no teachers in {teacher_folder()} yet; `dfkd run` or `dfkd teacher train TASK` makes them")
+    table = out.table("key", "data", "recipe", "seed", "test score", right=["seed", "test score"])
+    for passport in found:
+        numbers = (str(passport["seed"]), out.percent(passport["score"]))
+        table.add_row(passport["key"], passport["data"], passport["recipe"], *numbers)
+    return out.show(table)
+
+
+@app.command()
+def show(
+    key: Annotated[str, typer.Argument(help="A teacher's key, or how it begins.")],
+    as_json: Json = False,
+) -> None:
+    """Show a teacher's passport, and whether its weights are still those that it was made for."""
+    passport = find_passport(key)
+    if as_json:
+        return out.print_json([{**passport, "weights": weights_state(passport)}])
+    return _print(passport)
+
+
+def _print(passport: dict[str, Any]) -> None:
+    image, made = passport["image"], passport.get("provenance", {})
+    recipe = ", ".join(f"{name} {value}" for name, value in passport.get("recipe_content", {}).items() if value)
+    origin = (
+        f"{passport['imported_from']} (sha256 {passport['imported_sha256'][:12]})"
+        if "imported_from" in passport
+        else ""
+    )
+    rows = [
+        ("network", passport["network"]),
+        ("data", f"{passport['data']}, images {image['channels']}x{image['size']}x{image['size']}"),
+        ("recipe", f"{passport['recipe']}{f': {recipe}' if recipe else ''}"),
+        ("imported from", origin),
+        ("seed", "" if origin else str(passport["seed"])),
+        ("test score", out.percent(passport["score"])),
+        ("weights", f"{weights_state(passport)}, sha256 {passport['sha256']}"),
+        ("made", ", ".join(str(made[name]) for name in ("finished", "device", "python") if made.get(name))),
+        ("folder", str(teacher_folder() / passport["key"])),
+    ]
+    out.say(passport["key"])
+    out.pairs((name, value) for name, value in rows if value)

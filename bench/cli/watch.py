@@ -1,0 +1,210 @@
+"""What a running study shows: a live table on a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from bench.campaign import Plan
+from bench.cli import out
+from bench.progress import Progress
+from bench.records import Record
+from bench.trial import Trial
+
+REDRAW_SECONDS = 0.2
+AROUND = 8  # lines of the terminal that the trials' rows leave free
+
+
+def name_of(trial: Trial) -> str:
+    return f"{trial.label}, seed {trial.seed}, {trial.task}"
+
+
+class PlainLines:
+    """One line when a trial starts and one when it ends; no control characters."""
+
+    def __init__(self) -> None:
+        self.ended_count = 0
+        self._total = 0
+        self._running: set[str] = set()
+
+    def __enter__(self) -> PlainLines:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def planned(self, plan: Plan, workers: int) -> None:
+        self._total = len(plan.waiting)
+        out.say(_headline(plan, workers))
+
+    def teacher(self, task: str, done: int, of: int) -> None:
+        if done == 0:
+            out.say(f"training the teacher of {task}: {out.count(of, 'epoch')}")
+        elif done == of:
+            out.say(f"the teacher of {task} is trained")
+
+    def update(self, trial: Trial, progress: Progress) -> None:
+        if progress.state == "running" and trial.id not in self._running:
+            self._running.add(trial.id)
+            out.say(f"running  {name_of(trial)} ({trial.id})")
+
+    def ended(self, trial: Trial, record: Record) -> None:
+        self.ended_count += 1
+        what = out.percent(record.scores.get(record.headline)) if record.status == "ok" else record.reason
+        place = f"{self.ended_count} of {self._total}"
+        spent = out.duration(record.meter.seconds)
+        out.say(f"{record.status:<8} {name_of(trial)}: {what} (after {spent}; {place})")
+
+
+@dataclass
+class _Row:
+    trial: Trial
+    progress: Progress = field(default_factory=lambda: Progress("waiting"))
+    ended: bool = False
+
+
+class LiveTable:
+    """A table of the trials, redrawn in place. It draws when told something: a thread of its own would cost the trials
+    of this process their time."""
+
+    def __init__(self, console: Console) -> None:
+        self.ended_count = 0
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False)
+        self._rows: dict[str, _Row] = {}
+        self._plan: Plan | None = None
+        self._workers = 1
+        self._note = ""
+        self._began = self._drawn = 0.0
+
+    def __enter__(self) -> LiveTable:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._plan is not None:
+            self._draw(now=True)
+        self._live.__exit__(kind, error, trace)
+
+    def planned(self, plan: Plan, workers: int) -> None:
+        self._plan, self._workers = plan, workers
+        self._rows = {trial.id: _Row(trial) for trial in plan.waiting}
+        self._began = time.monotonic()
+        self._draw(now=True)
+
+    def teacher(self, task: str, done: int, of: int) -> None:
+        self._note = f"training the teacher of {task}: epoch {done} of {of}" if done < of else ""
+        self._began = time.monotonic()  # the trials' time counts from when they can start
+        self._draw(now=True)
+
+    def update(self, trial: Trial, progress: Progress) -> None:
+        row = self._rows[trial.id]
+        if not row.ended:
+            row.progress = progress
+            self._draw()
+
+    def ended(self, trial: Trial, record: Record) -> None:
+        row = self._rows[trial.id]
+        row.ended = True
+        row.progress = Progress(record.status, 1.0, record.scores.get(record.headline), record.meter.seconds)
+        self.ended_count += 1
+        self._draw(now=True)
+
+    def _draw(self, now: bool = False) -> None:
+        if now or time.monotonic() - self._drawn > REDRAW_SECONDS:
+            self._live.update(self.picture(), refresh=True)
+            self._drawn = time.monotonic()
+
+    def picture(self) -> Group:
+        """The table as it is now."""
+        assert self._plan is not None
+        tasks = {row.trial.task for row in self._rows.values()}
+        table = out.table(
+            "method", "task", "seed", "state", "", "spent", "score", "left", right=["seed", "spent", "score"]
+        )
+        if len(tasks) == 1:
+            table = out.table("method", "seed", "state", "", "spent", "score", "left", right=["seed", "spent", "score"])
+        for row in self._shown():
+            cells = _cells(row)
+            table.add_row(*(cells if len(tasks) != 1 else [cells[0], *cells[2:]]))
+        head = _headline(self._plan, self._workers) + (f"; task {next(iter(tasks))}" if len(tasks) == 1 else "")
+        parts: list[Text | Table] = [Text(head), Text(), table, Text(), Text(self._total(), style="bold")]
+        if self._note:
+            parts.append(Text(self._note, style="cyan"))
+        return Group(*parts)
+
+    def _shown(self) -> list[_Row]:
+        """As many rows as the terminal has lines for: those that run, then the latest to end, then those that wait."""
+        room = max(3, self._console.height - AROUND)
+        rows = list(self._rows.values())
+        if len(rows) <= room:
+            return rows
+        running = [row for row in rows if not row.ended and row.progress.state != "waiting"]
+        ended = [row for row in rows if row.ended]
+        waiting = [row for row in rows if row.progress.state == "waiting"]
+        chosen = [*running, *reversed(ended), *waiting][:room]
+        return [row for row in rows if any(row is one for one in chosen)]
+
+    def _total(self) -> str:
+        rows = self._rows.values()
+        share = sum(1.0 if row.ended else row.progress.share for row in rows) / max(len(rows), 1)
+        elapsed = time.monotonic() - self._began
+        running = sum(not row.ended and row.progress.state != "waiting" for row in rows)
+        failed = sum(row.ended and row.progress.state != "ok" for row in rows)
+        parts = [f"{self.ended_count} of {out.count(len(rows), 'trial')} ended", f"{running} running"]
+        if failed:
+            parts.append(f"{failed} failed")
+        if 0 < share < 1:
+            parts.append(f"about {out.duration(elapsed / share * (1 - share))} left")
+        return ", ".join(parts)
+
+
+def _cells(row: _Row) -> list[str | Text | ProgressBar]:
+    trial, progress = row.trial, row.progress
+    bar = ProgressBar(total=1.0, completed=progress.share, width=12)
+    score = out.percent(progress.score) if progress.score is not None else ""
+    waits = progress.state == "waiting"
+    return [
+        trial.label,
+        trial.task,
+        str(trial.seed),
+        out.state(progress.state),
+        Text() if waits else bar,
+        "" if waits else _spent(trial, progress),
+        score,
+        "" if row.ended else _left(progress),
+    ]
+
+
+def _spent(trial: Trial, progress: Progress) -> str:
+    """The spent part of the budget: in its own unit if it has but one limit."""
+    if len(trial.budget) != 1:
+        return f"{100 * progress.share:.0f} %"
+    ((unit, limit),) = trial.budget.items()
+    used = progress.share * limit
+    return f"{used:,.1f}" if unit in ("seconds", "gmacs") else f"{used:,.0f}"
+
+
+def _left(progress: Progress) -> str:
+    if not 0 < progress.share < 1 or not progress.seconds:
+        return ""
+    return out.duration(progress.seconds / progress.share * (1 - progress.share))
+
+
+def _headline(plan: Plan, workers: int) -> str:
+    done = f", {len(plan.finished)} of them finished before" if plan.finished else ""
+    at_a_time = f", {workers} at a time" if workers > 1 and len(plan.waiting) > 1 else ""
+    trials = out.count(len(plan.trials), "trial")
+    budget = out.budget_words(plan.study.budget)
+    return f"{plan.study.name}: {trials}{done}{at_a_time}; {budget} each; results in {plan.results}"

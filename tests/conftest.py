@@ -1,0 +1,80 @@
+"""Fixtures for all tests: a cache of their own, real data where it is found, a desk to sit at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench.data import status
+
+if TYPE_CHECKING:
+    from bench.desk import Desk
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder for the whole session, so that a teacher is trained once and the user's cache is left alone."""
+    chosen = os.environ.get("DFKD_TEST_CACHE")  # to keep teachers between runs while developing
+    folder = Path(chosen) if chosen else tmp_path_factory.mktemp("cache")
+    before = os.environ.get("DFKD_CACHE")
+    os.environ["DFKD_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["DFKD_CACHE"]
+    else:
+        os.environ["DFKD_CACHE"] = before
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread(cache: Path) -> None:
+    """Results are bit-stable for one number of threads only; worker processes pin their own."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture
+def make_desk() -> Callable[..., Desk]:
+    """Builds a desk as the runner does, with an untrained LeNet pair on the digits' geometry and no real data."""
+
+    def make(**changes: Any) -> Desk:
+        import torch
+
+        from bench.budget import Budget
+        from bench.declare import Access, Data
+        from bench.desk import Desk
+        from bench.models import build
+        from bench.task import get_task
+
+        image = get_task("digits/lenet5-half").image
+        torch.manual_seed(changes.get("seed", 0))
+        settings: dict[str, Any] = {
+            "image": image,
+            "teacher": build("lenet5", image, 10),
+            "student": build("lenet5-half", image, 10),
+            "budget": Budget(steps=10),
+            "access": Access.PARAMETERS,
+            "data": Data.NONE,
+            "device": torch.device("cpu"),
+            "seed": 0,
+        }
+        return Desk(**{**settings, **changes})
+
+    return make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests of real sets that are not here, and of GPUs where there is none, saying what is missing."""
+    for item in items:
+        for marker in item.iter_markers("data"):
+            for name in marker.args:
+                missing = [file.name for file in status(name) if file.state != "ok"]
+                if missing:
+                    item.add_marker(pytest.mark.skip(reason=f"real {name} not found: set DFKD_DATA (`dfkd data status`)"))
+        if item.get_closest_marker("gpu") is not None:
+            import torch
+
+            if not torch.cuda.is_available():
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))

@@ -1,0 +1,30 @@
+"""Broken on purpose: its noise comes from a generator of its own, seeded by the clock."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from bench import Access, Data, Session, image_generator, method, option
+
+
+@dataclass(frozen=True)
+class Options:
+    batch: int = option(32, "images a step", unit="images", low=2)
+    lr_generator: float = option(0.01, "the generator's learning rate", above=0)
+    lr_student: float = option(0.002, "the student's learning rate", above=0)
+    temperature: float = option(4.0, "softmax temperature", above=0)
+
+
+@method("unseeded", title="Broken", paper="none: an example", data=Data.NONE, access=Access.GRADIENTS)
+def unseeded(s: Session, o: Options) -> None:
+    """A generator makes the teacher confident, and the student follows."""
+    generator = s.keep("generator", image_generator(32, s.task.image, width=8))
+    opt_g = s.keep("opt_g", Adam(generator.parameters(), o.lr_generator))
+    opt_s = s.keep("opt_s", Adam(s.student.parameters(), o.lr_student))
+    for _ in s.steps("train"):
+        images = generator(torch.randn(o.batch, 32, generator=torch.Generator().manual_seed(torch.seed() % 2**31)))
+        logits = s.teacher(images).logits
+        s.update(opt_g, F.cross_entropy(logits, logits.argmax(1)))
+        s.distill(opt_s, images, logits=logits, temperature=o.temperature)

@@ -1,0 +1,93 @@
+"""While a method runs, real data and stored teachers cannot be opened."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bench import guard
+from bench.data import protected_paths
+from bench.errors import AccessDenied, DataLeak
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    np.save(folder / "array.npy", np.zeros(3))
+    Image.new("L", (4, 4)).save(folder / "image.png")
+    torch.save(torch.zeros(3), folder / "tensor.pt")
+    (folder / "code.py").write_text("x = 1\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "open_it",
+    [
+        lambda folder: (folder / "array.npy").read_bytes(),
+        lambda folder: np.load(folder / "array.npy"),
+        lambda folder: Image.open(folder / "image.png"),
+        lambda folder: torch.load(folder / "tensor.pt", weights_only=True),
+        lambda folder: (folder / "new.bin").write_bytes(b"x"),
+    ],
+)
+def test_every_way_of_opening_is_seen(data: Path, open_it: object) -> None:
+    with pytest.raises(DataLeak, match="real data"), guard.fenced([data], []):
+        open_it(data)  # type: ignore[operator]
+
+
+def test_a_link_does_not_help(data: Path, tmp_path: Path) -> None:
+    link = tmp_path / "elsewhere.npy"
+    link.symlink_to(data / "array.npy")
+    with pytest.raises(DataLeak), guard.fenced([data], []):
+        link.read_bytes()
+
+
+def test_swallowing_does_not_help(data: Path) -> None:
+    def careless() -> None:
+        try:
+            (data / "array.npy").read_bytes()
+        except BaseException:
+            print("nothing to see here")
+
+    with pytest.raises(DataLeak), guard.fenced([data], []):
+        careless()
+
+
+def test_teachers_are_fenced_too(data: Path) -> None:
+    with pytest.raises(AccessDenied, match="stored teacher"), guard.fenced([], [data]):
+        (data / "array.npy").read_bytes()
+
+
+def test_network_is_refused() -> None:
+    with socket.socket() as connection, pytest.raises(DataLeak, match="network"), guard.fenced([], []):
+        connection.connect(("127.0.0.1", 9))
+
+
+def test_other_files_and_code_stay_open(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
+    with guard.fenced([data], []):
+        assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "x"
+        assert (data / "code.py").read_text(encoding="utf-8")
+
+
+def test_the_harness_itself_may(data: Path) -> None:
+    with guard.fenced([data], []):
+        with guard.lifted():
+            (data / "array.npy").read_bytes()
+        with pytest.raises(DataLeak):
+            (data / "array.npy").read_bytes()
+        guard._fence.caught = None
+    (data / "array.npy").read_bytes()
+
+
+def test_scikit_learns_digits_are_protected() -> None:
+    from sklearn.datasets import load_digits
+
+    with pytest.raises(DataLeak, match=r"digits\.csv"), guard.fenced(protected_paths(), []):
+        load_digits()

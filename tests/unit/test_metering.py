@@ -1,0 +1,158 @@
+"""The harness counts, and cannot be fooled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+
+from bench import image_generator
+from bench.budget import Budget
+from bench.desk import BudgetSpent, Desk
+from bench.session import session_for
+
+MakeDesk = Callable[..., Desk]
+TEACHER, STUDENT = 416_520, 133_740  # multiply-adds of the LeNet pair
+
+
+def test_images_are_counted_forward_and_backward(make_desk: MakeDesk) -> None:
+    with make_desk() as desk:
+        session = session_for(desk.image, 10)
+        opt = session.keep("opt", SGD(session.student.parameters(), 0.1))
+        desk.start_clock()
+        images = torch.randn(6, *desk.image.shape, requires_grad=True)
+        out = session.teacher(images, features=True)
+        (out.logits.sum() + out.features.sum()).backward()
+        with torch.no_grad():
+            session.student(images)
+        session.update(opt, session.student(images.detach()).mean())
+        meter = desk.meter
+    assert meter.teacher_images == 6
+    assert meter.teacher_backward == 6  # once, although both outputs carried a gradient
+    assert meter.student_images == 12
+    assert meter.student_backward == 6
+    assert meter.optimizer_steps == 1
+    assert meter.macs == 6 * (2 * TEACHER + 2 * STUDENT + 2 * STUDENT)
+
+
+def test_generated_and_drawn_images_are_counted(make_desk: MakeDesk) -> None:
+    with make_desk() as desk:
+        session = session_for(desk.image, 10)
+        generator = session.keep("generator", image_generator(8, desk.image, 4))
+        desk.start_clock()
+        generator(session.noise(5, 8))
+        session.noise(3, *desk.image.shape)
+        session.uniform(2, *desk.image.shape)
+        assert desk.meter.synthesised_images == 10
+
+
+def test_a_generators_cost_follows_its_own_network(make_desk: MakeDesk) -> None:
+    with make_desk() as desk:
+        session = session_for(desk.image, 10)
+        linear = session.keep("linear", nn.Linear(7, 11))
+        desk.start_clock()
+        linear(torch.randn(3, 7)).sum().backward()
+        assert desk.meter.macs == 3 * 7 * 11 * 3  # forward once, backward twice
+
+
+def test_steps_of_any_optimiser_are_counted(make_desk: MakeDesk) -> None:
+    with make_desk() as desk:
+        session = session_for(desk.image, 10)
+        opt = session.keep("opt", SGD(session.student.parameters(), 0.1))
+        desk.start_clock()
+        session.student(torch.randn(2, *desk.image.shape)).mean().backward()
+        opt.step()  # not through session.update
+        assert desk.meter.optimizer_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("unit", "limit", "each"),
+    [("steps", 5, 1), ("teacher_images", 33, 8), ("student_images", 33, 8), ("gmacs", 0.02, 8 * 3 * STUDENT / 1e9)],
+)
+def test_no_budget_is_overrun_by_more_than_one_step(make_desk: MakeDesk, unit: str, limit: float, each: float) -> None:
+    with make_desk(budget=Budget(**{unit: limit})) as desk:
+        session = session_for(desk.image, 10)
+        opt = session.keep("opt", SGD(session.student.parameters(), 0.1))
+        desk.start_clock()
+        for _ in session.steps("train"):
+            session.distill(opt, torch.randn(8, *desk.image.shape))
+        spent = getattr(desk.meter, unit)
+        each = each + 8 * TEACHER / 1e9 if unit == "gmacs" else each
+        assert limit <= spent < limit + each + 1e-12
+
+
+def test_work_after_the_loop_is_refused(make_desk: MakeDesk) -> None:
+    for use in ("teacher", "student", "optimiser"):
+        with make_desk(budget=Budget(steps=2)) as desk:
+            session = session_for(desk.image, 10)
+            opt = session.keep("opt", SGD(session.student.parameters(), 0.1))
+            desk.start_clock()
+            images = torch.randn(8, *desk.image.shape)
+            loss = session.student(images).mean()
+            for _ in session.steps("train"):
+                pass
+            with pytest.raises(BudgetSpent):
+                if use == "teacher":
+                    session.teacher(images)
+                elif use == "student":
+                    session.student(images)
+                else:
+                    session.update(opt, loss)
+
+
+def test_the_clock_cannot_be_replaced(make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    with make_desk(budget=Budget(seconds=0.05)) as desk:
+        monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
+        desk.start_clock()
+        steps = sum(1 for _ in session_for(desk.image, 10).steps("train"))
+        assert steps > 0
+        assert desk.meter.seconds >= 0.05
+
+
+def test_the_clock_stands_still_while_the_harness_works(make_desk: MakeDesk) -> None:
+    with make_desk() as desk:
+        desk.start_clock()
+        desk.pause_clock()
+        before = desk.meter.seconds
+        time.sleep(0.05)
+        assert desk.read_clock() == before
+        desk.start_clock()
+        time.sleep(0.02)
+        assert desk.read_clock() >= before + 0.02
+
+
+def test_nothing_is_counted_while_the_clock_stands(make_desk: MakeDesk) -> None:
+    with make_desk() as desk:
+        desk.student(torch.randn(2, *desk.image.shape))
+        assert desk.meter.student_images == 0
+
+
+def test_the_average_follows_the_student(make_desk: MakeDesk) -> None:
+    with make_desk() as desk:
+        session = session_for(desk.image, 10)
+        opt = session.keep("opt", SGD(session.student.parameters(), 0.5))
+        desk.start_clock()
+        name, weights = next(iter(session.student.named_parameters()))
+        average = dict(desk.average.module.named_parameters())[name]
+        history = []
+        for _ in range(3):
+            session.update(opt, session.student(torch.randn(4, *desk.image.shape)).square().mean())
+            history.append(weights.detach().clone())
+    wanted = history[0]  # the first update copies
+    for number, value in enumerate(history[1:], start=1):
+        wanted = torch.lerp(wanted, value, 1 - (1 + number) / (10 + number))
+    torch.testing.assert_close(average, wanted)
+
+
+def test_only_the_students_optimiser_moves_the_average(make_desk: MakeDesk) -> None:
+    with make_desk() as desk:
+        session = session_for(desk.image, 10)
+        other = session.keep("other", nn.Linear(2, 2))
+        opt = session.keep("opt", SGD(other.parameters(), 0.5))
+        desk.start_clock()
+        session.update(opt, other(torch.randn(4, 2)).square().mean())
+        assert int(desk.average.n_averaged) == 0
