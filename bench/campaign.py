@@ -138,7 +138,7 @@ def run_study(
         file: the study.
         results: the results folder; ``runs/<study>`` if not named.
         executor: one of ``EXECUTORS``.
-        workers: trials at a time; as many as the cores allow, or one on a GPU, if not named.
+        workers: trials at a time (`inline`: always one); if not named, what the cores allow, or one on a GPU.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         method_files: method files beside those that the study names.
         data_folder: where to look for data sets first.
@@ -156,7 +156,7 @@ def run_study(
     plan = plan_study(file, results=results, device=device, method_files=method_files)
     missing = _missing_data(plan.waiting, data_folder, allow_altered)
     _check_teachers(plan.waiting)
-    count = workers or default_workers(plan)
+    count = 1 if executor == "inline" else workers or default_workers(plan)
     open_results(plan.results, create=True)
     with _locked(plan.results):
         plan = replace(plan, finished=_finished(plan.results, plan.trials))  # another run may just have ended

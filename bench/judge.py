@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.data import Split
+from bench.models.cost import bare_copy
 from bench.real import normalise
 from bench.task import ImageSpec
 
@@ -28,7 +28,7 @@ class Judge:
     """Scores weights on a network of its own, so that neither the student's modes nor its counters are touched."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module, test: Split, image: ImageSpec, device: torch.device):
-        self._network = copy.deepcopy(student).to(device).eval().requires_grad_(False)
+        self._network = bare_copy(student).to(device).eval().requires_grad_(False)
         self._images = test.images.to(device)
         self._labels = test.labels.to(device)
         self._image = image

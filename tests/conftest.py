@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from bench.data import status
 
 if TYPE_CHECKING:
     from bench.desk import Desk
+
+
+settings.register_profile("suite", deadline=None)  # a loaded machine is no failure
+settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from bench.errors import MethodError, UserError
 
@@ -14,8 +15,13 @@ OK, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 130
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line (``sys.argv`` if not given) and return its exit code: a user's mistake is one sentence."""
+def main() -> NoReturn:
+    """The command ``dfkd``."""
+    sys.exit(answer(sys.argv[1:]))
+
+
+def answer(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code; a user's mistake is one sentence, without a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character still gets the rest
@@ -41,13 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return STOPPED
 
 
-def _call(arguments: Sequence[str] | None) -> int:
+def _call(arguments: Sequence[str]) -> int:
     from typer.main import get_command
 
     from bench.cli.app import app
 
     try:
-        get_command(app)(args=arguments, prog_name="dfkd")
+        get_command(app)(args=list(arguments), prog_name="dfkd")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else OK
     return OK

@@ -87,7 +87,7 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-def budget_words(limits: Mapping[str, float]) -> str:
+def budget_words(limits: Mapping[Any, float]) -> str:
     """A budget in words.
 
     >>> budget_words({"teacher_images": 40000, "seconds": 20.0})

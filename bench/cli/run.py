@@ -108,7 +108,7 @@ def _print_summary(summary: Summary) -> None:
     for (task, label), values in sorted(scores.items(), key=lambda item: (item[0][0], -_mean(item[1]))):
         table.add_row(task, label, out.percent(_mean(values) if values else None), str(len(values)))
     out.show(table)
-    out.say(f"\nscore: mean over seeds of the test accuracy of {RULES[rule]}")
+    out.say(f"\nscore: mean over seeds of the test score of {RULES[rule]}")
     for outcome in summary.failures:
         log = f"; log: {outcome.log}" if outcome.log else ""
         status = outcome.record.status.replace("_", " ")

@@ -11,8 +11,7 @@ import typer
 from bench.cli import out
 from bench.cli.places import Unfinished, latest, searched, unfinished
 from bench.cli.settings import Json
-from bench.errors import UserError
-from bench.records import Record, as_json, find_trial, load_record
+from bench.records import Record, as_json, find_trial, load_record, trial_folders
 from bench.selection import RULES
 
 
@@ -28,13 +27,10 @@ def show(
 ) -> None:
     """Show all that is known of a trial: its identity, scores, what it spent and where it comes from."""
     folders = searched(results or [])
-    try:
-        folder = find_trial(folders, trial)
-    except UserError:
-        waiting = unfinished(folders, trial)
-        if len(waiting) != 1:
-            raise
-        return out.print_json([_unfinished(waiting[0])]) if as_json_ else _print_unfinished(waiting[0])
+    started = unfinished(folders, trial)
+    if len(started) == 1 and not any(each.name.startswith(trial) for root in folders for each in trial_folders(root)):
+        return out.print_json([_unfinished(started[0])]) if as_json_ else _print_unfinished(started[0])
+    folder = find_trial(folders, trial)
     record = load_record(folder)
     if as_json_:
         return out.print_json([json.loads(as_json(record))])
@@ -82,37 +78,38 @@ def _print_unfinished(trial: Unfinished) -> None:
     if progress is not None:
         score = f", score {out.percent(progress.score)}" if progress.score is not None else ""
         rows.append(("last seen", f"{progress.state}, {100 * progress.share:.0f} % of the budget{score}"))
-    log = trial.folder / "log.txt"
-    out.pairs([*rows, ("log", str(log) if log.is_file() else "")])
+    if (log := trial.folder / "log.txt").is_file():
+        rows.append(("log", str(log)))
+    out.pairs(rows)
 
 
 def _print_record(record: Record, folder: Path) -> None:
-    trial = record.trial
+    trial, facts = record.trial, record.method
     out.say(f"{record.id}: {trial.method} on {trial.task}, seed {trial.seed}: {record.status.replace('_', ' ')}")
     if record.reason:
         out.say(f"  {record.reason}")
-    _section("method", [("title", record.method.title), ("paper", record.method.paper)])
-    out.pairs([("real data", record.method.data), ("teacher access", record.method.access)])
-    _section("options", [(name, str(value)) for name, value in trial.options.items()])
-    rows = [
-        (name, str(value)) for name, value in trial.model_dump(exclude={"options", "method", "task", "seed"}).items()
-    ]
-    _section("identity", [("study", record.study), *rows])
+    method = [("title", facts.title), ("paper", facts.paper), ("real data", facts.data)]
+    _section("method", [*method, ("teacher access", facts.access)])
+    _section("options", [(name, out.value(value)) for name, value in trial.options.items()])
+    rest = trial.model_dump(exclude={"options", "method", "task", "seed", "budget"})
+    identity = [(name.replace("_", " "), out.value(value)) for name, value in rest.items()]
+    _section("identity", [("study", record.study), ("budget", out.budget_words(trial.budget)), *identity])
     if record.teacher is not None:
         teacher = record.teacher
-        score = f"{record.metric} {out.percent(teacher.score)}"
         network = f"{teacher.network}, recipe {teacher.recipe}, seed {teacher.seed}"
+        score = f"{out.percent(teacher.score)} {record.metric}"
         _section("teacher", [("network", network), ("test score", score), ("sha256", teacher.sha256)])
     _section(f"scores ({record.metric} on the test images)", _scores(record))
-    metrics = record.image_metrics.items()
-    _section("images", [("kept", str(record.images.count)), ("clipped", out.percent(record.images.clipped))])
-    out.pairs([(name, f"{metric.value:.4f}" if metric.value is not None else metric.note) for name, metric in metrics])
-    meter = record.meter.model_dump().items()
-    _section("spent", [(name, _number(value)) for name, value in meter if value is not None])
-    out.pairs([("stopped by", record.stopped_by), ("resumed", f"{out.count(record.resumed, 'time')}")])
+    images = [("kept", str(record.images.count)), ("clipped", out.percent(record.images.clipped))]
+    for name, metric in record.image_metrics.items():
+        images.append((name, metric.note if metric.value is None else f"{metric.value:.4f}"))
+    _section("images that the student was trained on", images)
+    meter = [(name.replace("_", " "), _number(value)) for name, value in record.meter.model_dump().items()]
+    ends = [("stopped by", record.stopped_by), ("resumed", out.count(record.resumed, "time"))]
+    _section("spent", [*meter, *ends])
     _section("provenance", [(name, _flat(value)) for name, value in record.provenance.items()])
-    _section("files", [(file.name, out.size(file.stat().st_size)) for file in sorted(folder.iterdir())])
-    out.say(f"  in {folder}")
+    files = [(file.name, out.size(file.stat().st_size)) for file in sorted(folder.iterdir())]
+    _section(f"files in {folder}", files)
 
 
 def _scores(record: Record) -> list[tuple[str, str]]:
@@ -134,7 +131,9 @@ def _section(title: str, rows: list[tuple[str, str]]) -> None:
         out.pairs(rows)
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
 
 

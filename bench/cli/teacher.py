@@ -36,7 +36,7 @@ def train(
     out.say(
         f"{wanted.network} on {spec.data}, recipe {wanted.recipe}, seed {wanted.seed}, {out.count(epochs, 'epoch')}"
     )
-    folder = train_teacher(spec, wanted, dataset, lambda done, of: out.say(f"epoch {done} of {of}"))
+    folder = train_teacher(spec, wanted, dataset, _tell)
     _print(find_passport(folder.name))
     if wanted != own:
         out.say(f"to use it, add to a study: teachers: {{{spec.name}: {folder.name}}}")
@@ -85,6 +85,12 @@ def show(
     if as_json:
         return out.print_json([{**passport, "weights": weights_state(passport)}])
     return _print(passport)
+
+
+def _tell(done: int, of: int) -> None:
+    """A line every tenth of the way."""
+    if done % max(1, of // 10) == 0 or done == of:
+        out.say(f"epoch {done} of {of}")
 
 
 def _print(passport: dict[str, Any]) -> None:

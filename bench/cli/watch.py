@@ -44,7 +44,7 @@ class PlainLines:
 
     def planned(self, plan: Plan, workers: int) -> None:
         self._total = len(plan.waiting)
-        out.say(_headline(plan, workers))
+        out.say(f"{_headline(plan, workers)}; results in {plan.results}")
 
     def teacher(self, task: str, done: int, of: int) -> None:
         if done == 0:
@@ -117,7 +117,8 @@ class LiveTable:
     def ended(self, trial: Trial, record: Record) -> None:
         row = self._rows[trial.id]
         row.ended = True
-        row.progress = Progress(record.status, 1.0, record.scores.get(record.headline), record.meter.seconds)
+        share = 1.0 if record.status == "ok" else row.progress.share
+        row.progress = Progress(record.status, share, record.scores.get(record.headline), record.meter.seconds)
         self.ended_count += 1
         self._draw(now=True)
 
@@ -138,8 +139,11 @@ class LiveTable:
         for row in self._shown():
             cells = _cells(row)
             table.add_row(*(cells if len(tasks) != 1 else [cells[0], *cells[2:]]))
-        head = _headline(self._plan, self._workers) + (f"; task {next(iter(tasks))}" if len(tasks) == 1 else "")
-        parts: list[Text | Table] = [Text(head), Text(), table, Text(), Text(self._total(), style="bold")]
+        place = f"results in {self._plan.results}"
+        second = f"task {next(iter(tasks))}, {place}" if len(tasks) == 1 else place
+        parts: list[Text | Table] = [Text(_headline(self._plan, self._workers)), Text(second)]
+        if self._rows:
+            parts += [Text(), table, Text(), Text(self._total(), style="bold")]
         if self._note:
             parts.append(Text(self._note, style="cyan"))
         return Group(*parts)
@@ -153,8 +157,8 @@ class LiveTable:
         running = [row for row in rows if not row.ended and row.progress.state != "waiting"]
         ended = [row for row in rows if row.ended]
         waiting = [row for row in rows if row.progress.state == "waiting"]
-        chosen = [*running, *reversed(ended), *waiting][:room]
-        return [row for row in rows if any(row is one for one in chosen)]
+        chosen = {row.trial.id for row in [*running, *reversed(ended), *waiting][:room]}
+        return [row for row in rows if row.trial.id in chosen]
 
     def _total(self) -> str:
         rows = self._rows.values()
@@ -165,7 +169,7 @@ class LiveTable:
         parts = [f"{self.ended_count} of {out.count(len(rows), 'trial')} ended", f"{running} running"]
         if failed:
             parts.append(f"{failed} failed")
-        if 0 < share < 1:
+        if 0 < share < 1 and self.ended_count:  # before, most of the time was spent on starting
             parts.append(f"about {out.duration(elapsed / share * (1 - share))} left")
         return ", ".join(parts)
 
@@ -207,4 +211,4 @@ def _headline(plan: Plan, workers: int) -> str:
     at_a_time = f", {workers} at a time" if workers > 1 and len(plan.waiting) > 1 else ""
     trials = out.count(len(plan.trials), "trial")
     budget = out.budget_words(plan.study.budget)
-    return f"{plan.study.name}: {trials}{done}{at_a_time}; {budget} each; results in {plan.results}"
+    return f"{plan.study.name}: {trials}{done}{at_a_time}, {budget} each"

@@ -37,7 +37,7 @@ def segfault(s: Session) -> None:
 
 
 def start(folder: Path, results: Path, *more: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from bench.cli import main; main()", "run", str(folder / "study.yaml"), "--results", str(results), "--quiet"]
+    command = [sys.executable, "-c", "import sys; from bench.cli import main; sys.exit(main())", "run", str(folder / "study.yaml"), "--results", str(results), "--quiet"]
     root = str(Path(__file__).parents[2])
     return subprocess.Popen(
         [*command, "--checkpoint-seconds", "0", *more],
@@ -86,7 +86,7 @@ def test_kill_9_and_resume_gives_the_same_bits(whole: tuple[Path, Path], tmp_pat
         wait_for(lambda: any(results.glob("work/*/checkpoint.pt")) or process.poll() is not None)
         time.sleep(0.3)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
     code, output = finish(folder, results, "--executor", executor, "--workers", "2")
     assert code == 0, output
     assert students(results) == students(undisturbed)

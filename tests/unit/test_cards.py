@@ -18,7 +18,7 @@ from bench.errors import UserError
 from bench.options import OptionSpec
 
 ROOT = Path(__file__).parents[2]
-HEAD = "from dataclasses import dataclass\nfrom typing import Literal\nfrom bench import Access, Data, method, option\n\n\n"
+HEAD = "from dataclasses import dataclass\nfrom typing import *\nfrom bench import Access, Data, method, option\n\n\n"
 OPTIONS = "@dataclass(frozen=True)\nclass Options:\n    "
 DECLARED = '@method("mine", title="Mine", paper="P", data=Data.NONE, access=Access.LOGITS)\n'
 FUNCTION = 'def run(s, o: Options) -> None:\n    """What it does."""\n'

@@ -246,20 +246,15 @@ def test_a_mistake_among_many_options_has_the_options_line(load: Load, file: Pat
     with pytest.raises(UserError) as error:
         load(with_methods("dafl:\n      batch: 4\n      one_hot: 1\n      latnt: 3"))
     assert str(error.value) == f"{file}, line 7: dafl has no option 'latnt'; did you mean 'latent'?"
-    merged = "- &o kd: &p {temperature: 2}\n  - dafl: {<<: *p, batch: 0}"
     with pytest.raises(UserError, match="line 5: option 'batch' must be at least 2"):
-        load(with_methods(merged.removeprefix("- ")))
+        load(with_methods("kd: &shared {temperature: 2}", "dafl: {<<: *shared, batch: 0}"))
 
 
 def test_missing_keys_and_other_files(load: Load) -> None:
-    for key in ("name", "tasks", "methods", "budget"):
-        kept = [
-            line
-            for line in with_methods("kd").splitlines()
-            if not line.startswith((key, " " if key == "methods" else key))
-        ]
-        with pytest.raises(UserError, match=f"the key '{key}' is missing"):
-            load("\n".join(kept))
+    lines = {"name": "s", "tasks": "[digits/lenet5-half]", "methods": "[kd]", "budget": "{steps: 1}"}
+    for missing in lines:
+        with pytest.raises(UserError, match=f"the key '{missing}' is missing"):
+            load("\n".join(f"{key}: {value}" for key, value in lines.items() if key != missing))
     for text, message in (("", "is empty; a study needs"), ("# x\n", "is empty"), ("- name: x\n", "not a list")):
         with pytest.raises(UserError, match=message):
             load(text)
