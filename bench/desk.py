@@ -5,7 +5,6 @@ A :class:`~bench.session.Session` reaches it through :func:`current`, never by h
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,16 +17,16 @@ from torch.optim.swa_utils import AveragedModel
 from bench import kept as keeping
 from bench.budget import Budget, Meter
 from bench.capture import Capture
+from bench.clock import Clock
 from bench.data import Split
 from bench.declare import Access, Data
 from bench.errors import Diverged, MethodError
-from bench.models import classifier_weight, head
-from bench.models.cost import macs
+from bench.metering import CountedTeacher, Counter
+from bench.models import classifier_weight
 from bench.real import RealImages
 from bench.streams import Streams
 from bench.task import ImageSpec
 
-_perf_counter = time.perf_counter  # taken at import: a method that replaces time's functions does not fool the clock
 _IDLE_STEPS = 10_000  # steps without any spending after which a trial would never end
 
 _current: list[Desk] = []
@@ -80,8 +79,9 @@ class Desk:
         self.on_gradients: Callable[[Optimizer], None] = lambda optimizer: None  # noqa: ARG005
         self.skip_phases: tuple[str, ...] = ()
         self.phases: list[str] = []
-        self._teacher = teacher.to(device).eval().requires_grad_(False)
-        self._teacher_macs = macs(self._teacher, image.shape)
+        self.clock = Clock(self.meter, device, exact=budget.seconds is not None)
+        self._teacher = CountedTeacher(teacher.to(device), image.shape, self.meter)
+        self._counter = Counter(self.meter, image.shape, lambda: self.clock.running)
         self._real = RealImages(train, image, seed, device) if train is not None else None
         self._shares = 0.0
         self._student_parameters = {id(parameter) for parameter in self.student.parameters()}
@@ -91,10 +91,7 @@ class Desk:
         self._precision = precision
         self._averaged = 0
         self._in_step = False
-        self._resumed_at = 0.0
-        self._running = False
-        self._sync = device.type == "cuda" and budget.seconds is not None
-        self._watch(self.student, "student")
+        self._counter.watch_student(self.student, self._student_saw)
         self._hook = register_optimizer_step_post_hook(self._optimizer_stepped)
 
     # ---- running and the clock -------------------------------------------------------------------------------------
@@ -104,42 +101,13 @@ class Desk:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.stop_clock()
+        self.clock.stop()
         self._hook.remove()
         _current.remove(self)
 
-    def start_clock(self) -> None:
-        self._running = True
-        self._resumed_at = _perf_counter()
-
-    def stop_clock(self) -> None:
-        """Stand still: for evaluation, checkpoints, and at the end."""
-        if self._running:
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            now = _perf_counter()
-            self.meter.seconds += now - self._resumed_at
-            self._running = False
-
-    def pause_clock(self) -> bool:
-        """Stop it; returns whether it ran."""
-        running = self._running
-        self.stop_clock()
-        return running
-
-    def read_clock(self) -> float:
-        """Bring the meter's seconds up to date."""
-        if self._running:
-            if self._sync:
-                torch.cuda.synchronize(self.device)
-            now = _perf_counter()
-            self.meter.seconds += now - self._resumed_at
-            self._resumed_at = now
-        return self.meter.seconds
-
     @property
     def progress(self) -> float:
-        self.read_clock()
+        self.clock.read()
         return min(self.budget.progress(self.meter)[0], 1.0)
 
     # ---- the loop --------------------------------------------------------------------------------------------------
@@ -176,7 +144,7 @@ class Desk:
 
     def _charge(self) -> None:
         """Between the loops work is allowed, but not beyond the budget; within one step it may run over."""
-        if not self._in_step and self._running and self.progress >= 1.0:
+        if not self._in_step and self.clock.running and self.progress >= 1.0:
             raise BudgetSpent
 
     # ---- networks --------------------------------------------------------------------------------------------------
@@ -184,69 +152,18 @@ class Desk:
     def ask_teacher(
         self, images: Tensor, features: bool, batch_norm: bool
     ) -> tuple[Tensor, Tensor | None, list[tuple[Tensor, ...]]]:
-        """(logits, features or None, one (mean, var, running mean, running var) for each batch-norm layer asked for)"""
+        """See :meth:`bench.metering.CountedTeacher.ask`."""
         self._charge()
-        tapped: list[Tensor] = []
-        statistics: list[tuple[Tensor, ...]] = []
-        hooks = []
-        if features:
-            hooks.append(head(self._teacher).register_forward_pre_hook(lambda _, args: tapped.append(args[0])))
-        if batch_norm:
-            for module in self._teacher.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    hooks.append(
-                        module.register_forward_pre_hook(lambda net, args: statistics.append(_moments(net, args[0])))
-                    )
-        try:
-            # Below GRADIENTS nothing could use a graph; from there on one is built only if the images want it.
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.access >= Access.GRADIENTS):
-                logits = self._teacher(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        count = len(images)
-        self.meter.teacher_images += count
-        self.meter.macs += count * self._teacher_macs
-        deepest = tapped[0] if tapped else logits  # a gradient from the logits passes here too: count it once
-        if deepest.requires_grad:
-            deepest.register_hook(lambda _: self._count_teacher_backward(count))
-        return logits, tapped[0] if tapped else None, statistics
-
-    def _count_teacher_backward(self, count: int) -> None:
-        self.meter.teacher_backward += count
-        self.meter.macs += count * self._teacher_macs  # gradients to the images only: the weights are frozen
+        gradients = self.access >= Access.GRADIENTS
+        return self._teacher.ask(images, gradients=gradients, features=features, batch_norm=batch_norm)
 
     def classifier_weight(self) -> Tensor:
-        return classifier_weight(self._teacher).detach().clone()
+        return classifier_weight(self._teacher.network).detach().clone()
 
-    def _watch(self, network: nn.Module, role: str) -> None:
-        """Count a network's images and multiply-adds, forward and backward, from outside."""
-        cost: dict[tuple[int, ...], int] = {}
-
-        def counted(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if not self._running or not isinstance(output, Tensor) or not args:
-                return
-            shape = tuple(args[0].shape[1:])
-            if shape not in cost:
-                cost[shape] = macs(network, shape)
-            count, price = len(args[0]), cost[shape]
-            self.meter.macs += count * price
-            if role == "student":
-                self.meter.student_images += count
-                self._charge()
-                if network.training and torch.is_grad_enabled() and not args[0].requires_grad:
-                    self.capture.take(self.meter.steps, args[0])
-            elif tuple(output.shape[1:]) == self.image.shape:
-                self.meter.synthesised_images += count
-            if output.requires_grad:
-                output.register_hook(lambda _: backward(count, price))
-
-        def backward(count: int, price: int) -> None:
-            self.meter.macs += 2 * count * price  # gradients to the weights and to the input
-            if role == "student":
-                self.meter.student_backward += count
-
-        network.register_forward_hook(counted)
+    def _student_saw(self, images: Tensor) -> None:
+        self._charge()
+        if self.student.training and torch.is_grad_enabled() and not images.requires_grad:
+            self.capture.take(self.meter.steps, images)
 
     def count_drawn(self, shape: tuple[int, ...]) -> None:
         """Noise in the shape of images counts as synthesised images."""
@@ -285,7 +202,7 @@ class Desk:
             optimizer.step()
 
     def _optimizer_stepped(self, optimizer: Optimizer, *_: Any) -> None:
-        if not self._running:
+        if not self.clock.running:
             return
         if id(optimizer) not in self._moves_student:
             if not any(thing is optimizer for thing in self.kept.values()):
@@ -322,7 +239,7 @@ class Desk:
         thing = keeping.move(thing, self.device)
         self.kept[name] = thing
         if isinstance(thing, nn.Module) and thing is not self.student:
-            self._watch(thing, name)
+            self._counter.watch_kept(thing)
         self.on_keep(name, thing)
         return thing
 
@@ -376,13 +293,4 @@ class Desk:
         if self._real is not None:
             self._real.restore(state["real"])
         self.streams.restore(state["streams"])  # last: nothing above may draw after it
-        self._resumed_at = _perf_counter()
-
-
-def _moments(layer: nn.Module, value: Tensor) -> tuple[Tensor, ...]:
-    axes = [axis for axis in range(value.ndim) if axis != 1]
-    var, mean = torch.var_mean(value, dim=axes, correction=0)
-    running_mean, running_var = layer.running_mean, layer.running_var
-    assert isinstance(running_mean, Tensor)
-    assert isinstance(running_var, Tensor)
-    return mean, var, running_mean, running_var
+        self.clock.restart()

@@ -193,13 +193,13 @@ class _Run:
         self.setting.inspect(desk)
         reset_peak_memory(desk.device)
         with desk, self._fence(), _autocast(trial, desk.device):
-            desk.start_clock()
+            desk.clock.start()
             try:
                 self.method.run(session, options)
             except BudgetSpent:
                 pass
             finally:
-                desk.stop_clock()
+                desk.clock.stop()
         desk.check_finite(now=True)
         self.curve.close()
         if weights_hash(self.teacher.network) != self._teacher_hash:
@@ -246,13 +246,13 @@ class _Run:
 
     def _pause(self, work: Callable[[], None]) -> None:
         """Do the harness's own work: the clock stands still, the fence is lifted."""
-        running = self.desk.pause_clock()
+        running = self.desk.clock.stop()
         before = time.perf_counter()
         with guard.lifted():
             work()
         self.desk.meter.evaluation_seconds += time.perf_counter() - before
         if running:
-            self.desk.start_clock()
+            self.desk.clock.start()
 
     def _save(self) -> None:
         state = {"desk": self.desk.state(), "curve": self.curve.state(), "resumed": self.resumed}

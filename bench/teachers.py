@@ -183,9 +183,9 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
             raise UserError(f"{file} is not a whole safetensors file: {error}") from None
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # many kinds, all meaning that this file cannot be used
-        first = str(error).partition("\n")[0]
-        raise UserError(f"{file} cannot be read as a checkpoint of plain tensors: {first}") from None
+    except Exception:  # many kinds, all meaning that this file cannot be used; torch's advice would be to trust it
+        hint = "save the network's state_dict() with torch.save or as safetensors"
+        raise UserError(f"{file} cannot be read as a checkpoint of plain tensors; {hint}") from None
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

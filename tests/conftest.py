@@ -77,7 +77,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for name in marker.args:
                 missing = [file.name for file in status(name) if file.state != "ok"]
                 if missing:
-                    item.add_marker(pytest.mark.skip(reason=f"real {name} not found: set DFKD_DATA (`dfkd data status`)"))
+                    item.add_marker(
+                        pytest.mark.skip(reason=f"real {name} not found: set DFKD_DATA (`dfkd data status`)")
+                    )
         if item.get_closest_marker("gpu") is not None:
             import torch
 

@@ -88,16 +88,16 @@ def run_battery(
 def _imports(card: MethodCard) -> tuple[bool, str]:
     """A method uses only bench's public names; the rest is the harness's own."""
     for node in ast.walk(ast.parse(card.file.read_text(encoding="utf-8"))):
-        names = [alias.name for alias in getattr(node, "names", [])] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module == "bench":
             for alias in node.names:
                 if alias.name not in bench.__all__:
-                    return False, f"line {node.lineno}: bench has no public name {alias.name!r}{nearest(alias.name, bench.__all__)}"
-        if isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-        for name in names:
-            if name.startswith("bench."):
-                return False, f"line {node.lineno}: {name} is the harness's own; use the public names of bench"
+                    hint = nearest(alias.name, bench.__all__)
+                    return False, f"line {node.lineno}: bench has no public name {alias.name!r}{hint}"
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            for name in names:
+                if name.startswith("bench."):
+                    return False, f"line {node.lineno}: {name} is the harness's own; use the public names of bench"
     return True, "uses only public names"
 
 

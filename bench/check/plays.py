@@ -136,7 +136,9 @@ class _Probe:
             if isinstance(thing, Optimizer):
                 _, reached = self.seen.get(id(thing), (thing, set()))
                 parameters = [parameter for group in thing.param_groups for parameter in group["params"]]
-                found[kept_name] = [names.get(id(p), "a tensor that is not kept") for p in parameters if id(p) not in reached]
+                found[kept_name] = [
+                    names.get(id(p), "a tensor that is not kept") for p in parameters if id(p) not in reached
+                ]
         return found
 
 

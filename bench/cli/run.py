@@ -50,8 +50,7 @@ def run(
     file, files = find_study(study), method or []
     if dry_run:
         return _print_plan(plan_study(file, results=results, device=device, method_files=files))
-    live = sys.stdout.isatty() and not quiet
-    view = LiveTable(out.console()) if live else PlainLines()
+    view = _view(quiet)
     try:
         with view:
             summary = run_study(
@@ -74,6 +73,10 @@ def run(
     if summary.failures:
         raise typer.Exit(1)
     return None
+
+
+def _view(quiet: bool) -> LiveTable | PlainLines:
+    return LiveTable(out.console()) if sys.stdout.isatty() and not quiet else PlainLines()
 
 
 def _print_plan(plan: Plan) -> None:

@@ -37,7 +37,7 @@ def through_the_harness(make_desk: Callable[..., Desk], method: Callable[[Sessio
     networks = {"teacher": build("lenet5", TASK.image, 10), "student": build("lenet5-half", TASK.image, 10)}
     desk = make_desk(image=TASK.image, budget=Budget(steps=steps), access=Access.FEATURES, **networks)
     with desk:
-        desk.start_clock()
+        desk.clock.start()
         method(session_for(TASK.image, 10))
 
 

@@ -37,7 +37,16 @@ def segfault(s: Session) -> None:
 
 
 def start(folder: Path, results: Path, *more: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "import sys; from bench.cli import main; sys.exit(main())", "run", str(folder / "study.yaml"), "--results", str(results), "--quiet"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from bench.cli import main; sys.exit(main())",
+        "run",
+        str(folder / "study.yaml"),
+        "--results",
+        str(results),
+        "--quiet",
+    ]
     root = str(Path(__file__).parents[2])
     return subprocess.Popen(
         [*command, "--checkpoint-seconds", "0", *more],
@@ -62,7 +71,10 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 
 def students(results: Path) -> dict[str, bytes]:
-    return {record.id: (results / "trials" / record.id / "student.safetensors").read_bytes() for record in load_records(results)}
+    return {
+        record.id: (results / "trials" / record.id / "student.safetensors").read_bytes()
+        for record in load_records(results)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +150,10 @@ def test_a_segfault_takes_only_its_own_trial_down(tmp_path: Path) -> None:
     records = {record.trial.method: record for record in load_records(tmp_path / "results")}
     assert records["segfault"].status == "crashed"
     assert "SIGSEGV" in records["segfault"].reason
-    assert {name: record.status for name, record in records.items() if name != "segfault"} == {"noise": "ok", "zskd": "ok"}
+    assert {name: record.status for name, record in records.items() if name != "segfault"} == {
+        "noise": "ok",
+        "zskd": "ok",
+    }
     assert "segfault" in output
     log = tmp_path / "results" / "trials" / records["segfault"].id
     assert json.loads((log / "record.json").read_text(encoding="utf-8"))["scores"] == {}

@@ -82,7 +82,7 @@ def trial(
             train=train,
         )
         with desk:
-            desk.start_clock()
+            desk.clock.start()
             yield session_for(image, 10), desk
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import cards
-from bench.cards import find_methods, get_card, import_module, load_method, read_cards, source_hash
+from bench.cards import registry
+from bench.cards import find_methods, get_card, load_method, read_cards, source_hash
+from bench.cards.loading import import_module
 from bench.declare import Access, Data
 from bench.errors import UserError
 from bench.options import OptionSpec
@@ -47,7 +48,7 @@ def test_a_card_that_was_read_equals_one_that_was_imported(name: str) -> None:
     card = find_methods()[name]
     method = load_method(card)
     assert card.doc
-    assert card == cards._card_of(method, card.file, card.module)
+    assert card == registry._card_of(method, card.file, card.module)
     assert card.defaults() == {spec.name: spec.default for spec in method.specs}
     assert method.make_options(card.defaults()) == method.options()
 
@@ -86,7 +87,7 @@ def test_a_file_that_would_fail_is_read_all_the_same(write: Write) -> None:
 def test_every_kind_of_option_is_read_as_it_is_run(write: Write, line: str) -> None:
     (read,) = read_cards(write(with_option(line)))
     assert f"dfkd_method_mine_{read.sha[:8]}" not in sys.modules
-    assert read == cards._card_of(load_method(read), read.file, None)
+    assert read == registry._card_of(load_method(read), read.file, None)
 
 
 COMPUTED = {
@@ -194,13 +195,13 @@ def install(site: Path, *entries: str) -> None:
     facts = site / "plugin-1.0.dist-info"
     facts.mkdir(parents=True)
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("\n".join([f"[{cards.ENTRY_POINTS}]", *entries, ""]))
+    (facts / "entry_points.txt").write_text("\n".join([f"[{registry.ENTRY_POINTS}]", *entries, ""]))
 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of installed packages; what is installed is looked for anew, and forgotten afterwards."""
-    monkeypatch.setattr(cards, "_installed_methods", cards._installed_methods.__wrapped__)
+    monkeypatch.setattr(registry, "_installed_methods", registry._installed_methods.__wrapped__)
     monkeypatch.syspath_prepend(tmp_path / "site")
     yield tmp_path / "site"
     for name in [name for name in sys.modules if name.partition(".")[0] == "plugin"]:

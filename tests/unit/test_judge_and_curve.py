@@ -26,15 +26,13 @@ def random_split(desk: Desk, count: int = 2500) -> Split:
     return Split(images, torch.randint(10, (count,)))
 
 
-
-
 def test_scores_are_shares_of_the_test_images(make_desk: MakeDesk) -> None:
     with make_desk() as desk:
         split = random_split(desk)
-        judge = Judge(desk.student, desk._teacher, split, desk.image, desk.device)
+        judge = Judge(desk.student, desk._teacher.network, split, desk.image, desk.device)
         verdict = judge.test(desk.student.state_dict())
         classes = desk.student.eval()(normalise(split.images, desk.image)).argmax(1)
-        teacher = desk._teacher(normalise(split.images, desk.image)).argmax(1)
+        teacher = desk._teacher.network(normalise(split.images, desk.image)).argmax(1)
     assert verdict.score == pytest.approx(float((classes == split.labels).double().mean()))
     assert verdict.agreement == pytest.approx(float((classes == teacher).double().mean()))
 
@@ -42,18 +40,18 @@ def test_scores_are_shares_of_the_test_images(make_desk: MakeDesk) -> None:
 def test_accuracy_of_a_perfect_and_a_wrong_network(make_desk: MakeDesk) -> None:
     with make_desk() as desk:
         images = torch.randint(256, (1500, *desk.image.shape), dtype=torch.uint8)
-        labels = predict(desk._teacher, normalise(images, desk.image))
-        assert accuracy(desk._teacher, Split(images, labels), desk.image) == 1.0
-        assert accuracy(desk._teacher, Split(images, (labels + 1) % 10), desk.image) == 0.0
+        labels = predict(desk._teacher.network, normalise(images, desk.image))
+        assert accuracy(desk._teacher.network, Split(images, labels), desk.image) == 1.0
+        assert accuracy(desk._teacher.network, Split(images, (labels + 1) % 10), desk.image) == 0.0
 
 
 def test_judging_leaves_the_student_its_mode_and_counts_nothing(make_desk: MakeDesk) -> None:
     with make_desk() as desk:
-        judge = Judge(desk.student, desk._teacher, random_split(desk, 50), desk.image, desk.device)
-        desk.start_clock()
+        judge = Judge(desk.student, desk._teacher.network, random_split(desk, 50), desk.image, desk.device)
+        desk.clock.start()
         before = vars(desk.meter).copy()
         judge.test(desk.student.state_dict())
-        desk.stop_clock()
+        desk.clock.stop()
         assert desk.student.training
         after = vars(desk.meter).copy()
     assert {**after, "seconds": 0} == {**before, "seconds": 0}
@@ -63,7 +61,7 @@ def test_curve_picks_by_each_rule(make_desk: MakeDesk, tmp_path: Path) -> None:
     with make_desk(budget=Budget(steps=12)) as desk:
         session = session_for(desk.image, 10)
         opt = session.keep("opt", SGD(session.student.parameters(), 0.5))
-        judge = Judge(desk.student, desk._teacher, random_split(desk, 400), desk.image, desk.device)
+        judge = Judge(desk.student, desk._teacher.network, random_split(desk, 400), desk.image, desk.device)
         curve = Curve(desk, judge, 6, tmp_path, keep_students=True)
         desk.after_step = lambda: curve.evaluate() if curve.due() else None
         curve.begin()
@@ -96,9 +94,9 @@ def curve_weights(desk: Desk) -> dict[str, torch.Tensor]:
 
 def test_a_long_step_is_scored_once(make_desk: MakeDesk, tmp_path: Path) -> None:
     with make_desk(budget=Budget(student_images=100)) as desk:
-        judge = Judge(desk.student, desk._teacher, random_split(desk, 20), desk.image, desk.device)
+        judge = Judge(desk.student, desk._teacher.network, random_split(desk, 20), desk.image, desk.device)
         curve = Curve(desk, judge, 20, tmp_path, keep_students=False)
-        desk.start_clock()
+        desk.clock.start()
         curve.begin()
         desk.after_step = lambda: curve.evaluate() if curve.due() else None
         for _ in session_for(desk.image, 10).steps("train"):

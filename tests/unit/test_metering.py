@@ -23,7 +23,7 @@ def test_images_are_counted_forward_and_backward(make_desk: MakeDesk) -> None:
     with make_desk() as desk:
         session = session_for(desk.image, 10)
         opt = session.keep("opt", SGD(session.student.parameters(), 0.1))
-        desk.start_clock()
+        desk.clock.start()
         images = torch.randn(6, *desk.image.shape, requires_grad=True)
         out = session.teacher(images, features=True)
         (out.logits.sum() + out.features.sum()).backward()
@@ -43,7 +43,7 @@ def test_generated_and_drawn_images_are_counted(make_desk: MakeDesk) -> None:
     with make_desk() as desk:
         session = session_for(desk.image, 10)
         generator = session.keep("generator", image_generator(8, desk.image, 4))
-        desk.start_clock()
+        desk.clock.start()
         generator(session.noise(5, 8))
         session.noise(3, *desk.image.shape)
         session.uniform(2, *desk.image.shape)
@@ -54,7 +54,7 @@ def test_a_generators_cost_follows_its_own_network(make_desk: MakeDesk) -> None:
     with make_desk() as desk:
         session = session_for(desk.image, 10)
         linear = session.keep("linear", nn.Linear(7, 11))
-        desk.start_clock()
+        desk.clock.start()
         linear(torch.randn(3, 7)).sum().backward()
         assert desk.meter.macs == 3 * 7 * 11 * 3  # forward once, backward twice
 
@@ -63,7 +63,7 @@ def test_steps_of_any_optimiser_are_counted(make_desk: MakeDesk) -> None:
     with make_desk() as desk:
         session = session_for(desk.image, 10)
         opt = session.keep("opt", SGD(session.student.parameters(), 0.1))
-        desk.start_clock()
+        desk.clock.start()
         session.student(torch.randn(2, *desk.image.shape)).mean().backward()
         opt.step()  # not through session.update
         assert desk.meter.optimizer_steps == 1
@@ -77,7 +77,7 @@ def test_no_budget_is_overrun_by_more_than_one_step(make_desk: MakeDesk, unit: s
     with make_desk(budget=Budget(**{unit: limit})) as desk:
         session = session_for(desk.image, 10)
         opt = session.keep("opt", SGD(session.student.parameters(), 0.1))
-        desk.start_clock()
+        desk.clock.start()
         for _ in session.steps("train"):
             session.distill(opt, torch.randn(8, *desk.image.shape))
         spent = getattr(desk.meter, unit)
@@ -90,7 +90,7 @@ def test_work_after_the_loop_is_refused(make_desk: MakeDesk) -> None:
         with make_desk(budget=Budget(steps=2)) as desk:
             session = session_for(desk.image, 10)
             opt = session.keep("opt", SGD(session.student.parameters(), 0.1))
-            desk.start_clock()
+            desk.clock.start()
             images = torch.randn(8, *desk.image.shape)
             loss = session.student(images).mean()
             for _ in session.steps("train"):
@@ -107,7 +107,7 @@ def test_work_after_the_loop_is_refused(make_desk: MakeDesk) -> None:
 def test_the_clock_cannot_be_replaced(make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     with make_desk(budget=Budget(seconds=0.05)) as desk:
         monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
-        desk.start_clock()
+        desk.clock.start()
         steps = sum(1 for _ in session_for(desk.image, 10).steps("train"))
         assert steps > 0
         assert desk.meter.seconds >= 0.05
@@ -115,14 +115,14 @@ def test_the_clock_cannot_be_replaced(make_desk: MakeDesk, monkeypatch: pytest.M
 
 def test_the_clock_stands_still_while_the_harness_works(make_desk: MakeDesk) -> None:
     with make_desk() as desk:
-        desk.start_clock()
-        desk.pause_clock()
+        desk.clock.start()
+        desk.clock.stop()
         before = desk.meter.seconds
         time.sleep(0.05)
-        assert desk.read_clock() == before
-        desk.start_clock()
+        assert desk.clock.read() == before
+        desk.clock.start()
         time.sleep(0.02)
-        assert desk.read_clock() >= before + 0.02
+        assert desk.clock.read() >= before + 0.02
 
 
 def test_nothing_is_counted_while_the_clock_stands(make_desk: MakeDesk) -> None:
@@ -135,7 +135,7 @@ def test_the_average_follows_the_student(make_desk: MakeDesk) -> None:
     with make_desk() as desk:
         session = session_for(desk.image, 10)
         opt = session.keep("opt", SGD(session.student.parameters(), 0.5))
-        desk.start_clock()
+        desk.clock.start()
         name, weights = next(iter(session.student.named_parameters()))
         average = dict(desk.average.module.named_parameters())[name]
         history = []
@@ -153,6 +153,6 @@ def test_only_the_students_optimiser_moves_the_average(make_desk: MakeDesk) -> N
         session = session_for(desk.image, 10)
         other = session.keep("other", nn.Linear(2, 2))
         opt = session.keep("opt", SGD(other.parameters(), 0.5))
-        desk.start_clock()
+        desk.clock.start()
         session.update(opt, other(torch.randn(4, 2)).square().mean())
         assert int(desk.average.n_averaged) == 0

@@ -78,7 +78,7 @@ def test_features_are_the_input_of_the_head(make_desk: MakeDesk) -> None:
     with make_desk() as desk:
         out = sit(desk).teacher(torch.randn(3, *desk.image.shape), features=True)
         assert out.features.shape == (3, 120)
-        torch.testing.assert_close(desk._teacher.head(out.features), out.logits)
+        torch.testing.assert_close(desk._teacher.network.head(out.features), out.logits)
         with pytest.raises(AttributeError, match="features=True"):
             _ = sit(desk).teacher(torch.randn(3, *desk.image.shape)).features
 
@@ -122,8 +122,8 @@ def test_nothing_in_a_session_leads_to_data_or_to_the_teacher(make_desk: MakeDes
         train = split(probe)
     with make_desk(train=train, data=Data.TRAIN) as desk:
         session = sit(desk)
-        hidden = {id(value) for value in desk._teacher.state_dict(keep_vars=True).values()}
-        hidden |= {id(train.images), id(desk._teacher), id(desk._real)}
+        hidden = {id(value) for value in desk._teacher.network.state_dict(keep_vars=True).values()}
+        hidden |= {id(train.images), id(desk._teacher.network), id(desk._real)}
         reached = _reachable([session, session.teacher, session.task])
     assert not hidden & reached
 
@@ -161,7 +161,7 @@ def test_known_logits_save_the_question(make_desk: MakeDesk) -> None:
     with make_desk() as desk:
         session = sit(desk)
         opt = session.keep("opt", SGD(session.student.parameters(), 0.1))
-        desk.start_clock()
+        desk.clock.start()
         images = torch.randn(8, *desk.image.shape)
         session.distill(opt, images, logits=torch.randn(8, 10))
         assert desk.meter.teacher_images == 0
@@ -212,7 +212,7 @@ def test_update_refuses_a_loss_that_reaches_nothing(make_desk: MakeDesk) -> None
 def test_an_optimiser_must_be_kept(make_desk: MakeDesk) -> None:
     with make_desk() as desk:
         session = sit(desk)
-        desk.start_clock()
+        desk.clock.start()
         opt = SGD(session.student.parameters(), 0.1)
         with pytest.raises(MethodError, match="used but not kept"):
             session.update(opt, session.student(torch.randn(2, *desk.image.shape)).mean())

@@ -150,7 +150,10 @@ def test_import_refuses_what_does_not_fit(digits: Dataset, tmp_path: Path) -> No
         assert not list((tmp_path / "cache" / "teachers").glob("*import*/passport.json"))
 
     weights = build("lenet5", TASK.image, 10).state_dict()
-    refuse({**weights, "head.2.weight": torch.zeros(7, 84)}, r"head.2.weight has shape \(7, 84\), the network needs \(10, 84\)")
+    refuse(
+        {**weights, "head.2.weight": torch.zeros(7, 84)},
+        r"head.2.weight has shape \(7, 84\), the network needs \(10, 84\)",
+    )
     refuse({name: value for name, value in weights.items() if name != "head.2.bias"}, "missing head.2.bias")
     refuse({**weights, "extra": torch.zeros(1)}, "not known extra")
     refuse([1, 2], "holds no state_dict")

@@ -24,7 +24,7 @@ def moves_the_teacher(s: Session, o: Options) -> None:
     opt_g = s.keep("opt_g", Adam(generator.parameters(), o.lr_generator))
     opt_s = s.keep("opt_s", Adam(s.student.parameters(), o.lr_student))
     for _ in s.steps("train"):
-        next(current()._teacher.parameters()).data.mul_(1.0001)
+        next(current()._teacher.network.parameters()).data.mul_(1.0001)
         images = generator(s.noise(o.batch, 32))
         logits = s.teacher(images).logits
         s.update(opt_g, F.cross_entropy(logits, logits.argmax(1)))

@@ -1,0 +1,37 @@
+"""What a study and a table need to know of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.cards.source import source_hash
+from bench.declare import Access, Data
+from bench.options import OptionSpec, Value, check_value
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """What a study and a table need to know of a method; ``module`` and ``file`` say where it runs from."""
+
+    name: str
+    title: str
+    paper: str
+    doc: str
+    data: Data
+    access: Access
+    specs: tuple[OptionSpec, ...]
+    presets: Mapping[str, Mapping[str, Value]]
+    quick: Mapping[str, Value]
+    file: Path
+    module: str | None  # None: a file outside every package
+
+    @property
+    def sha(self) -> str:
+        """Hash of the method's file and of the project modules that it imports."""
+        return source_hash(self.file)
+
+    def defaults(self) -> dict[str, Value]:
+        """Every option at its default, in the option's own type: an int that stands for a float is that float."""
+        return {spec.name: check_value(spec, spec.default) for spec in self.specs}
