@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.errors import UserError, nearest
+from bench.errors import MethodError, UserError, nearest
 
 UNITS = {
     "seconds": "wall-clock seconds inside the method; the clock stands still during evaluation and checkpointing",
@@ -111,3 +111,24 @@ class Meter:
         values = dataclasses.asdict(self)
         del values["macs"]
         return values | {"gmacs": self.gmacs}
+
+
+IDLE_STEPS = 10_000  # steps that do nothing at all, after which a trial would never end
+STUCK_STEPS = 1_000_000  # steps that work, but spend nothing of what the budget limits
+
+
+class Idle:
+    """Notices a loop that would never end."""
+
+    def __init__(self) -> None:
+        self._spent, self._work = -1.0, (-1, -1, -1)
+        self._idle = self._stuck = 0
+
+    def look(self, phase: str, spent: float, meter: Meter) -> None:
+        work = (meter.macs, meter.optimizer_steps, meter.synthesised_images)
+        self._stuck = self._stuck + 1 if spent == self._spent else 0
+        self._idle = self._idle + 1 if self._stuck and work == self._work else 0
+        self._spent, self._work = spent, work
+        if self._idle > IDLE_STEPS or self._stuck > STUCK_STEPS:
+            steps = max(self._idle, self._stuck) - 1
+            raise MethodError(f"{steps:,} steps of {phase!r} spent nothing of what the budget limits")

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from bench.desk import Desk
+from bench.errors import Diverged
 from bench.judge import Judge
 from bench.selection import choose
 
@@ -59,6 +61,8 @@ class Curve:
         self._next = math.floor(desk.progress * self._points + 1e-9) + 1
         weights = {name: value.detach() for name, value in desk.student.state_dict().items()}
         average = {name: value.detach() for name, value in desk.average.module.state_dict().items()}
+        if not all(bool(torch.isfinite(value).all()) for value in weights.values() if value.is_floating_point()):
+            raise Diverged("the student's weights became NaN or infinite")
         verdict, averaged = self._judge.test(weights), self._judge.test(average)
         meter = desk.meter
         self._evaluated = (meter.steps, meter.optimizer_steps)

@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.optim.swa_utils import AveragedModel
 
 from bench import kept as keeping
-from bench.budget import Budget, Meter
+from bench.budget import Budget, Idle, Meter
 from bench.capture import Capture
 from bench.clock import Clock
 from bench.data import Split
@@ -26,8 +26,6 @@ from bench.models import classifier_weight
 from bench.real import RealImages
 from bench.streams import Streams
 from bench.task import ImageSpec
-
-_IDLE_STEPS = 10_000  # steps without any spending after which a trial would never end
 
 _current: list[Desk] = []
 
@@ -90,6 +88,7 @@ class Desk:
         self._scalers: dict[int, torch.amp.GradScaler] = {}
         self._precision = precision
         self._averaged = 0
+        self._phase_start = 0.0
         self._in_step = False
         self._counter.watch_student(self.student, self._student_saw)
         self._hook = register_optimizer_step_post_hook(self._optimizer_stepped)
@@ -117,24 +116,21 @@ class Desk:
             raise MethodError(f"two loops are named {phase!r}")
         if self._in_step:
             raise MethodError(f"the loop {phase!r} begins inside a step of another loop")
-        start = self._shares
-        end = 1.0 if share is None else start + share
-        if not start < end <= 1.0 + 1e-9:
+        end = 1.0 if share is None else self._shares + share
+        if not self._shares < end <= 1.0 + 1e-9:
             raise MethodError(f"the shares of the phases up to {phase!r} add up to {end:g}; at most 1 is there")
         self._shares = end
         self.phases.append(phase)
         if phase in self.skip_phases:
             return
+        self._phase_start = self.progress  # the phase before may have ended early, or run over
         self.on_phase(phase)
-        before, idle = -1.0, 0
+        idle = Idle()
         try:
             while (spent := self.progress) < min(end, 1.0):
-                idle = idle + 1 if spent == before else 0
-                before = spent
-                if idle > _IDLE_STEPS:
-                    raise MethodError(f"{_IDLE_STEPS:,} steps of {phase!r} spent nothing of the budget")
+                idle.look(phase, spent, self.meter)
                 self._in_step = True
-                yield min(max((spent - start) / (end - start), 0.0), 1.0)
+                yield min((spent - self._phase_start) / (end - self._phase_start), 1.0)
                 self._in_step = False
                 self.meter.steps += 1
                 self.check_finite()
@@ -188,7 +184,7 @@ class Desk:
         self._finite &= torch.isfinite(loss.detach())
         with torch.autocast(self.device.type, enabled=False):
             if self._precision == "float16":
-                scaler = self._scalers.setdefault(id(optimizer), torch.amp.GradScaler(self.device.type))
+                scaler = self._scaler(optimizer)
                 scaler.scale(loss).backward(inputs=parameters)
             else:
                 loss.backward(inputs=parameters)
@@ -200,6 +196,13 @@ class Desk:
             scaler.update()
         else:
             optimizer.step()
+
+    def _scaler(self, optimizer: Optimizer) -> torch.amp.GradScaler:
+        return self._scalers.setdefault(id(optimizer), torch.amp.GradScaler(self.device.type))
+
+    def _scaled(self) -> dict[str, Optimizer]:
+        """The kept optimisers that have a gradient scaler."""
+        return {name: thing for name, thing in self.kept.items() if id(thing) in self._scalers}
 
     def _optimizer_stepped(self, optimizer: Optimizer, *_: Any) -> None:
         if not self.clock.running:
@@ -262,6 +265,8 @@ class Desk:
         """All that :meth:`restore` needs to go on with the same bits; plain data and tensors only."""
         return {
             "phases": list(self.phases),
+            "phase_start": self._phase_start,
+            "scalers": {name: self._scalers[id(kept)].state_dict() for name, kept in self._scaled().items()},
             "meter": vars(self.meter).copy(),
             "streams": self.streams.state(),
             "capture": self.capture.state(),
@@ -290,6 +295,9 @@ class Desk:
         for name, value in state["kept"].items():
             keeping.restore(self.kept[name], value)
         self.logs = {name: list(total) for name, total in state["logs"].items()}
+        self._phase_start = float(state["phase_start"])
+        for name, value in state["scalers"].items():
+            self._scaler(self.kept[name]).load_state_dict(value)
         if self._real is not None:
             self._real.restore(state["real"])
         self.streams.restore(state["streams"])  # last: nothing above may draw after it

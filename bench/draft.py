@@ -24,7 +24,7 @@ def draft(trial: Trial, card: MethodCard, status: str, reason: str) -> dict[str,
         "id": trial.id,
         "study": trial.study,
         "status": status,
-        "reason": reason,
+        "reason": reason.replace(str(Path.home()), "~"),  # a record names no user
         "trial": trial.identity(),
         "method": {
             "title": card.title,

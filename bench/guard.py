@@ -1,7 +1,8 @@
 """Data-free means data-free: while a method's code runs, opening a file of real data raises.
 
-An audit hook sees every file that Python opens, by whatever library. It is a fence against accidents and shortcuts, not
-a sandbox: Python cannot hold code that sets out to break it.
+An audit hook sees every file that is opened through Python, by whatever library, and safetensors' own reader is
+watched too. It is a fence against accidents and shortcuts, not a sandbox: files that compiled code or another program
+opens are not seen, and Python cannot hold code that sets out to break it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import safetensors
+import safetensors.torch
 
 from bench.errors import AccessDenied, DataLeak
 
@@ -70,11 +74,31 @@ def fenced(data: Iterable[Path], teachers: Iterable[Path]) -> Iterator[None]:
     _fence.caught = None
     _fence.active = True
     try:
-        yield
+        with _watched_safetensors():
+            yield
     finally:
         _fence.active = False
     if _fence.caught is not None:
         raise _fence.caught
+
+
+@contextlib.contextmanager
+def _watched_safetensors() -> Iterator[None]:
+    """Its reader is compiled code that no audit event tells of, and teachers and captured images are in its format."""
+    modules: tuple[Any, ...] = (safetensors, safetensors.torch)
+    read = safetensors.safe_open
+
+    def watched(filename: Any, *args: Any, **kwargs: Any) -> Any:
+        _fence.hook("open", (filename,))
+        return read(filename, *args, **kwargs)
+
+    for module in modules:
+        module.safe_open = watched
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.safe_open = read
 
 
 @contextlib.contextmanager

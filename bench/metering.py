@@ -100,16 +100,16 @@ class CountedTeacher:
         try:
             # Without declared gradients nothing could use a graph; with them one is built if the images want it.
             with torch.set_grad_enabled(torch.is_grad_enabled() and gradients):
-                logits = self.network(images)
+                entry = images.view_as(images)  # a gradient that passes here went through the teacher, and only there
+                logits = self.network(entry)
         finally:
             for hook in hooks:
                 hook.remove()
         count = len(images)
         self._meter.teacher_images += count
         self._meter.macs += count * self._macs
-        deepest = tapped[0] if tapped else logits  # a gradient from the logits passes here too: count it once
-        if deepest.requires_grad:
-            deepest.register_hook(lambda _: self._count_backward(count))
+        if entry.requires_grad:
+            entry.register_hook(lambda _: self._count_backward(count))
         return logits, tapped[0] if tapped else None, statistics
 
     def _count_backward(self, count: int) -> None:

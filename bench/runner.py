@@ -207,7 +207,8 @@ class _Run:
 
     @contextlib.contextmanager
     def _fence(self) -> Iterator[None]:
-        with guard.fenced(protected_paths(self.setting.data_folder), [teacher_folder()]):
+        kept_images = self.setting.results  # a method with data leaves real images there
+        with guard.fenced([*protected_paths(self.setting.data_folder), kept_images], [teacher_folder()]):
             yield
 
     def _on_keep(self, name: str, thing: Any) -> None:

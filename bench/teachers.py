@@ -166,7 +166,7 @@ def import_teacher(task: TaskSpec, file: Path, dataset: Dataset) -> Path:
     network = build(task.teacher.network, task.image, len(dataset.classes)).eval()
     _fit(network, weights, file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    passport = {"recipe": "imported", "imported_from": file.name, "imported_sha256": digest, "seed": 0}
+    passport = {"recipe": "imported", "imported_from": file.name, "imported_sha256": digest, "seed": None}
     _make(teacher_folder())
     key = f"{task.teacher.network}-import-{digest[:12]}"
     with FileLock(str(teacher_folder() / f".{key}.lock")):

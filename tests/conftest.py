@@ -35,7 +35,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread(cache: Path) -> None:
+def _one_thread() -> None:
     """Results are bit-stable for one number of threads only; worker processes pin their own."""
     os.environ["OMP_NUM_THREADS"] = "1"
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from bench.campaign import CHECKPOINT_SECONDS, Plan, Summary, plan_study, run_study
+from bench.campaign import CHECKPOINT_SECONDS, Outcome, Plan, Summary, plan_study, run_study
 from bench.cli import out
 from bench.cli.settings import DataFolder, MethodFiles
 from bench.cli.watch import LiveTable, PlainLines, name_of
@@ -112,16 +112,27 @@ def _print_summary(summary: Summary) -> None:
         table.add_row(task, label, out.percent(_mean(values) if values else None), str(len(values)))
     out.show(table)
     out.say(f"\nscore: mean over seeds of the test score of {RULES[rule]}")
-    for outcome in summary.failures:
-        log = f"; log: {outcome.log}" if outcome.log else ""
-        status = outcome.record.status.replace("_", " ")
-        out.say(f"failed ({status}): {name_of(outcome.trial)} ({outcome.trial.id}): {outcome.record.reason}{log}")
+    _print_failures(summary.failures)
     ok = summary.statuses.get("ok", 0)
     kept = f" ({summary.kept} of them before this run)" if summary.kept else ""
     again = "; the same command tries the others again" if summary.failures else ""
     out.say(f"{ok} of {out.count(len(plan.trials), 'trial')} ok{kept}{again}")
     out.say(f"records: {plan.results / 'trials'}")
     out.say(f"next: dfkd report --results {plan.results}")
+
+
+def _print_failures(failures: list[Outcome]) -> None:
+    """Each reason once, then the trials that failed for it and their logs."""
+    reasons: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
+    for outcome in failures:
+        reasons[outcome.record.status, outcome.record.reason].append(outcome)
+    for (status, reason), outcomes in reasons.items():
+        out.say(f"\nfailed ({status.replace('_', ' ')}): {reason}")
+        for outcome in outcomes:
+            log = f", log: {outcome.log}" if outcome.log else ""
+            out.say(f"  {name_of(outcome.trial)} ({outcome.trial.id}){log}")
+    if failures:
+        out.say()
 
 
 def _mean(values: list[float]) -> float:

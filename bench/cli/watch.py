@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -59,10 +60,12 @@ class PlainLines:
 
     def ended(self, trial: Trial, record: Record) -> None:
         self.ended_count += 1
-        what = out.percent(record.scores.get(record.headline)) if record.status == "ok" else record.reason
+        score = out.percent(record.scores.get(record.headline))
+        what = score if record.status == "ok" else textwrap.shorten(record.reason, 100, placeholder=" ...")
+        status = record.status.replace("_", " ")
         place = f"{self.ended_count} of {self._total}"
         spent = out.duration(record.meter.seconds)
-        out.say(f"{record.status:<8} {name_of(trial)}: {what} (after {spent}; {place})")
+        out.say(f"{status:<8} {name_of(trial)}: {what} (after {spent}; {place})")
 
 
 @dataclass

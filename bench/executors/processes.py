@@ -22,6 +22,14 @@ from bench.records import load_record
 from bench.trial import Trial
 
 POLL_SECONDS = 0.2
+# The worker finds the very modules that this process found, and none in the folder that the user happens to be in.
+_WORKER = """
+import json, sys
+sys.path[:] = json.loads(sys.argv.pop(1))
+from pathlib import Path
+from bench.executors.worker import main
+sys.exit(main(Path(sys.argv[1])))
+"""
 GRACE_SECONDS = 20.0  # for a worker to save itself, or to notice its own timeout
 
 
@@ -78,7 +86,7 @@ def _start(trial: Trial, work: Work) -> _Job:
         environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with (folder / "log.txt").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.executors.worker", str(folder)],
+            [sys.executable, "-P", "-c", _WORKER, json.dumps(sys.path), str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -1,11 +1,10 @@
-"""The process of one trial: ``python -m bench.executors.worker WORKFOLDER``."""
+"""The process of one trial."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 INTERRUPTED = 3
@@ -43,7 +42,3 @@ def main(folder: Path) -> int:
         (folder / "error.txt").write_text(str(error), encoding="utf-8")
         return BAD_INPUT
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

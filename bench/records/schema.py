@@ -49,7 +49,7 @@ class TrialIdentity(_Part):
 
     suite: str = Field(description="version of the suite's rules; different versions are never ranked together")
     task: str
-    task_sha: str = Field(description="hash of the task's definition and data")
+    task_sha: str = Field(description="hash of the task's definition: data set, geometry, networks")
     teacher: str = Field(description="key of the teacher's recipe")
     method: str
     method_sha: str = Field(description="hash of the method's code")

@@ -70,6 +70,10 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+def wait_for_checkpoint(results: Path, process: subprocess.Popen[bytes]) -> None:
+    wait_for(lambda: any(results.glob("work/*/checkpoint.pt")) or process.poll() is not None)
+
+
 def students(results: Path) -> dict[str, bytes]:
     return {
         record.id: (results / "trials" / record.id / "student.safetensors").read_bytes()
@@ -95,7 +99,7 @@ def test_kill_9_and_resume_gives_the_same_bits(whole: tuple[Path, Path], tmp_pat
     results = tmp_path / "results"
     for _ in range(2):  # twice, at whatever moment it is after a checkpoint
         process = start(folder, results, "--executor", executor, "--workers", "2")
-        wait_for(lambda: any(results.glob("work/*/checkpoint.pt")) or process.poll() is not None)
+        wait_for_checkpoint(results, process)
         time.sleep(0.3)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
@@ -130,7 +134,7 @@ def test_ctrl_c_leaves_everything_resumable(whole: tuple[Path, Path], tmp_path: 
     folder, undisturbed = whole
     results = tmp_path / "results"
     process = start(folder, results, "--executor", "processes", "--workers", "2")
-    wait_for(lambda: any(results.glob("work/*/checkpoint.pt")) or process.poll() is not None)
+    wait_for_checkpoint(results, process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

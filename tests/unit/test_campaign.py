@@ -94,7 +94,7 @@ def no_executor(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
         for trial in trials:
             campaign.record_failure(trial, "crashed", "not really run", work.results, Path("no log"))
 
-    monkeypatch.setattr(campaign, "get_executor", lambda name: run_all)  # noqa: ARG005
+    monkeypatch.setattr(campaign, "get_executor", lambda name: run_all)
     monkeypatch.setattr(campaign, "_train_teachers", lambda *_: None)
     return seen
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cards import registry
-from bench.cards import find_methods, get_card, load_method, read_cards, source_hash
+from bench.cards import find_methods, get_card, load_method, read_cards, registry, source_hash
 from bench.cards.loading import import_module
 from bench.declare import Access, Data
 from bench.errors import UserError

@@ -59,6 +59,20 @@ def test_swallowing_does_not_help(data: Path) -> None:
         careless()
 
 
+@pytest.mark.parametrize("way", ["load_file", "safe_open"])
+def test_safetensors_own_reader_is_watched(data: Path, way: str) -> None:
+    import safetensors.torch
+
+    file = data / "weights.safetensors"
+    safetensors.torch.save_file({"x": torch.zeros(2)}, file)
+    with pytest.raises(AccessDenied), guard.fenced([], [data]):
+        if way == "load_file":
+            safetensors.torch.load_file(file)
+        else:
+            safetensors.safe_open(str(file), framework="pt")
+    assert safetensors.torch.load_file(file)["x"].tolist() == [0, 0]
+
+
 def test_teachers_are_fenced_too(data: Path) -> None:
     with pytest.raises(AccessDenied, match="stored teacher"), guard.fenced([], [data]):
         (data / "array.npy").read_bytes()

@@ -47,5 +47,5 @@ def test_cores_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: 64 if logical else 32)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {pid, 7, 9}, raising=False)
     assert usable_cores() == 3
-    monkeypatch.setattr(psutil, "cpu_count", lambda logical: None)  # noqa: ARG005 - some systems do not tell
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: None)
     assert usable_cores() == 3

@@ -39,6 +39,24 @@ def test_images_are_counted_forward_and_backward(make_desk: MakeDesk) -> None:
     assert meter.macs == 6 * (2 * TEACHER + 2 * STUDENT + 2 * STUDENT)
 
 
+def test_a_gradient_through_the_statistics_alone_is_counted(make_desk: MakeDesk) -> None:
+    teacher = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(1024, 10))
+    with make_desk(teacher=teacher) as desk:
+        images = torch.randn(6, *desk.image.shape, requires_grad=True)
+        (entry,) = session_for(desk.image, 10).teacher(images, batch_norm=True).batch_norm
+        entry.mean.sum().backward()
+        assert desk.meter.teacher_backward == 6
+
+
+def test_a_gradient_through_the_student_alone_is_not_the_teachers(make_desk: MakeDesk) -> None:
+    with make_desk() as desk:
+        session = session_for(desk.image, 10)
+        images = torch.randn(6, *desk.image.shape, requires_grad=True)
+        session.teacher(images)
+        session.student(images).sum().backward()
+        assert desk.meter.teacher_backward == 0
+
+
 def test_generated_and_drawn_images_are_counted(make_desk: MakeDesk) -> None:
     with make_desk() as desk:
         session = session_for(desk.image, 10)

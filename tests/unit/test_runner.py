@@ -129,6 +129,20 @@ def test_every_failure_is_a_record(tmp_path: Path, results: Path, status: str) -
     assert "Traceback" in (results / "trials" / trial.id / "log.txt").read_text(encoding="utf-8")
 
 
+def test_weights_are_looked_at_besides_the_losses(tmp_path: Path, results: Path) -> None:
+    body = "s.distill(opt, images); [p.data.mul_(float('nan')) for p in s.student.parameters()]; continue"
+    record = run_trial(trial_of(tmp_path, body, points=8), Setting(results))
+    assert record.status == "diverged"
+    assert record.reason == "the student's weights became NaN or infinite"
+
+
+def test_earlier_results_hold_real_images_and_are_fenced(tmp_path: Path, results: Path) -> None:
+    body = f"open({str(results / 'results.json')!r})"
+    record = run_trial(trial_of(tmp_path, body), Setting(results))
+    assert record.status == "leaked"
+    assert record.reason == "the method opened real data: results.json"
+
+
 def test_missing_data_is_a_record(tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DFKD_DATA", str(tmp_path / "nothing"))
     monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "cache"))

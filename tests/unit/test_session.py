@@ -263,13 +263,23 @@ def test_a_phase_that_ends_early_leaves_its_share(make_desk: MakeDesk) -> None:
     assert progress == sorted(progress)
 
 
+def test_a_short_phase_gives_its_time_to_the_next(make_desk: MakeDesk) -> None:
+    with make_desk(budget=Budget(steps=10)) as desk:
+        session = sit(desk)
+        for progress in session.steps("first", share=0.5):
+            if progress >= 0.4:
+                break
+        progress = list(session.steps("second"))
+    assert progress == pytest.approx([i / len(progress) for i in range(len(progress))])
+
+
 def test_shares_and_names_of_phases_are_checked(make_desk: MakeDesk) -> None:
     with make_desk() as desk:
         session = sit(desk)
         list(session.steps("a", share=0.6))
         with pytest.raises(MethodError, match="two loops are named 'a'"):
             list(session.steps("a"))
-        with pytest.raises(MethodError, match="add up to 1.1"):
+        with pytest.raises(MethodError, match=r"add up to 1\.1"):
             list(session.steps("b", share=0.5))
     with make_desk() as desk, pytest.raises(MethodError, match="inside a step of another loop"):
         session = sit(desk)
@@ -278,10 +288,22 @@ def test_shares_and_names_of_phases_are_checked(make_desk: MakeDesk) -> None:
 
 
 def test_a_loop_that_spends_nothing_is_stopped(make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.desk._IDLE_STEPS", 50)
-    with make_desk(budget=Budget(teacher_images=100)) as desk, pytest.raises(MethodError, match="spent nothing"):
+    monkeypatch.setattr("bench.budget.IDLE_STEPS", 50)
+    with make_desk(budget=Budget(teacher_images=100)) as desk, pytest.raises(MethodError, match="50 steps of 'idle'"):
         for _ in sit(desk).steps("idle"):
             pass
+
+
+def test_work_that_the_budget_does_not_limit_goes_on_for_long(
+    make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.budget.IDLE_STEPS", 5)
+    monkeypatch.setattr("bench.budget.STUCK_STEPS", 20)
+    with make_desk(budget=Budget(student_images=100)) as desk, pytest.raises(MethodError, match="20 steps of 'dream'"):
+        desk.clock.start()
+        session = sit(desk)
+        for _ in session.steps("dream"):
+            session.noise(2, *desk.image.shape)
 
 
 def test_logs_are_means_since_the_last_look(make_desk: MakeDesk) -> None:

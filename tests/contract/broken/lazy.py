@@ -21,7 +21,7 @@ def lazy(s: Session, o: Options) -> None:
     """A generator makes the teacher confident, and the student follows."""
     generator = s.keep("generator", image_generator(32, s.task.image, width=8))
     opt_g = s.keep("opt_g", Adam(generator.parameters(), o.lr_generator))
-    opt_s = s.keep("opt_s", Adam(s.student.parameters(), o.lr_student))
+    s.keep("opt_s", Adam(s.student.parameters(), o.lr_student))
     for _ in s.steps("train"):
         images = generator(s.noise(o.batch, 32))
         logits = s.teacher(images).logits

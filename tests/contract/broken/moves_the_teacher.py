@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from bench.desk import current
 from bench import Access, Data, Session, image_generator, method, option
+from bench.desk import current
 
 
 @dataclass(frozen=True)

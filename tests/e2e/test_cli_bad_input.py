@@ -1,0 +1,196 @@
+"""Every mistake of a user's ends in one clear sentence, exit code 2, and nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.cli import answer
+
+GOOD = """
+name: mine
+tasks: [digits/lenet5-half]
+methods:
+  - noise: {batch: 4}
+seeds: [0]
+budget: {steps: 3}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DFKD_DATA", raising=False)
+    Path("study.yaml").write_text(GOOD.lstrip(), encoding="utf-8")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The sentence with which a command is refused, having written nothing."""
+    before = sorted(Path().rglob("*"))
+    assert answer(list(arguments)) == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert written.err.startswith("dfkd: ")
+    assert written.err.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
+    return written.err.removeprefix("dfkd: ").strip()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("name: mine", "name: [mine", "study.yaml, line 2: not valid YAML: "),
+        ("noise: {batch: 4}", "noise: {batch: []}", "study.yaml, line 4: the grid of option 'batch' is empty"),
+        ("{steps: 3}", "{steps: -3}", "study.yaml, line 6: budget 'steps' must be a positive number, not -3"),
+        ("{steps: 3}", "{}", "study.yaml, line 6: a budget needs at least one limit: seconds, steps, "),
+        ("{steps: 3}", "{setps: 3}", "study.yaml, line 6: unknown budget 'setps'; did you mean 'steps'?"),
+        ("seeds: [0]", "seeds: [0, 1, 0]", "study.yaml, line 5: seeds: 0 is repeated"),
+        ("seeds:", "sedes:", "study.yaml, line 5: unknown key 'sedes'; did you mean 'seeds'?"),
+        ("noise:", "niose:", "study.yaml, line 4: unknown method 'niose'; did you mean 'noise'?"),
+        (
+            "digits/",
+            "digit/",
+            "study.yaml, line 2: unknown task 'digit/lenet5-half'; did you mean 'digits/lenet5-half'?",
+        ),
+        ("batch:", "bach:", "study.yaml, line 4: noise has no option 'bach'; did you mean 'batch'?"),
+        ("batch: 4", "batch: four", "study.yaml, line 4: option 'batch' must be int, not 'four'"),
+        ("name: mine\n", "", "study.yaml, line 1: the key 'name' is missing"),
+        (GOOD.lstrip(), "", "study.yaml is empty; a study needs name, tasks, methods and budget"),
+        (GOOD.lstrip(), "# nothing\n", "study.yaml is empty; a study needs name, tasks, methods and budget"),
+        (GOOD.lstrip(), "just text", "study.yaml: expected keys and values, not 'just text'"),
+    ],
+)
+def test_a_mistake_in_a_study(old: str, new: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert old in GOOD
+    Path("study.yaml").write_text(GOOD.lstrip().replace(old, new), encoding="utf-8")
+    told = refused(capsys, "run", "study.yaml")
+    assert told.startswith(sentence.replace(", line 1", "")) or told.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "nothing.yaml"], "no such study file: nothing.yaml"),
+        (["run", "dmeo"], "no such study file: dmeo; did you mean 'demo'?"),
+        (["run", "."], ". is a folder; name a YAML file"),
+        (["run", "study.yaml", "--device", "tpu"], "unknown device 'tpu'; this machine has: cpu"),
+        (["run", "study.yaml", "--device", "cuda:99"], "there is no device 'cuda:99'; this machine has: cpu"),
+        (["run", "study.yaml", "--executor", "inlin"], "unknown executor 'inlin'; did you mean 'inline'?"),
+        (["run", "study.yaml", "--results", "study.yaml/out"], "cannot write to study.yaml/out: Not a directory"),
+        (["run", "study.yaml", "--method", "gone.py"], "no such method file: "),
+        (["list", "methods", "dalf"], "unknown method 'dalf'; did you mean 'dafl'?"),
+        (["check", "dalf"], "unknown method 'dalf'; did you mean 'dafl'?"),
+        (["check", "dafl", "--task", "digit/lenet5-half"], "unknown task 'digit/lenet5-half'; did you mean"),
+        (["check", "gone.py"], "no such method file: "),
+    ],
+)
+def test_a_mistake_in_a_command(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, *arguments).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("def broken(:\n", "own.py, line 1: not valid Python: "),
+        ("x = 1\n", "own.py: no method in it; decorate a function with @method(...)"),
+        ("import nothing_like_this\nx = nothing_like_this.method\n", "own.py, line 1: importing it fails with"),
+    ],
+)
+@pytest.mark.parametrize("command", [["run", "study.yaml", "--method"], ["check"], ["list", "methods", "--method"]])
+def test_a_method_file_that_cannot_be_used(
+    command: list[str], source: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own.py").write_text(source, encoding="utf-8")
+    assert sentence in refused(capsys, *command, "own.py")
+
+
+def test_a_folder_with_other_files_is_no_place_for_results(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine").mkdir()
+    Path("mine/thesis.tex").touch()
+    assert "holds other files" in refused(capsys, "run", "study.yaml", "--results", "mine")
+
+
+def test_a_truncated_data_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = Path("study.yaml")
+    study.write_text(study.read_text(encoding="utf-8").replace("digits/", "mnist/"), encoding="utf-8")
+    images = tmp_path / "data" / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    images.parent.mkdir(parents=True)
+    images.write_bytes(b"\0\0\x08\x03\0\0\xea\x60\0\0\0\x1c\0\0\0\x1c" + b"\0" * 1000)
+    told = refused(capsys, "run", "study.yaml", "--data", "data")
+    assert f"{images}: truncated" in told
+    assert "`dfkd data fetch mnist --data " in told
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk(number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "somewhere")
+
+    monkeypatch.setattr("bench.campaign.shutil.copyfile", full)
+    assert answer(["run", "study.yaml", "--executor", "inline"]) == 2
+    assert "is full; free some space and run the same command again" in capsys.readouterr().err
+    monkeypatch.setattr("bench.cli.run.plan_study", full)
+    assert answer(["run", "study.yaml", "--dry-run"]) == 2
+    assert capsys.readouterr().err == (
+        "dfkd: the disk is full (somewhere); free some space and run the same command again\n"
+    )
+
+
+def test_a_file_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def forbidden(*_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", "study.yaml")
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    assert answer(["run", "study.yaml"]) == 2
+    assert "study.yaml" in (told := capsys.readouterr().err)
+    assert "Permission denied" in told
+
+
+def test_a_mistake_in_our_own_code_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("bench.cli.run.plan_study", broken)
+    with pytest.raises(ZeroDivisionError):
+        answer(["run", "study.yaml", "--dry-run"])
+
+
+def dfkd(*arguments: str) -> subprocess.CompletedProcess[str]:
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-m", "bench.cli", *arguments]
+    environment = {**os.environ, "PYTHONPATH": root}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_command_itself_exits_with_2_and_no_traceback() -> None:
+    done = dfkd("run", "nothing.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "dfkd: no such study file: nothing.yaml\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    root = str(Path(__file__).parents[2])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.cli", "list", "metrics", "--json"],
+        env={**os.environ, "PYTHONPATH": root},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    process.wait()
+
+
+def test_a_terminal_without_unicode_gets_an_answer() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "bench.cli", "data", "status", "digits"]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert done.stdout.decode("ascii")

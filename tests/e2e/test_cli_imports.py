@@ -1,0 +1,45 @@
+"""Help and lists answer at once: nothing heavy is imported for them. Counted in modules, not in seconds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "scipy", "sklearn", "numpy")
+LIGHT = [
+    ["--version"],
+    ["--help"],
+    *([verb, "--help"] for verb in ("run", "list", "show", "report", "check", "teacher", "data", "doctor")),
+    *(["list", what] for what in ("tasks", "methods", "metrics", "studies")),
+    *(["list", what, "--json"] for what in ("tasks", "methods", "metrics", "studies")),
+    ["list", "methods", "dafl"],
+    ["list", "studies", "--schema"],
+    ["teacher", "list"],
+    ["data", "status", "digits"],
+    ["data", "path"],
+    ["run", "no such study"],
+    ["run", "demo", "--dry-run", "--device", "cpu"],
+    ["show", "abc"],
+]
+PROGRAM = """
+import contextlib, io, json, sys
+from bench.cli import answer
+
+found = {}
+for command in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        answer(command)
+    found[" ".join(command)] = [name for name in json.loads(sys.argv[2]) if name in sys.modules]
+print(json.dumps(found))
+"""
+
+
+def test_nothing_heavy_is_imported_to_answer(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, json.dumps(LIGHT), json.dumps(HEAVY)]
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": root}, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert len(found) == len(LIGHT)
+    assert {command: names for command, names in found.items() if names} == {}
