@@ -100,7 +100,12 @@ class Silence:
 
 
 def plan_study(
-    file: Path, *, results: Path | None = None, device: str = "auto", method_files: Sequence[Path] = ()
+    file: Path,
+    *,
+    results: Path | None = None,
+    device: str = "auto",
+    method_files: Sequence[Path] = (),
+    allow_altered: bool = False,
 ) -> Plan:
     """Read a study and see what is left of it; writes nothing.
 
@@ -110,7 +115,7 @@ def plan_study(
     loaded = load_study(file, method_files)
     kind, gpu = choose_device(device)
     unique: dict[str, Trial] = {}
-    for trial in expand(loaded, kind):
+    for trial in expand(loaded, kind, allow_altered):
         unique.setdefault(trial.id, trial)
     folder = results or RUNS / loaded.study.name
     if (folder / "results.json").exists():
@@ -153,7 +158,7 @@ def run_study(
     if executor not in EXECUTORS:
         raise UserError(f"unknown executor {executor!r}{nearest(executor, EXECUTORS)}")
     audience = audience or Silence()
-    plan = plan_study(file, results=results, device=device, method_files=method_files)
+    plan = plan_study(file, results=results, device=device, method_files=method_files, allow_altered=allow_altered)
     missing = _missing_data(plan.waiting, data_folder, allow_altered)
     _check_teachers(plan.waiting)
     count = 1 if executor == "inline" else workers or default_workers(plan)
@@ -171,7 +176,7 @@ def run_study(
                 audience.ended(trial, record_failure(trial, "missing_data", reason, plan.results, log))
         _train_teachers(able, data_folder, allow_altered, audience)
         if able:
-            work = Work(plan.results, data_folder, allow_altered, checkpoint_seconds, count, plan.gpu)
+            work = Work(plan.results, data_folder, checkpoint_seconds, count, plan.gpu)
             get_executor(executor)(able, work, audience)
         return Summary(plan, tuple(_outcome(trial, plan.results) for trial in plan.trials))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import time
@@ -55,7 +56,6 @@ class Setting:
 
     results: Path
     data_folder: Path | None = None
-    allow_altered: bool = False
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     report: Callable[[Progress], None] = lambda progress: None  # noqa: ARG005
     inspect: Callable[[Desk], None] = lambda desk: None  # noqa: ARG005
@@ -107,6 +107,8 @@ def _outcome_of(error: BaseException) -> _Outcome | None:
             return _Outcome(status, text)
     if isinstance(error, UserError):
         return None
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise UserError(f"the disk is full ({error.filename}); free some space and run the same command again")
     if isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text):
         return _Outcome("out_of_memory", text)
     if isinstance(error, MethodError):
@@ -146,9 +148,7 @@ class _Run:
         self.task = get_task(trial.task)
         self.method = load_method(self.card)
         self.setting.report(Progress("loading"))
-        self.dataset = _dataset(
-            self.task.data, self.task.image.size, self.setting.data_folder, self.setting.allow_altered
-        )
+        self.dataset = _dataset(self.task.data, self.task.image.size, self.setting.data_folder, trial.altered_data)
         _settle_torch(trial)
         self.teacher = get_teacher(
             self.task,

@@ -179,7 +179,7 @@ def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
     return LoadedStudy(study, cards, tuple(entries), tuple(dict.fromkeys(files)))
 
 
-def expand(loaded: LoadedStudy, device: str = "cpu") -> list[Trial]:
+def expand(loaded: LoadedStudy, device: str = "cpu", altered_data: bool = False) -> list[Trial]:
     """All trials of a study: by task, then method, then option cell, then seed.
 
     Entries that come to the same trial (an option written out that has this value anyway) make it once.
@@ -189,7 +189,7 @@ def expand(loaded: LoadedStudy, device: str = "cpu") -> list[Trial]:
     trials: dict[str, Trial] = {}
     for task_name in study.tasks:
         task = get_task(task_name)
-        teacher = study.teachers.get(task_name) or teacher_key(task)
+        teacher = study.teachers.get(task_name) or teacher_key(task, altered_data=altered_data)
         task_sha = task.sha
         for name, written in loaded.entries:
             card = loaded.cards[name]
@@ -213,6 +213,7 @@ def expand(loaded: LoadedStudy, device: str = "cpu") -> list[Trial]:
                         threads=study.threads,
                         precision=study.precision,
                         deterministic=study.deterministic,
+                        altered_data=altered_data,
                         points=study.points,
                         selection=study.selection,
                         study=study.name,

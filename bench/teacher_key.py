@@ -8,10 +8,11 @@ import json
 from bench.task import TaskSpec, TeacherSpec, get_recipe
 
 
-def teacher_key(task: TaskSpec, teacher: TeacherSpec | None = None) -> str:
+def teacher_key(task: TaskSpec, teacher: TeacherSpec | None = None, altered_data: bool = False) -> str:
     """``<network>-<16 hex digits>``: a hash of network, recipe, seed, data set and the images' geometry.
 
-    The recipe's content counts, not its name: a changed recipe is another teacher.
+    The recipe's content counts, not its name: a changed recipe is another teacher. A teacher for whose data files
+    other than the official ones were allowed ends in ``-altered``.
     """
     teacher = teacher or task.teacher
     identity = {
@@ -22,4 +23,4 @@ def teacher_key(task: TaskSpec, teacher: TeacherSpec | None = None) -> str:
         "image": task.image.model_dump(mode="json"),
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    return f"{teacher.network}-{digest}"
+    return f"{teacher.network}-{digest}" + ("-altered" if altered_data else "")

@@ -60,7 +60,10 @@ def get_teacher(
     """
     classes = len(dataset.classes)
     teacher = cached_teacher(task, key, classes)
-    return teacher or load_teacher(train_teacher(task, task.teacher, dataset, progress), task, classes)
+    if teacher is None:
+        altered = key == teacher_key(task, altered_data=True)
+        teacher = load_teacher(train_teacher(task, task.teacher, dataset, progress, altered), task, classes)
+    return teacher
 
 
 def cached_teacher(task: TaskSpec, key: str, classes: int) -> Teacher | None:
@@ -72,7 +75,7 @@ def cached_teacher(task: TaskSpec, key: str, classes: int) -> Teacher | None:
     folder = teacher_folder() / key
     if (folder / "passport.json").exists():
         return load_teacher(folder, task, classes)
-    if key != teacher_key(task):
+    if key not in (teacher_key(task), teacher_key(task, altered_data=True)):
         raise UserError(f"no teacher {key!r} in {teacher_folder()}{nearest(key, [p['key'] for p in passports()])}")
     return None
 
@@ -82,9 +85,10 @@ def train_teacher(
     spec: TeacherSpec,
     dataset: Dataset,
     progress: Callable[[int, int], None] | None = None,
+    altered_data: bool = False,
 ) -> Path:
     """Train and cache a teacher, unless it is there; returns its folder. One process trains, others wait for it."""
-    key = teacher_key(task, spec)
+    key = teacher_key(task, spec, altered_data)
     folder = teacher_folder() / key
     _make(teacher_folder())
     with FileLock(str(teacher_folder() / f".{key}.lock")):
@@ -168,7 +172,7 @@ def import_teacher(task: TaskSpec, file: Path, dataset: Dataset) -> Path:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     passport = {"recipe": "imported", "imported_from": file.name, "imported_sha256": digest, "seed": None}
     _make(teacher_folder())
-    key = f"{task.teacher.network}-import-{digest[:12]}"
+    key = f"{task.teacher.network}-{task.data}-import-{digest[:12]}"
     with FileLock(str(teacher_folder() / f".{key}.lock")):
         return _store(teacher_folder() / key, task, task.teacher.network, network, dataset, passport)
 

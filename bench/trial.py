@@ -29,6 +29,7 @@ class Trial:
     threads: int = 1
     precision: str = "float32"
     deterministic: bool = True
+    altered_data: bool = False
     points: int = 20
     selection: tuple[str, ...] = ("last", "ema", "teacher_agreement", "oracle")
     # what follows changes no outcome, and is listed in OUTSIDE

@@ -49,7 +49,9 @@ def run(
     """
     file, files = find_study(study), method or []
     if dry_run:
-        return _print_plan(plan_study(file, results=results, device=device, method_files=files))
+        return _print_plan(
+            plan_study(file, results=results, device=device, method_files=files, allow_altered=allow_altered)
+        )
     view = _view(quiet)
     try:
         with view:

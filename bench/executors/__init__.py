@@ -21,7 +21,6 @@ class Work:
 
     results: Path
     data_folder: Path | None
-    allow_altered: bool
     checkpoint_seconds: float
     workers: int
     gpu: int | None = None  # the number of the GPU to use; None: the first

@@ -31,7 +31,6 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
             setting = Setting(
                 results=work.results,
                 data_folder=work.data_folder,
-                allow_altered=work.allow_altered,
                 checkpoint_seconds=work.checkpoint_seconds,
                 report=lambda progress, trial=trial: watcher.update(trial, progress),  # type: ignore[misc]
                 stop=lambda: bool(asked),

@@ -74,7 +74,6 @@ def _start(trial: Trial, work: Work) -> _Job:
         "trial": trial.to_json(),
         "results": str(work.results),
         "data_folder": str(work.data_folder) if work.data_folder else None,
-        "allow_altered": work.allow_altered,
         "checkpoint_seconds": work.checkpoint_seconds,
         "gpu": work.gpu,
     }

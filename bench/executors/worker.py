@@ -29,7 +29,6 @@ def main(folder: Path) -> int:
     setting = Setting(
         results=Path(order["results"]),
         data_folder=Path(order["data_folder"]) if order["data_folder"] else None,
-        allow_altered=order["allow_altered"],
         checkpoint_seconds=order["checkpoint_seconds"],
         report=lambda progress: write_progress(folder, progress),
         stop=lambda: bool(asked) or os.getppid() != parent,  # an orphan saves itself and makes room

@@ -104,6 +104,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "threads": trial["threads"],
         "precision": trial["precision"],
         "deterministic": trial["deterministic"],
+        "altered_data": trial["altered_data"],
         "points": trial["points"],
         "images": record["images"]["count"],
         "clipped": record["images"]["clipped"],

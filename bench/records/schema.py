@@ -60,6 +60,7 @@ class TrialIdentity(_Part):
     threads: int
     precision: str
     deterministic: bool
+    altered_data: bool = Field(description="whether data files other than the official ones were allowed")
     points: Count = Field(description="how many times the student was scored on the way")
     selection: list[str] = Field(description="the selection rules that were followed")
 

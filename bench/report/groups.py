@@ -181,6 +181,7 @@ def _settings(record: Record) -> dict[str, Any]:
         "teacher": trial.teacher[:7],
         "threads": trial.threads,
         "deterministic": trial.deterministic,
+        "altered data": trial.altered_data,
         "selection": "+".join(trial.selection),
     }
 

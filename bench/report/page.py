@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from bench.report import image_table, published
 from bench.report.figures import caption, first_sheets
 from bench.report.groups import Group, tables_of
 from bench.report.tables import COLUMNS, MEANINGS, budget_words, cells, facts, failure, methods, notes, title_of
@@ -55,6 +56,12 @@ def _section(group: Group, results: Path, curves: Curves | None) -> dict[str, ob
             for table in tables_of(group)
         ],
         "notes": notes(group),
+        "images": image_table.image_table(group),
+        "images_title": image_table.TITLE,
+        "quotes": published.published(group),
+        "quotes_title": published.TITLE,
+        "quotes_warning": published.WARNING,
+        "quotes_head": published.HEAD,
         "failures": [failure(row, record) for row, record in group.failures],
         "caption": caption(group) if curves else "",
         "wide": _embedded(curves.wide, "svg+xml") if curves else "",

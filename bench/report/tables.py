@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from bench.records import Record
+from bench.report import image_table, published
 from bench.report.groups import Group, Row, Table, tables_of
 
 COLUMNS = {
@@ -61,6 +62,7 @@ def markdown(groups: Sequence[Group], figures: dict[str, list[tuple[str, str]]])
         for table in tables_of(group):
             lines += [f"**{title_of(table)}**", "", *_markdown_table(group, table), ""]
         lines += [f"- {_md(note)}" for note in notes(group)]
+        lines += _further_tables(group)
         if group.failures:
             lines += ["", "**Failures** (never counted as a score)", ""]
             lines += ["| Trial | Method | Seed | Status | Reason | Log |", "|---|---|--:|---|---|---|"]
@@ -187,6 +189,19 @@ METER: dict[str, Callable[[Record], float | None]] = {
     "memory": lambda record: record.meter.peak_memory_mib,
 }
 DECIMALS = {"seconds": 1, "gmacs": 1}
+
+
+def _further_tables(group: Group) -> list[str]:
+    """Image metrics and published numbers, each in a table of its own."""
+    lines = []
+    if images := image_table.image_table(group):
+        lines += ["", f"**{image_table.TITLE}**", ""]
+        lines += [_line([_md(text) for text in images[0]]), _line(["---", *("--:" for _ in images[0][1:])])]
+        lines += [_line([_md(text) for text in row]) for row in images[1:]]
+    if quotes := published.published(group):
+        lines += ["", f"**{published.TITLE}**", "", published.WARNING, "", _line(list(published.HEAD)), "|---|--:|---|"]
+        lines += [_line([_md(text) for text in quote]) for quote in quotes]
+    return lines
 
 
 def _markdown_table(group: Group, table: Table) -> list[str]:

@@ -38,6 +38,7 @@ def make_record(method: str = "dafl", seed: int = 0, status: str = "ok", **chang
         "threads": 1,
         "precision": "float32",
         "deterministic": True,
+        "altered_data": False,
         "points": 20,
         "selection": ["last", "ema", "teacher_agreement", "oracle"],
     }

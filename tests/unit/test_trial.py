@@ -46,6 +46,7 @@ OTHER: dict[str, Any] = {
     "threads": 2,
     "precision": "bfloat16",
     "deterministic": False,
+    "altered_data": True,
     "points": 21,
     "selection": ("last",),
     "study": "mine",
