@@ -18,7 +18,9 @@ from bench.task import get_task
 
 
 def group(task: str = "mnist/lenet5-half") -> Group:
-    (found,) = group_records([make_record(method=name, seed=seed, task=task) for name in ("dafl", "noise") for seed in (0, 1)])
+    (found,) = group_records(
+        [make_record(method=name, seed=seed, task=task) for name in ("dafl", "noise") for seed in (0, 1)]
+    )
     return found
 
 

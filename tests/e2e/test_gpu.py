@@ -1,0 +1,82 @@
+"""The same trials on a CUDA device. These run where there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cards import find_methods
+from bench.records import Record, open_results
+from bench.runner import Interrupted, Setting, run_trial
+from bench.study import SUITE
+from bench.task import get_task
+from bench.teacher_key import teacher_key
+from bench.trial import Trial
+
+pytestmark = pytest.mark.gpu
+
+
+def trial_of(method: str, **changes: Any) -> Trial:
+    task, card = get_task("digits/lenet5-half"), find_methods()[method]
+    values: dict[str, Any] = {
+        "suite": SUITE,
+        "task": task.name,
+        "task_sha": task.sha,
+        "teacher": teacher_key(task),
+        "method": method,
+        "method_sha": card.sha,
+        "options": {**card.defaults(), **card.quick},
+        "budget": {"steps": 40},
+        "seed": 0,
+        "device": "cuda",
+        "points": 4,
+    }
+    return Trial(**{**values, **changes})
+
+
+def run(folder: Path, trial: Trial) -> Record:
+    return run_trial(trial, Setting(open_results(folder, create=True)))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("method", sorted(find_methods()))
+def test_every_method_runs_on_the_gpu(tmp_path: Path, method: str, precision: str) -> None:
+    record = run(tmp_path, trial_of(method, precision=precision))
+    assert record.status == "ok", record.reason
+    assert record.meter.steps == 40
+    assert record.meter.peak_memory_mib is not None
+    assert 0 < record.meter.peak_memory_mib < 4096
+    assert "cpu" not in record.provenance["device"].lower()
+
+
+@pytest.mark.parametrize("method", ["dafl", "zskd"])
+def test_counts_are_those_of_the_cpu(tmp_path: Path, method: str) -> None:
+    on_gpu = run(tmp_path / "gpu", trial_of(method)).meter.model_dump()
+    on_cpu = run(tmp_path / "cpu", trial_of(method, device="cpu")).meter.model_dump()
+    timed = {"seconds", "evaluation_seconds", "peak_memory_mib"}
+    assert {k: v for k, v in on_gpu.items() if k not in timed} == {k: v for k, v in on_cpu.items() if k not in timed}
+
+
+def test_a_budget_in_seconds_waits_for_the_device(tmp_path: Path) -> None:
+    record = run(tmp_path, trial_of("dafl", budget={"seconds": 1.0}))
+    assert record.status == "ok", record.reason
+    assert 1.0 <= record.meter.seconds < 1.5
+
+
+def test_an_interrupted_trial_goes_on(tmp_path: Path) -> None:
+    results = open_results(tmp_path, create=True)
+    trial = trial_of("dafl")
+    left = [10]
+
+    def stop() -> bool:
+        left[0] -= 1
+        return left[0] < 0
+
+    with pytest.raises(Interrupted):
+        run_trial(trial, Setting(results, stop=stop))
+    record = run_trial(trial, Setting(results))
+    assert record.status == "ok", record.reason
+    assert record.resumed == 1
+    assert record.meter.steps == 40
