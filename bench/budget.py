@@ -23,6 +23,24 @@ UNITS = {
 }
 
 
+_WORDS = {
+    "seconds": "{:g} seconds",
+    "steps": "{:,} steps",
+    "teacher_images": "{:,} teacher images",
+    "student_images": "{:,} student images",
+    "gmacs": "{:g} GMACs",
+}
+
+
+def in_words(limits: Mapping[Any, float]) -> str:
+    """A budget for a reader.
+
+    >>> in_words({"teacher_images": 40000})
+    '40,000 teacher images'
+    """
+    return ", ".join(form.format(limits[unit]) for unit, form in _WORDS.items() if unit in limits)
+
+
 @dataclass(frozen=True)
 class Budget:
     """Limits of one trial; ``None`` is no limit. At least one is set."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.budget import in_words
 from bench.cards import MethodCard, find_methods, get_card
 from bench.cli import out
 from bench.cli.settings import PLAIN, Json, MethodFiles
@@ -97,7 +98,7 @@ def studies(
     for name, (_, found) in loaded.items():
         study = found.study
         chosen = ", ".join(dict.fromkeys(method for method, _ in found.entries))
-        budget = out.budget_words(study.budget)
+        budget = in_words(study.budget)
         table.add_row(name, ", ".join(study.tasks), chosen, str(len(study.seeds)), budget, study.description)
     out.show(table)
     return out.say("\n`dfkd run NAME` runs one; `dfkd run NAME --dry-run` shows what it comes to.")

@@ -12,13 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 WIDE = 200  # columns where there is no terminal: a line of a table stays a line
-BUDGET = {
-    "seconds": "{:g} seconds",
-    "steps": "{:,} steps",
-    "teacher_images": "{:,} teacher images",
-    "student_images": "{:,} student images",
-    "gmacs": "{:g} GMACs",
-}
 COLOURS = {"ok": "green", "running": "cyan", "waiting": "dim", "missing": "yellow", "missing_data": "yellow"}
 
 
@@ -85,15 +78,6 @@ def value(option: Any) -> str:
 
 def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def budget_words(limits: Mapping[Any, float]) -> str:
-    """A budget in words.
-
-    >>> budget_words({"teacher_images": 40000, "seconds": 20.0})
-    '20 seconds, 40,000 teacher images'
-    """
-    return ", ".join(form.format(limits[unit]) for unit, form in BUDGET.items() if unit in limits)
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from bench.budget import in_words
 from bench.campaign import CHECKPOINT_SECONDS, Outcome, Plan, Summary, plan_study, run_study
 from bench.cli import out
 from bench.cli.settings import DataFolder, MethodFiles
@@ -83,7 +84,7 @@ def _view(quiet: bool) -> LiveTable | PlainLines:
 
 def _print_plan(plan: Plan) -> None:
     """The trials of a study, a line each; then every method's options, which its seeds share."""
-    budget = out.budget_words(plan.study.budget)
+    budget = in_words(plan.study.budget)
     table = out.table("id", "task", "method", "seed", "budget", "state", right=["seed"])
     for trial in plan.trials:
         state = "finished" if trial.id in plan.finished else "to run"

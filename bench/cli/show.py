@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.budget import in_words
 from bench.cli import out
 from bench.cli.places import Unfinished, latest, searched, unfinished
 from bench.cli.settings import Json
@@ -93,7 +94,7 @@ def _print_record(record: Record, folder: Path) -> None:
     _section("options", [(name, out.value(value)) for name, value in trial.options.items()])
     rest = trial.model_dump(exclude={"options", "method", "task", "seed", "budget"})
     identity = [(name.replace("_", " "), out.value(value)) for name, value in rest.items()]
-    _section("identity", [("study", record.study), ("budget", out.budget_words(trial.budget)), *identity])
+    _section("identity", [("study", record.study), ("budget", in_words(trial.budget)), *identity])
     if record.teacher is not None:
         teacher = record.teacher
         network = f"{teacher.network}, recipe {teacher.recipe}, seed {teacher.seed}"

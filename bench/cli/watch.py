@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from bench.budget import in_words
 from bench.campaign import Plan
 from bench.cli import out
 from bench.progress import Progress
@@ -213,5 +214,5 @@ def _headline(plan: Plan, workers: int) -> str:
     done = f", {len(plan.finished)} of them finished before" if plan.finished else ""
     at_a_time = f", {workers} at a time" if workers > 1 and len(plan.waiting) > 1 else ""
     trials = out.count(len(plan.trials), "trial")
-    budget = out.budget_words(plan.study.budget)
+    budget = in_words(plan.study.budget)
     return f"{plan.study.name}: {trials}{done}{at_a_time}, {budget} each"

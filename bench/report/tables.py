@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 
+from bench.budget import in_words
 from bench.records import Record
 from bench.report import image_table, published
 from bench.report.groups import Group, Row, Table, tables_of
@@ -44,13 +45,6 @@ MEANINGS = {
 }
 DATA = {"none": "none", "pool": "pool", "train": "training set"}
 NEED = {"none": "data-free methods", "pool": "methods on other real images", "train": "methods on the training images"}
-BUDGET = {
-    "seconds": "{:g} seconds",
-    "steps": "{:,} steps",
-    "teacher_images": "{:,} teacher images",
-    "student_images": "{:,} student images",
-    "gmacs": "{:g} GMACs",
-}
 ABSENT = "—"
 
 
@@ -117,8 +111,7 @@ def cells(group: Group, rank: int | None, row: Row, reference: bool) -> dict[str
 
 def budget_words(group: Group) -> str:
     """The budget in words: ``40,000 teacher images``."""
-    budget = group.rows[0].records[0].trial.budget
-    return ", ".join(form.format(budget[name]) for name, form in BUDGET.items() if name in budget)
+    return in_words(group.rows[0].records[0].trial.budget)
 
 
 def facts(group: Group) -> list[str]:

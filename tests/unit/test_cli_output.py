@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench.budget import in_words
 from bench.cli import answer, out
 from bench.data import NAMES
 from bench.study import study_files
@@ -116,5 +117,5 @@ def test_sizes(count: int, words: str) -> None:
 
 
 def test_budgets_in_words() -> None:
-    assert out.budget_words({"seconds": 2.5}) == "2.5 seconds"
-    assert out.budget_words({"gmacs": 10, "steps": 1000}) == "1,000 steps, 10 GMACs"
+    assert in_words({"seconds": 2.5}) == "2.5 seconds"
+    assert in_words({"gmacs": 10, "steps": 1000}) == "1,000 steps, 10 GMACs"
