@@ -156,7 +156,7 @@ def caption(group: Group) -> str:
         one = " (none for one seed)" if 1 in counts else ""
         parts.append(f"Band: {', or '.join(bands)}{one}.")
     if group.teacher:
-        parts.append("Dashed: the teacher.")
+        parts.append(f"Dashed: the teacher, {100 * group.teacher.score:.1f} %.")
     if any(row.data == "train" for row in rows):
         parts.append("Dotted: trained on real images.")
     if any(map(_never_asks, rows)):
@@ -233,10 +233,7 @@ def _finish(axis: Axes, group: Group, label: str) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))
     if group.teacher:
-        height = 100 * group.teacher.score
-        axis.axhline(height, color="#666666", linestyle=(0, (5, 3)), linewidth=1)
-        place: dict[str, Any] = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points", "va": "top"}
-        axis.annotate(f"teacher {height:.1f}", (0, height), (5, -2.5), fontsize=7.5, color="#666666", **place)
+        axis.axhline(100 * group.teacher.score, color="#666666", linestyle=(0, (5, 3)), linewidth=1)
 
 
 def _looks(rows: Sequence[Row], colours: Mapping[str, str]) -> dict[str, dict[str, Any]]:
