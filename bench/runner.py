@@ -76,7 +76,7 @@ def run_trial(trial: Trial, setting: Setting) -> Record:
         run.prepare()
         run.play(started)
     except (Exception, DataLeak, AccessDenied, Diverged, TimedOut) as error:
-        ended = _outcome_of(error)
+        ended = _outcome_of(error, run.card.file)
         if ended is None:
             raise
         outcome = ended
@@ -91,7 +91,7 @@ class _Outcome:
     reason: str = ""
 
 
-def _outcome_of(error: BaseException) -> _Outcome | None:
+def _outcome_of(error: BaseException, file: Path) -> _Outcome | None:
     """The status that an error stands for; None for those that the user must mend before anything can run."""
     text = f"{error}".partition("\n")[0] or type(error).__name__
     kinds: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
@@ -113,12 +113,14 @@ def _outcome_of(error: BaseException) -> _Outcome | None:
         return _Outcome("out_of_memory", text)
     if isinstance(error, MethodError):
         return _Outcome("crashed", text)
-    return _Outcome("crashed", f"{type(error).__name__}: {text}{_place(error)}")
+    return _Outcome("crashed", f"{type(error).__name__}: {text}{_place(error, file)}")
 
 
-def _place(error: BaseException) -> str:
+def _place(error: BaseException, file: Path) -> str:
+    """The line of the method where it happened, however deep below it; else the line that raised."""
     frames = traceback.extract_tb(error.__traceback__)
-    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    own = [frame for frame in frames if Path(frame.filename) == file] or frames
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
 class _Run:
