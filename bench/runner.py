@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import time
@@ -25,11 +24,12 @@ from bench.data import Dataset, load, protected_paths
 from bench.declare import Access, Data, Method
 from bench.desk import BudgetSpent, Desk
 from bench.draft import card_of, draft
-from bench.errors import AccessDenied, DataLeak, Diverged, MethodError, MissingData, UserError
+from bench.errors import AccessDenied, DataLeak, Diverged
 from bench.judge import Judge
 from bench.memory import peak_memory_mib, reset_peak_memory
 from bench.metrics.synthetic import score_images
 from bench.models import build
+from bench.outcome import Outcome, TimedOut, outcome_of
 from bench.paths import teacher_folder
 from bench.progress import Progress, work_folder
 from bench.records import Record, write_trial
@@ -44,10 +44,6 @@ CHECKPOINT_SECONDS = 30.0
 
 class Interrupted(BaseException):
     """The user stops the study; the trial is saved and goes on next time."""
-
-
-class TimedOut(BaseException):
-    """The trial ran longer than the study's ``timeout``."""
 
 
 @dataclass
@@ -70,57 +66,19 @@ def run_trial(trial: Trial, setting: Setting) -> Record:
     """
     work = work_folder(setting.results, trial.id)
     run = _Run(trial, setting, work)
-    outcome = _Outcome()
+    outcome = Outcome()
     started = time.perf_counter()
     try:
         run.prepare()
         run.play(started)
-    except (Exception, DataLeak, AccessDenied, Diverged, TimedOut) as error:
-        ended = _outcome_of(error, run.card.file)
+    except (Exception, SystemExit, DataLeak, AccessDenied, Diverged, TimedOut) as error:
+        ended = outcome_of(error, run.card.file)
         if ended is None:
             raise
         outcome = ended
         with (work / "log.txt").open("a", encoding="utf-8") as log:
             log.write("".join(traceback.format_exception(error)))
     return run.finish(outcome)
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    status: str = "ok"
-    reason: str = ""
-
-
-def _outcome_of(error: BaseException, file: Path) -> _Outcome | None:
-    """The status that an error stands for; None for those that the user must mend before anything can run."""
-    text = f"{error}".partition("\n")[0] or type(error).__name__
-    kinds: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
-        ((DataLeak,), "leaked"),
-        ((AccessDenied,), "denied"),
-        ((Diverged,), "diverged"),
-        ((TimedOut,), "timed_out"),
-        ((MissingData,), "missing_data"),
-        ((MemoryError, torch.cuda.OutOfMemoryError), "out_of_memory"),
-    )
-    for types, status in kinds:
-        if isinstance(error, types):
-            return _Outcome(status, text)
-    if isinstance(error, UserError):
-        return None
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise UserError(f"the disk is full ({error.filename}); free some space and run the same command again")
-    if isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text):
-        return _Outcome("out_of_memory", text)
-    if isinstance(error, MethodError):
-        return _Outcome("crashed", text)
-    return _Outcome("crashed", f"{type(error).__name__}: {text}{_place(error, file)}")
-
-
-def _place(error: BaseException, file: Path) -> str:
-    """The line of the method where it happened, however deep below it; else the line that raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename) == file] or frames
-    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
 class _Run:
@@ -261,7 +219,7 @@ class _Run:
         state = {"desk": self.desk.state(), "curve": self.curve.state(), "resumed": self.resumed}
         save_checkpoint(self.work, self.trial.id, state)
 
-    def finish(self, outcome: _Outcome) -> Record:
+    def finish(self, outcome: Outcome) -> Record:
         """Write the record, whole or not at all, and clear the work folder."""
         values = draft(self.trial, self.card, outcome.status, outcome.reason)
         files: dict[str, Path] = {}

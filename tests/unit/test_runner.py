@@ -110,6 +110,7 @@ def test_the_curve_has_the_start_and_evenly_spread_points(tmp_path: Path, result
 FAILURES = {
     "diverged": ("images = images * float('nan')", "a loss became NaN or infinite"),
     "crashed": ("raise ValueError('no good')", "ValueError: no good (mine.py, line 10)"),
+    "crashed by leaving": ("raise SystemExit(0)", "SystemExit: 0 (mine.py, line 10)"),
     "crashed below": ("images.view(-1, 7)", "(mine.py, line 10)"),
     "out_of_memory": ("raise MemoryError('too big')", "too big"),
     "denied": ("s.teacher(images, features=True)", "declares Access.LOGITS, not Access.FEATURES"),
