@@ -76,6 +76,7 @@ def _start(trial: Trial, work: Work) -> _Job:
         "data_folder": str(work.data_folder) if work.data_folder else None,
         "checkpoint_seconds": work.checkpoint_seconds,
         "gpu": work.gpu,
+        "parent": os.getpid(),
     }
     (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
     (folder / "progress.json").unlink(missing_ok=True)

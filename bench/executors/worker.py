@@ -25,13 +25,12 @@ def main(folder: Path) -> int:
     signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
     if order["gpu"] is not None:
         torch.cuda.set_device(order["gpu"])
-    parent = os.getppid()
     setting = Setting(
         results=Path(order["results"]),
         data_folder=Path(order["data_folder"]) if order["data_folder"] else None,
         checkpoint_seconds=order["checkpoint_seconds"],
         report=lambda progress: write_progress(folder, progress),
-        stop=lambda: bool(asked) or os.getppid() != parent,  # an orphan saves itself and makes room
+        stop=lambda: bool(asked) or os.getppid() != order["parent"],  # an orphan saves itself and makes room
     )
     try:
         run_trial(Trial.from_json(order["trial"]), setting)
