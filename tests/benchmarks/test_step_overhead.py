@@ -64,7 +64,7 @@ def bare_dafl(batch: int, width: int, steps: int) -> None:
         opt_s.step()
 
 
-@pytest.mark.parametrize("width", [32, 128])
+@pytest.mark.parametrize("width", [32, pytest.param(128, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("way", ["bare", "harness"])
 def test_dafl_steps_at_batch_256(benchmark: Any, make_desk: Callable[..., Desk], way: str, width: int) -> None:
     benchmark.group = f"dafl, mnist/lenet5-half, batch 256, width {width}, {STEPS} steps"
