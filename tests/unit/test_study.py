@@ -15,6 +15,7 @@ import pytest
 from bench.cards import find_methods
 from bench.errors import UserError
 from bench.study import LoadedStudy, Study, expand, find_study, load_study, study_files
+from bench.task import get_task
 from bench.trial import Trial
 
 EXAMPLE = """\
@@ -111,9 +112,11 @@ def test_studies_win_over_settings_and_settings_over_papers(load: Load) -> None:
 
     assert options("") == options("settings: paper") == (24_000, 1500, 512)
     assert options("", "fashion_mnist") == (48_000, 1500, 512)
-    assert options("settings: small") == (24_000, 40, 128)
-    assert options("settings: small", "fashion_mnist") == (48_000, 100, 128)
-    assert options("settings: small", "fashion_mnist", "{iterations: 7, impressions: 9}") == (9, 7, 128)
+    small = get_task("fashion_mnist/lenet5-half").settings["small"]["zskd"]
+    iterations, batch = small["iterations"], small["batch_student"]
+    assert (iterations, batch) != (1500, 512)
+    assert options("settings: small", "fashion_mnist") == (48_000, iterations, batch)
+    assert options("settings: small", "fashion_mnist", "{iterations: 7, impressions: 9}") == (9, 7, batch)
 
 
 def test_equal_trials_are_run_once(load: Load) -> None:
