@@ -74,7 +74,7 @@ def test_an_own_checkpoint_becomes_a_teacher(trained: str, tmp_path: Path, capsy
     text = capsys.readouterr().out
     assert "imported from  my [own].pt" in text
     key = text.splitlines()[0]
-    assert key.startswith("lenet5-import-")
+    assert key.startswith("lenet5-digits-import-")
     assert {row["key"] for row in listed(capsys, "list")} == {trained, key}
 
 
