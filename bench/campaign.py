@@ -200,7 +200,7 @@ def _missing_data(trials: Iterable[Trial], folder: Path | None, allow_altered: b
     for name in dict.fromkeys(get_task(trial.task).data for trial in trials):
         statuses = data.status(name, folder)
         try:
-            files.contents(data.find(name), statuses, data.search_folders(folder), allow_altered)
+            files.demand_usable(data.find(name), statuses, data.search_folders(folder), allow_altered)
         except MissingData as error:
             accepted = {"ok", "missing", "altered"} if allow_altered else {"ok", "missing"}
             if any(status.state not in accepted for status in statuses):

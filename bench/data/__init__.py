@@ -29,7 +29,8 @@ NAMES: tuple[str, ...] = tuple(SOURCES)
 def load(name: str, *, size: int, folder: Path | None = None, allow_altered: bool = False) -> Dataset:
     """The data set ``name`` from the first of :func:`search_folders` that holds any of its files.
 
-    ``size``: side in pixels that the images are resized to (bilinear, no cropping, rounded to uint8 once).
+    ``size``: side in pixels that the images are resized to (bilinear, no cropping, rounded to uint8 once); of a
+    segmentation set, the shorter side.
     ``allow_altered``: use files that are well-formed but not the official bytes; they are named in ``Dataset.altered``.
     Raises MissingData if a file is missing, and UserError for an unknown name or a file that cannot be used.
     """
@@ -56,8 +57,10 @@ def fetch(name: str, folder: Path | None = None, progress: Progress | None = Non
     source = find(name)
     if source.bundled is not None:
         statuses = files.inspect(source, [])
-        files.contents(source, statuses, [], allow_altered=False)  # raises MissingData if its package is not installed
+        files.demand_usable(source, statuses, [], allow_altered=False)  # MissingData if its package is not installed
         return next(each.path.parent for each in statuses if each.path)
+    if source.make is not None:
+        raise UserError(f"{source.name} is generated: there is nothing to fetch")
     return download.fetch(source, folder, search_folders(folder), progress)
 
 
@@ -72,14 +75,24 @@ def load_source(source: Source, *, size: int, folder: Path | None = None, allow_
     """:func:`load` for a source that need not be registered."""
     if size < 1:
         raise UserError(f"image size {size}: must be at least 1 pixel")
+    if source.kind == "unlabelled":
+        raise UserError(f"{source.name} has no labels: it is a pool of images, not a task's data set")
     folders = search_folders(folder)
     statuses = files.inspect(source, folders)
-    contents = files.contents(source, statuses, folders, allow_altered)
+    files.demand_usable(source, statuses, folders, allow_altered)
 
     from bench.data import images  # from here on torch is needed
 
-    pairs = source.read(source, contents)
-    train, test = (Split(images.resize(x, size), y) for x, y in pairs)
+    if source.tree is not None:
+        root = files.home(source, folders)
+        assert root is not None, "a usable set was found somewhere"
+        pairs = source.tree.read(root / source.tree.root, size)
+    elif source.make is not None:
+        pairs = source.make()
+    else:
+        assert source.read is not None
+        pairs = source.read(source, files.contents(source, statuses))
+    train, test = (Split(*images.fit(x, y, size)) for x, y in pairs)
     return Dataset(
         name=source.name,
         train=train,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from bench.data.source import FileStatus, MalformedError, Source, SourceFile, State
+from bench.data.source import FileStatus, MalformedError, Source, SourceFile, State, Tree
 from bench.errors import MissingData, UserError
 
 
@@ -18,7 +18,12 @@ def inspect(source: Source, folders: Sequence[Path]) -> list[FileStatus]:
     """The state of each of the source's files, in the source's order."""
     if source.bundled is not None:
         return [_bundled(source, source.bundled())]
+    if source.make is not None:
+        message = f"{source.name} is generated from a fixed seed"
+        return [FileStatus(source.name, None, "ok", None, None, None, None, message)]
     found = home(source, folders)
+    if source.tree is not None:
+        return _inspect_tree(source, source.tree, found, folders)
     return [_inspect(source, file, found, folders) for file in source.files]
 
 
@@ -28,13 +33,14 @@ def home(source: Source, folders: Sequence[Path]) -> Path | None:
     All of a set's files are taken from that one folder, even if a later one has a better copy of one: somebody who
     names a folder must not silently get other images, nor labels that belong to other images.
     """
+    if source.tree is not None:
+        root = source.tree.root
+        return next((folder for folder in folders if _is_folder(folder / root)), None)
     return next((folder for folder in folders if any(_locate(folder, file) for file in source.files)), None)
 
 
-def contents(
-    source: Source, statuses: Sequence[FileStatus], folders: Sequence[Path], allow_altered: bool
-) -> Mapping[str, bytes]:
-    """Unpacked contents by file name, well-formed and, unless ``allow_altered``, official.
+def demand_usable(source: Source, statuses: Sequence[FileStatus], folders: Sequence[Path], allow_altered: bool) -> None:
+    """Raise unless all files are well-formed and, without ``allow_altered``, official.
 
     ``statuses`` are what :func:`inspect` found in ``folders``. Raises MissingData if a file is missing and UserError if
     one cannot be used; the message names all of them and what to do.
@@ -43,6 +49,13 @@ def contents(
     bad = [status for status in statuses if status.state not in accepted]
     if bad:
         raise _unusable(source, statuses, bad, folders)
+
+
+def contents(source: Source, statuses: Sequence[FileStatus]) -> Mapping[str, bytes]:
+    """Unpacked contents by file name, of files that :func:`demand_usable` let pass.
+
+    Raises UserError for one that cannot be read after all.
+    """
     paths = {status.name: status.path for status in statuses}
     return {file.name: _read(source, file, paths[file.name]) for file in source.files}
 
@@ -77,6 +90,20 @@ def _locate(folder: Path, file: SourceFile) -> Path | None:
         except OSError:  # a folder that may not be entered holds nothing for us
             continue
     return None
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # below a folder that may not be entered
+        return False
+
+
+def _inspect_tree(source: Source, tree: Tree, found: Path | None, folders: Sequence[Path]) -> list[FileStatus]:
+    if found is not None:
+        return tree.inspect(found / tree.root)
+    message = f"the folder {tree.root} is found in none of {', '.join(map(str, folders))}"
+    return [FileStatus(tree.root, None, "missing", None, None, None, None, message)]
 
 
 def _inspect(source: Source, file: SourceFile, found: Path | None, folders: Sequence[Path]) -> FileStatus:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from bench.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -31,6 +33,18 @@ def resize(images: Tensor, size: int) -> Tensor:
         # halves up from a little below a half. In double precision hardly anything but a tie comes that near.
         result[start : start + CHUNK] = (chunk + (0.5 + 1e-6)).floor_().clamp_(0, 255)
     return result
+
+
+def fit(images: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """A pair at the wanted size: classification squares, or dense labels whose shorter side is ``size``.
+
+    Raises UserError for a segmentation set of another size: its labels can only be resized by whoever read it.
+    """
+    if labels.ndim == 1:
+        return resize(images, size), labels
+    if min(images.shape[-2:]) != size:
+        raise UserError(f"the images are {images.shape[-1]}x{images.shape[-2]}, their shorter side should be {size}")
+    return images, labels
 
 
 def fingerprint(*tensors: Tensor) -> str:
