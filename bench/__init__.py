@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bench.declare import Access, Data, method
     from bench.losses import kl_divergence
-    from bench.models.generators import image_generator
+    from bench.models.generators import cmi_generator, dcgan_generator, image_generator, zskt_generator
     from bench.options import option
     from bench.session import Session, TeacherOutput
 
@@ -23,13 +23,28 @@ _WHERE = {
     "Data": "bench.declare",
     "Session": "bench.session",
     "TeacherOutput": "bench.session",
+    "cmi_generator": "bench.models.generators",
+    "dcgan_generator": "bench.models.generators",
     "image_generator": "bench.models.generators",
     "kl_divergence": "bench.losses",
     "method": "bench.declare",
     "option": "bench.options",
+    "zskt_generator": "bench.models.generators",
 }
 
-__all__ = ["Access", "Data", "Session", "TeacherOutput", "image_generator", "kl_divergence", "method", "option"]
+__all__ = [
+    "Access",
+    "Data",
+    "Session",
+    "TeacherOutput",
+    "cmi_generator",
+    "dcgan_generator",
+    "image_generator",
+    "kl_divergence",
+    "method",
+    "option",
+    "zskt_generator",
+]
 
 
 def __getattr__(name: str) -> Any:

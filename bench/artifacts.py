@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,7 +10,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-SHEET = 10  # images a row and a column of the contact sheet
+COLUMNS, SHEET = 10, 100  # images in a row of the contact sheet, and in all
+MAPPED_COLUMNS, MAPPED_SHEET = 4, 24  # of images with segmentations beside them
+# Paul Tol's muted colours and some more: colour-blind readers tell them apart as well. Class 0, often the ground: grey.
+COLOURS = torch.tensor(
+    [
+        *((221, 221, 221), (51, 34, 136), (221, 204, 119), (17, 119, 51), (204, 102, 119), (136, 204, 238)),
+        *((136, 34, 85), (68, 170, 153), (153, 153, 51), (170, 68, 153), (0, 0, 0), (238, 136, 102), (0, 68, 136)),
+    ],
+    dtype=torch.uint8,
+)
 
 
 def save_student(folder: Path, student: nn.Module) -> Path:
@@ -26,15 +36,28 @@ def save_images(folder: Path, images: Tensor, steps: Tensor) -> Path:
     return file
 
 
-def contact_sheet(folder: Path, images: Tensor, gap: int = 2) -> Path:
-    """A PNG of images spread evenly over the sample, earliest at the top left, latest at the bottom right."""
-    index = torch.linspace(0, len(images) - 1, min(len(images), SHEET * SHEET)).round().long()
-    chosen = images[index].permute(0, 2, 3, 1)
+def evenly(images: Tensor, count: int) -> Tensor:
+    """At most ``count`` images, spread evenly over the sample, in its order."""
+    index = torch.linspace(0, len(images) - 1, min(len(images), count)).round().long()
+    return images[index]
+
+
+def contact_sheet(folder: Path, images: Tensor, maps: Sequence[Tensor] = (), gap: int = 2) -> Path:
+    """A PNG of uint8 images (N, C, H, W) in their order, row by row.
+
+    ``maps`` are segmentations of these images, classes (N, H, W) each: they stand to the right of each image.
+    """
+    pictures = images.expand(-1, 3, -1, -1) if maps and images.shape[1] == 1 else images
+    for classes in maps:
+        coloured = COLOURS[classes.long() % len(COLOURS)].permute(0, 3, 1, 2)
+        pictures = torch.cat([pictures, coloured], 3)
+    chosen = pictures.permute(0, 2, 3, 1)
+    columns = MAPPED_COLUMNS if maps else COLUMNS
     side_y, side_x, channels = chosen.shape[1:]
-    rows = -(-len(chosen) // SHEET)
-    sheet = torch.full((rows * (side_y + gap) + gap, SHEET * (side_x + gap) + gap, channels), 255, dtype=torch.uint8)
+    rows = -(-len(chosen) // columns)
+    sheet = torch.full((rows * (side_y + gap) + gap, columns * (side_x + gap) + gap, channels), 255, dtype=torch.uint8)
     for place, picture in enumerate(chosen):
-        top, left = gap + (place // SHEET) * (side_y + gap), gap + (place % SHEET) * (side_x + gap)
+        top, left = gap + (place // columns) * (side_y + gap), gap + (place % columns) * (side_x + gap)
         sheet[top : top + side_y, left : left + side_x] = picture
     file = folder / "images.png"
     Image.fromarray(sheet.squeeze(-1).numpy() if channels == 1 else sheet.numpy()).save(file)

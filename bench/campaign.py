@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from filelock import FileLock, Timeout
 
 from bench import data
 from bench.data import files
-from bench.draft import record_failure
+from bench.draft import card_of, record_failure
 from bench.errors import MissingData, UserError, nearest
 from bench.executors import EXECUTORS, Watcher, Work, get_executor
 from bench.machine import choose_device, usable_cores
@@ -22,8 +22,12 @@ from bench.paths import teacher_folder
 from bench.records import Record, load_record, open_results
 from bench.records.folder import writing
 from bench.study import Study, expand, load_study
-from bench.task import TaskSpec, get_recipe, get_task
+from bench.support import why_unsupported
+from bench.task import TaskSpec, get_task
 from bench.trial import Trial
+
+if TYPE_CHECKING:
+    from bench.training import TrainingProgress
 
 RUNS = Path("runs")  # where a study's results go, by its name, unless another folder is named
 CHECKPOINT_SECONDS = 30.0
@@ -63,7 +67,9 @@ class Summary:
 
     @property
     def kept(self) -> int:
-        return len(self.plan.finished)
+        """How many of the trials that went well had done so before this run."""
+        ok = {outcome.trial.id for outcome in self.outcomes if outcome.record.status == "ok"}
+        return len(self.plan.finished & ok)
 
     @property
     def statuses(self) -> Mapping[str, int]:
@@ -71,7 +77,12 @@ class Summary:
 
     @property
     def failures(self) -> list[Outcome]:
-        return [outcome for outcome in self.outcomes if outcome.record.status != "ok"]
+        return [outcome for outcome in self.outcomes if outcome.record.status not in ("ok", "unsupported")]
+
+    @property
+    def unsupported(self) -> list[Outcome]:
+        """Trials that were left out by plan: the method is not made for the task."""
+        return [outcome for outcome in self.outcomes if outcome.record.status == "unsupported"]
 
 
 class Audience(Watcher, Protocol):
@@ -79,8 +90,8 @@ class Audience(Watcher, Protocol):
 
     def planned(self, plan: Plan, workers: int) -> None: ...
 
-    def teacher(self, task: str, done: int, of: int) -> None:
-        """A task's teacher is being trained: epochs done, epochs in all."""
+    def teacher(self, task: str, progress: TrainingProgress) -> None:
+        """A task's teacher is being trained; told at the start, every few seconds, and at the end."""
 
 
 class Silence:
@@ -89,7 +100,7 @@ class Silence:
     def planned(self, plan: Plan, workers: int) -> None:
         pass
 
-    def teacher(self, task: str, done: int, of: int) -> None:
+    def teacher(self, task: str, progress: TrainingProgress) -> None:
         pass
 
     def update(self, trial: Trial, progress: object) -> None:
@@ -159,8 +170,10 @@ def run_study(
         raise UserError(f"unknown executor {executor!r}{nearest(executor, EXECUTORS)}")
     audience = audience or Silence()
     plan = plan_study(file, results=results, device=device, method_files=method_files, allow_altered=allow_altered)
-    missing = _missing_data(plan.waiting, data_folder, allow_altered)
-    _check_teachers(plan.waiting)
+    reasons = _unsupported(plan.waiting)
+    able = [trial for trial in plan.waiting if trial.id not in reasons]
+    missing = _missing_data(able, data_folder, allow_altered)
+    _check_teachers(able)
     count = 1 if executor == "inline" else workers or default_workers(plan)
     open_results(plan.results, create=True)
     with _locked(plan.results):
@@ -169,12 +182,15 @@ def run_study(
         audience.planned(plan, count)
         able = []
         for trial in plan.waiting:
-            if (reason := missing.get(get_task(trial.task).data)) is None:
-                able.append(trial)
-            else:
-                log = plan.results / "work" / trial.id / "log.txt"
+            log = plan.results / "work" / trial.id / "log.txt"
+            if reason := reasons.get(trial.id):
+                audience.ended(trial, record_failure(trial, "unsupported", reason, plan.results, log))
+            elif reason := missing.get(get_task(trial.task).data):
                 audience.ended(trial, record_failure(trial, "missing_data", reason, plan.results, log))
-        _train_teachers(able, data_folder, allow_altered, audience)
+            else:
+                able.append(trial)
+        device = "cpu" if plan.gpu is None and all(trial.device == "cpu" for trial in able) else f"cuda:{plan.gpu or 0}"
+        _train_teachers(able, data_folder, allow_altered, device, audience)
         if able:
             work = Work(plan.results, data_folder, checkpoint_seconds, count, plan.gpu)
             get_executor(executor)(able, work, audience)
@@ -187,11 +203,18 @@ def default_workers(plan: Plan) -> int:
     return max(1, usable_cores() // plan.study.threads) if on_cpu else 1
 
 
+def _unsupported(trials: Iterable[Trial]) -> dict[str, str]:
+    """The trials whose method is not made for their task, by id, and why."""
+    reasons = {trial.id: why_unsupported(card_of(trial), get_task(trial.task)) for trial in trials}
+    return {trial: reason for trial, reason in reasons.items() if reason}
+
+
 def _finished(results: Path, trials: Iterable[Trial]) -> frozenset[str]:
-    """The ids of the trials that have a record with status ok; a damaged record is the user's to look at."""
+    """The ids of the trials that have a record which another run would not change; a damaged one is the user's to
+    look at."""
     folder = results / "trials"
     there = [trial.id for trial in trials if (folder / trial.id).is_dir()]
-    return frozenset(name for name in there if load_record(folder / name).status == "ok")
+    return frozenset(name for name in there if load_record(folder / name).status in ("ok", "unsupported"))
 
 
 def _missing_data(trials: Iterable[Trial], folder: Path | None, allow_altered: bool) -> dict[str, str]:
@@ -217,19 +240,22 @@ def _check_teachers(trials: Iterable[Trial]) -> None:
         cached_teacher(task, key, len(data.find(task.data).classes))
 
 
-def _train_teachers(trials: Iterable[Trial], folder: Path | None, allow_altered: bool, audience: Audience) -> None:
+def _train_teachers(
+    trials: Iterable[Trial], folder: Path | None, allow_altered: bool, device: str, audience: Audience
+) -> None:
     """Train what is not cached, once and here: every trial of a task needs the same teacher."""
     for task, key in _teachers_of(trials):
         if (teacher_folder() / key / "passport.json").exists():
             continue
+        import torch
+
         from bench.teachers import get_teacher
 
-        def report(done: int, of: int, task: TaskSpec = task) -> None:
-            audience.teacher(task.name, done, of)
+        def report(progress: TrainingProgress, task: TaskSpec = task) -> None:
+            audience.teacher(task.name, progress)
 
-        report(0, get_recipe(task.teacher.recipe).epochs)
-        dataset = data.load(task.data, size=task.image.size, folder=folder, allow_altered=allow_altered)
-        get_teacher(task, key, dataset, report)
+        dataset = data.load(task.data, size=task.stored_size, folder=folder, allow_altered=allow_altered)
+        get_teacher(task, key, dataset, report, torch.device(device))
 
 
 def _teachers_of(trials: Iterable[Trial]) -> list[tuple[TaskSpec, str]]:

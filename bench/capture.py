@@ -10,6 +10,7 @@ from torch import Tensor
 from bench.task import ImageSpec
 
 PER_STEP = 32  # images taken from one captured step
+MEMORY = 2**26  # bytes at most for either sample: fewer images where they are larger than 64x64
 
 
 def to_pixels(images: Tensor, image: ImageSpec) -> Tensor:
@@ -66,8 +67,9 @@ class Capture:
 
     def __init__(self, image: ImageSpec, capacity: int = 2048, held_out: int = 512, hold: int = 8) -> None:
         self.image = image
-        self.training = EvenSample(capacity)
-        self.held_out = EvenSample(held_out)
+        bytes_each = image.channels * image.size**2
+        self.training = EvenSample(min(capacity, MEMORY // bytes_each))
+        self.held_out = EvenSample(min(held_out, MEMORY // (4 * bytes_each)))
         self.hold = hold
         self._outside = torch.zeros((), dtype=torch.float64)
         self._seen = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from bench.selection import choose
 
 @dataclass(frozen=True)
 class Choice:
-    """The student that a rule picks: where on the curve, its test score, and its agreement with the teacher."""
+    """The student that a rule picks: where on the curve, its test score, its agreement with the teacher, and what else
+    was measured on the test images."""
 
     point: int
     score: float
     agreement: float
+    details: Mapping[str, float | None]
 
 
 class Curve:
@@ -78,6 +80,8 @@ class Curve:
                 "score_ema": averaged.score,
                 "agreement": verdict.agreement,
                 "agreement_ema": averaged.agreement,
+                "details": dict(verdict.details),
+                "details_ema": dict(averaged.details),
                 "logs": desk.take_logs(),
             }
         )
@@ -94,7 +98,8 @@ class Curve:
             point, score = choose(rule, self.rows, held_out)
             if math.isfinite(score):
                 row = self.rows[point]
-                chosen[rule] = Choice(point, score, row["agreement_ema" if rule == "ema" else "agreement"])
+                weights = "_ema" if rule == "ema" else ""
+                chosen[rule] = Choice(point, score, row[f"agreement{weights}"], row[f"details{weights}"])
         return chosen
 
     def _held_out(self) -> list[float] | None:

@@ -53,6 +53,7 @@ class Method:
     options: type
     presets: Mapping[str, Mapping[str, Value]]
     quick: Mapping[str, Value]
+    segmentation: bool
     file: Path
 
     @property
@@ -76,6 +77,7 @@ def method(
     access: Access,
     presets: Mapping[str, Mapping[str, Value]] | None = None,
     quick: Mapping[str, Value] | None = None,
+    segmentation: bool = False,
 ) -> Callable[[Runner], Runner]:
     """Declare a function ``f(session, options)`` to be a distillation method.
 
@@ -87,6 +89,8 @@ def method(
         access: how far into the teacher it looks. Less is denied by the harness.
         presets: the paper's settings for other data sets than those the defaults are for, by data-set name.
         quick: settings under which forty steps pass through every part of it, for ``dfkd check``.
+        segmentation: it also takes networks that answer for every pixel, with logits (N, classes, H, W). Of the others,
+            such trials are recorded as ``unsupported``.
 
     Raises:
         UserError: the declaration is not usable.
@@ -94,7 +98,7 @@ def method(
 
     def declare(function: Runner) -> Runner:
         options = _options_type(function)
-        check_declared(name, title, paper, data, access, specs_of(options), presets or {}, quick or {})
+        check_declared(name, title, paper, data, access, specs_of(options), presets or {}, quick or {}, segmentation)
         declared = Method(
             name=name,
             title=title,
@@ -105,6 +109,7 @@ def method(
             options=options,
             presets=presets or {},
             quick=quick or {},
+            segmentation=segmentation,
             file=Path(inspect.getsourcefile(function) or "").resolve(),
         )
         function.declared = declared  # type: ignore[attr-defined]
@@ -122,6 +127,7 @@ def check_declared(
     specs: tuple[OptionSpec, ...],
     presets: Any,
     quick: Any,
+    segmentation: Any,
 ) -> None:
     """Check all that a method declares; whoever writes a method file may have written anything."""
     if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name):
@@ -139,6 +145,8 @@ def check_declared(
         raise UserError(f"method {name!r}: presets must be options by data set, {{data set: {{option: value}}}}")
     for of, values in presets.items():
         check_values(specs, values, f"method {name!r} (preset {of!r})")
+    if not isinstance(segmentation, bool):
+        raise UserError(f"method {name!r}: segmentation must be True or False, not {segmentation!r}")
     if not isinstance(quick, Mapping):
         raise UserError(f"method {name!r}: quick must be {{option: value}}, not {quick!r}")
     check_values(specs, quick, f"method {name!r} (quick)")

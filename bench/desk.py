@@ -25,7 +25,7 @@ from bench.metering import CountedTeacher, Counter
 from bench.models import classifier_weight
 from bench.real import RealImages
 from bench.streams import Streams
-from bench.task import ImageSpec
+from bench.task import Augmentation, ImageSpec
 
 _current: list[Desk] = []
 
@@ -56,6 +56,7 @@ class Desk:
         device: torch.device,
         seed: int,
         train: Split | None = None,
+        augment: Augmentation | None = None,
         precision: str = "float32",
     ) -> None:
         self.image = image
@@ -80,7 +81,7 @@ class Desk:
         self.clock = Clock(self.meter, device, exact=budget.seconds is not None)
         self._teacher = CountedTeacher(teacher.to(device), image.shape, self.meter)
         self._counter = Counter(self.meter, image.shape, lambda: self.clock.running)
-        self._real = RealImages(train, image, seed, device) if train is not None else None
+        self._real = RealImages(train, image, seed, device, augment) if train is not None else None
         self._shares = 0.0
         self._student_parameters = {id(parameter) for parameter in self.student.parameters()}
         self._moves_student: dict[int, bool] = {}

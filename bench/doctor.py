@@ -96,10 +96,10 @@ def _data(folder: Path | None) -> Iterator[Fact]:
         bad = [each for each in found if each.state != "ok"]
         where = next((each.path.parent for each in found if each.path is not None), None)
         if not bad:
-            yield Fact(group, name, f"complete, {where}")
+            yield Fact(group, name, f"complete, {where or 'generated'}")
             continue
         by_hand = f"by hand: `dfkd data status {name}` says what goes where"
-        fetch = source.how_to_place if source.bundled else f"dfkd data fetch {name}   ({by_hand})"
+        fetch = source.how_to_place if not source.files else f"dfkd data fetch {name}   ({by_hand})"
         if len(bad) == len(found) and all(each.state == "missing" for each in bad):
             yield Fact(group, name, "not there", ok=False, mend=fetch)
         else:

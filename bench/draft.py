@@ -10,6 +10,7 @@ from bench.budget import Meter
 from bench.cards import MethodCard, find_methods, get_card
 from bench.provenance import provenance
 from bench.records import SCHEMA, Record, write_trial
+from bench.task import get_task
 from bench.trial import Trial
 
 
@@ -33,9 +34,10 @@ def draft(trial: Trial, card: MethodCard, status: str, reason: str) -> dict[str,
             "access": card.access.label,
         },
         "teacher": None,
-        "metric": "accuracy",
+        "metric": get_task(trial.task).metric,
         "headline": trial.selection[0],
         "scores": {},
+        "test_metrics": {},
         "agreement": None,
         "image_metrics": {},
         "meter": Meter().as_record(),

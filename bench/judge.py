@@ -2,69 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from bench.data import Split
+from bench.data.source import VOID, Split
+from bench.metrics.segmentation import confusion, intersection_over_union, mean_iou, pixel_accuracy
 from bench.models.cost import bare_copy
 from bench.real import normalise
 from bench.task import ImageSpec
 
 BATCH = 1000
+PIXELS = 1000 * 32 * 32  # of a batch of whole images in segmentation
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Test accuracy, and the share of test images on which student and teacher agree; both in [0, 1]."""
+    """What a network's answers on the test images come to; all in [0, 1].
+
+    ``score`` is in the task's metric: accuracy, or mean IoU for segmentation. ``agreement`` is the share of test images
+    (of pixels that have a class) on which student and teacher agree. ``details`` are further test metrics by name, with
+    None for the IoU of a class that neither the labels nor the answers have.
+    """
 
     score: float
     agreement: float
+    details: Mapping[str, float | None] = field(default_factory=dict)
 
 
 class Judge:
     """Scores weights on a network of its own, so that neither the student's modes nor its counters are touched."""
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, test: Split, image: ImageSpec, device: torch.device):
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        test: Split,
+        image: ImageSpec,
+        device: torch.device,
+        classes: Sequence[str] = (),
+    ) -> None:
+        """``classes`` are their names, for segmentation."""
         self._network = bare_copy(student).to(device).eval().requires_grad_(False)
-        self._images = test.images.to(device)
-        self._labels = test.labels.to(device)
+        self._test = Split(test.images.to(device), test.labels.to(device))
+        self._classes = classes
         self._image = image
-        self._teacher_classes = self._classes_of(teacher)
+        self._teacher_classes = answers(teacher, self._test.images, image)
 
     def test(self, weights: Mapping[str, Tensor]) -> Verdict:
         """Score a student's state_dict on the test set."""
         self._network.load_state_dict(weights)
-        classes = self._classes_of(self._network)
-        return Verdict(
-            score=(classes == self._labels).double().mean().item(),
-            agreement=(classes == self._teacher_classes).double().mean().item(),
-        )
+        found = answers(self._network, self._test.images, self._image)
+        score, details = score_answers(found, self._test.labels, self._classes)
+        return Verdict(score, _agreement(found, self._teacher_classes, self._test.labels), details)
+
+    def answers(self, weights: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
+        """The classes that a student assigns to uint8 images, as :func:`answers`."""
+        self._network.load_state_dict(weights)
+        return answers(self._network, pixels, self._image)
 
     def agreement_on(self, weights: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> float:
-        """The share of normalised ``images`` to which a student gives the teacher's ``labels``."""
+        """The share of normalised ``images`` (of their pixels) to which a student gives the teacher's ``labels``."""
         self._network.load_state_dict(weights)
         classes = torch.cat([predict(self._network, batch) for batch in images.split(BATCH)])
         return (classes == labels).double().mean().item()
 
-    def _classes_of(self, network: nn.Module) -> Tensor:
-        batches = self._images.split(BATCH)
-        return torch.cat([predict(network, normalise(batch, self._image)) for batch in batches])
-
 
 def predict(network: nn.Module, images: Tensor) -> Tensor:
-    """The classes (N,) that a network in evaluation mode assigns, in full precision."""
+    """The classes, (N,) or (N, H, W), that a network in evaluation mode assigns, in full precision."""
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         classes: Tensor = network(images).argmax(1)
         return classes
 
 
-def accuracy(network: nn.Module, split: Split, image: ImageSpec) -> float:
-    """Share of a split's images that a network in evaluation mode classifies correctly."""
-    right: int = sum(
-        int((predict(network, normalise(images, image)) == labels).sum())
-        for images, labels in zip(split.images.split(BATCH), split.labels.split(BATCH), strict=True)
-    )
-    return right / len(split.labels)
+def answers(network: nn.Module, pixels: Tensor, image: ImageSpec) -> Tensor:
+    """The classes that a network assigns to uint8 images (N, C, H, W): int64 (N,), or uint8 (N, H, W)."""
+    whole = pixels.shape[-2] * pixels.shape[-1]
+    batches = pixels.split(BATCH if whole <= PIXELS // BATCH else max(1, PIXELS // whole))
+    found = [predict(network, normalise(batch, image)) for batch in batches]
+    return torch.cat([each.to(torch.uint8) if each.ndim == 3 else each for each in found])
+
+
+def score_answers(found: Tensor, labels: Tensor, classes: Sequence[str]) -> tuple[float, dict[str, float | None]]:
+    """(score in the task's metric, further test metrics) of predicted classes, both in [0, 1]."""
+    if labels.ndim == 1:
+        return (found == labels).double().mean().item(), {}
+    matrix = confusion(found, labels, len(classes))
+    values = intersection_over_union(matrix)
+    per_class = {f"iou[{name}]": value for name, value in zip(classes, values, strict=True)}
+    return mean_iou(matrix), {"pixel_accuracy": pixel_accuracy(matrix), **per_class}
+
+
+def score_network(
+    network: nn.Module, split: Split, image: ImageSpec, classes: Sequence[str]
+) -> tuple[float, dict[str, float | None]]:
+    """As :func:`score_answers`, of a network in evaluation mode on a split."""
+    return score_answers(answers(network, split.images, image), split.labels, classes)
+
+
+def _agreement(found: Tensor, others: Tensor, labels: Tensor) -> float:
+    same = found == others
+    if labels.ndim == 3:
+        same = same[labels != VOID]
+    return same.double().mean().item()

@@ -9,9 +9,11 @@ from torch.nn import functional as F
 def kl_divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """tau^2 / N * sum_n sum_k p_T log(p_T / p_S), with p = softmax(logits / tau): Hinton's loss, batch mean.
 
+    Of segmentation networks' answers it is the mean over all pixels of all images.
+
     Args:
-        teacher_logits: (N, K); no gradient is stopped here.
-        student_logits: (N, K).
+        teacher_logits: (N, K) or (N, K, H, W); no gradient is stopped here.
+        student_logits: of the same shape.
         temperature: tau, above 0.
 
     Returns:
@@ -19,4 +21,6 @@ def kl_divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: f
     """
     teacher_log = F.log_softmax(teacher_logits / temperature, dim=1)
     student_log = F.log_softmax(student_logits / temperature, dim=1)
+    if teacher_log.ndim == 4:
+        teacher_log, student_log = (each.movedim(1, -1).flatten(0, 2) for each in (teacher_log, student_log))
     return F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True) * temperature**2

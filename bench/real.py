@@ -1,4 +1,4 @@
-"""The real training images, for the methods that declare them: on the device as uint8, normalised batch by batch."""
+"""The real training images: on the device as uint8 once, then normalised and augmented there batch by batch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from bench.data import Split
+from bench.data.source import VOID, Split
 from bench.streams import derive
-from bench.task import ImageSpec
+from bench.task import Augmentation, ImageSpec
+
+IGNORED = -100  # the label of a void pixel in a batch: what torch's cross-entropy leaves out by default
 
 
 def normalise(pixels: Tensor, image: ImageSpec) -> Tensor:
@@ -20,14 +23,26 @@ def normalise(pixels: Tensor, image: ImageSpec) -> Tensor:
 
 
 class RealImages:
-    """Batches without end: every image once an epoch, in an order that depends on the seed and the epoch alone."""
+    """Batches without end: every image once an epoch, in an order that depends on the seed and the epoch alone.
 
-    def __init__(self, split: Split, image: ImageSpec, seed: int, device: torch.device) -> None:
+    Images larger than the task's are cropped to its size at random places; ``augment`` pads them before and mirrors
+    every second one. Crops and mirrors depend on the seed and the number of the batch alone.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        image: ImageSpec,
+        seed: int,
+        device: torch.device,
+        augment: Augmentation | None = None,
+    ) -> None:
         self._images = split.images.to(device)
         self._labels = split.labels.to(device)
         self._image = image
+        self._augment = augment or Augmentation()
         self._seed = seed
-        self._epoch, self._position = 0, 0
+        self._epoch, self._position, self._taken = 0, 0, 0
         self._order = self._shuffled()
 
     def _shuffled(self) -> Tensor:
@@ -35,7 +50,10 @@ class RealImages:
         return torch.randperm(len(self._images), generator=stream).to(self._images.device)
 
     def take(self, batch: int) -> tuple[Tensor, Tensor]:
-        """The next ``batch`` images, normalised, and their labels; a batch may span two epochs."""
+        """The next ``batch`` images, normalised, and their labels (int64); a batch may span two epochs.
+
+        Labels are (N,), or (N, size, size) for segmentation, where void pixels are -100: cross-entropy leaves them out.
+        """
         parts, missing = [], batch
         while missing:
             part = self._order[self._position : self._position + missing]
@@ -46,11 +64,45 @@ class RealImages:
                 self._epoch, self._position = self._epoch + 1, 0
                 self._order = self._shuffled()
         index = torch.cat(parts)
-        return normalise(self._images[index], self._image), self._labels[index]
+        pixels, labels = self._images[index], self._labels[index]
+        if labels.ndim == 3:
+            labels = labels.long().masked_fill(labels == VOID, IGNORED)
+        pixels, labels = self._augmented(pixels, labels)
+        self._taken += 1
+        return normalise(pixels, self._image), labels
+
+    def _augmented(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        pad, size = self._augment.pad, self._image.size
+        stream = torch.Generator().manual_seed(derive(self._seed, "augment", self._taken))
+        dense = labels.ndim == 3
+        if pad:
+            pixels = F.pad(pixels, (pad, pad, pad, pad))
+            labels = F.pad(labels, (pad, pad, pad, pad), value=IGNORED) if dense else labels
+        height, width = pixels.shape[-2:]
+        if (height, width) != (size, size):
+            rows = _places(len(pixels), height, size, stream, pixels.device)
+            columns = _places(len(pixels), width, size, stream, pixels.device)
+            pixels = pixels.gather(2, rows[:, None, :, None].expand(-1, pixels.shape[1], -1, width))
+            pixels = pixels.gather(3, columns[:, None, None, :].expand(-1, pixels.shape[1], size, -1))
+            if dense:
+                labels = labels.gather(1, rows[:, :, None].expand(-1, -1, width))
+                labels = labels.gather(2, columns[:, None, :].expand(-1, size, -1))
+        if self._augment.flip:
+            mirrored = (torch.rand(len(pixels), generator=stream) < 0.5).to(pixels.device)
+            pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
+            labels = torch.where(mirrored[:, None, None], labels.flip(2), labels) if dense else labels
+        return pixels, labels
 
     def state(self) -> dict[str, Any]:
-        return {"epoch": self._epoch, "position": self._position}
+        return {"epoch": self._epoch, "position": self._position, "taken": self._taken}
 
     def restore(self, state: dict[str, Any]) -> None:
         self._epoch, self._position = int(state["epoch"]), int(state["position"])
+        self._taken = int(state["taken"])
         self._order = self._shuffled()
+
+
+def _places(count: int, length: int, size: int, stream: torch.Generator, device: torch.device) -> Tensor:
+    """The positions along an axis of a random crop of each image: int64 (count, size)."""
+    first = torch.randint(length - size + 1, (count, 1), generator=stream)
+    return (first + torch.arange(size)).to(device)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bench import guard, kept
-from bench.artifacts import contact_sheet, save_images, save_student
+from bench.artifacts import MAPPED_SHEET, SHEET, contact_sheet, evenly, save_images, save_student
 from bench.cards import load_method
 from bench.checkpoint import load_checkpoint, save_checkpoint
 from bench.curve import Curve
@@ -25,7 +25,7 @@ from bench.declare import Access, Data, Method
 from bench.desk import BudgetSpent, Desk
 from bench.draft import card_of, draft
 from bench.errors import AccessDenied, DataLeak, Diverged
-from bench.judge import Judge
+from bench.judge import Judge, answers
 from bench.memory import peak_memory_mib, reset_peak_memory
 from bench.metrics.synthetic import score_images
 from bench.models import build
@@ -108,13 +108,14 @@ class _Run:
         self.task = get_task(trial.task)
         self.method = load_method(self.card)
         self.setting.report(Progress("loading"))
-        self.dataset = _dataset(self.task.data, self.task.image.size, self.setting.data_folder, trial.altered_data)
+        self.dataset = _dataset(self.task.data, self.task.stored_size, self.setting.data_folder, trial.altered_data)
         _settle_torch(trial)
         self.teacher = get_teacher(
             self.task,
             trial.teacher,
             self.dataset,
-            lambda done, of: self.setting.report(Progress(f"teacher {done}/{of}")),
+            lambda done: self.setting.report(Progress(f"teacher {done.epoch:.1f}/{done.epochs}")),
+            torch.device(trial.device),
         )
         device = torch.device(trial.device)
         classes = len(self.dataset.classes)
@@ -132,9 +133,12 @@ class _Run:
             device=device,
             seed=trial.seed,
             train=None if self.method.data is Data.NONE else self.dataset.train,
+            augment=self.task.augment,
             precision=trial.precision,
         )
-        self.judge = Judge(student, self.teacher.network, self.dataset.test, self.task.image, device)
+        self.judge = Judge(
+            student, self.teacher.network, self.dataset.test, self.task.image, device, self.dataset.classes
+        )
         self.curve = Curve(self.desk, self.judge, trial.points, self.work, "teacher_agreement" in trial.selection)
         self._teacher_hash = weights_hash(self.teacher.network)
         self._checkpoint = load_checkpoint(self.work, trial.id)
@@ -148,7 +152,7 @@ class _Run:
         desk.on_phase = self._on_phase
         if self._checkpoint is not None:
             desk.skip_phases = tuple(self._checkpoint["desk"]["phases"][:-1])
-        session = session_for(self.task.image, len(self.dataset.classes))
+        session = session_for(self.task.image, len(self.dataset.classes), self.dataset.dense)
         options = self.method.make_options(trial.options)
         self.setting.inspect(desk)
         reset_peak_memory(desk.device)
@@ -261,6 +265,7 @@ class _Run:
         classes = len(self.dataset.classes)
         return {
             "scores": {rule: choice.score for rule, choice in chosen.items()},
+            "test_metrics": chosen[headline].details,
             "agreement": chosen[headline].agreement,
             "images": {"count": len(images), "clipped": self.desk.capture.clipped},
             "image_metrics": score_images(
@@ -275,9 +280,21 @@ class _Run:
     def _artifacts(self) -> dict[str, Path]:
         files = {"student.safetensors": save_student(self.work, self.desk.student)}
         if len(self._images()):
-            files["images.png"] = contact_sheet(self.work, self._images())
+            files["images.png"] = self._contact_sheet()
             files["images.safetensors"] = save_images(self.work, self._images(), self.desk.capture.training.steps())
         return files
+
+    def _contact_sheet(self) -> Path:
+        """For segmentation with the teacher's map and the student's beside each image."""
+        if not self.dataset.dense:
+            return contact_sheet(self.work, evenly(self._images(), SHEET))
+        chosen = evenly(self._images(), MAPPED_SHEET)
+        pixels = chosen.to(self.desk.device)
+        maps = [
+            answers(self.teacher.network, pixels, self.task.image),
+            self.judge.answers(self.desk.student.state_dict(), pixels),
+        ]
+        return contact_sheet(self.work, chosen, [each.cpu() for each in maps])
 
 
 @lru_cache(maxsize=1)
@@ -289,6 +306,7 @@ def _dataset(name: str, size: int, folder: Path | None, allow_altered: bool) -> 
 def _settle_torch(trial: Trial) -> None:
     torch.set_num_threads(trial.threads)
     torch.use_deterministic_algorithms(trial.deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
     if trial.device.startswith("cuda"):
         torch.backends.cudnn.benchmark = not trial.deterministic
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products need

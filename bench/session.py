@@ -25,10 +25,12 @@ Kept = TypeVar("Kept")
 
 @dataclass(frozen=True)
 class TaskView:
-    """What a method may know of its task: the images' geometry and the number of classes."""
+    """What a method may know of its task: the images' geometry, the number of classes, and whether networks answer for
+    every pixel, with logits (N, classes, H, W)."""
 
     image: ImageSpec
     classes: int
+    segmentation: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,21 @@ class TeacherOutput:
 
     @property
     def labels(self) -> Tensor:
-        """The predicted classes, int64 (N,)."""
+        """The predicted classes, int64 (N,); (N, H, W) for segmentation."""
         return self._logits.argmax(1)
 
     @property
     def logits(self) -> Tensor:
-        """(N, classes); with a gradient from ``Access.GRADIENTS`` on."""
+        """(N, classes), or (N, classes, H, W) for segmentation; with a gradient from ``Access.GRADIENTS`` on."""
         _need(Access.LOGITS, "the teacher's logits")
         return self._logits
 
     @property
     def features(self) -> Tensor:
-        """(N, D), the input of the classification head; only when asked for with ``features=True``."""
+        """The input of the network's head; only when asked for with ``features=True``.
+
+        (N, D), or (N, D, h, w) for segmentation.
+        """
         if self._features is None:
             raise AttributeError("ask for features: s.teacher(images, features=True)")
         return self._features
@@ -175,6 +180,9 @@ class Session:
     def images(self, batch: int) -> tuple[Tensor, Tensor]:
         """The next real training images, normalised (N, C, H, W), and labels, in an order shuffled every epoch.
 
+        They are augmented as the task says (crops, mirror images). Labels are int64 (N,); for segmentation (N, H, W),
+        with -100 for pixels of no class, which torch's cross-entropy leaves out.
+
         Raises:
             DataLeak: the method declared ``Data.NONE``.
         """
@@ -211,7 +219,7 @@ class Session:
             logits: the teacher's answer to these images, if it is known already; else the teacher is asked.
             temperature: tau; the loss has the factor tau^2 and is averaged over the batch.
             alpha: weight of the teacher's term.
-            labels: int64 (N,), for ``beta`` above 0.
+            labels: int64 (N,), or (N, H, W) for segmentation, for ``beta`` above 0.
             beta: weight of the cross-entropy with ``labels``.
             criterion: ``f(teacher_logits, student_logits)`` in place of the KL divergence.
 
@@ -249,9 +257,9 @@ def _need(level: Access, what: str) -> None:
     desk.used = max(desk.used, level)
 
 
-def session_for(image: ImageSpec, classes: int) -> Session:
+def session_for(image: ImageSpec, classes: int, segmentation: bool = False) -> Session:
     """The session of the trial that is being set up in this process."""
-    return Session(TaskView(image, classes))
+    return Session(TaskView(image, classes, segmentation))
 
 
 __all__ = ["BatchNormStatistics", "Session", "TaskView", "Teacher", "TeacherOutput", "session_for"]

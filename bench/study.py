@@ -20,8 +20,8 @@ from bench.errors import UserError, nearest
 from bench.metrics import image_metric
 from bench.options import check_value, check_values
 from bench.selection import DATA_FREE, RULES
-from bench.task import Strict, TaskSpec, get_task
-from bench.teacher_key import teacher_key
+from bench.task import Strict, TaskSpec, add_tasks, check_recipes, get_task, read_tasks
+from bench.teacher_key import quick_teacher, teacher_key
 from bench.trial import Trial
 from bench.yamlio import at_line, read_yaml, validate, where
 
@@ -52,7 +52,15 @@ def _entry(item: Any) -> Any:
     return item
 
 
+def _place(item: Any) -> Any:
+    """One of ``tasks``: a name, a file, or a task written out."""
+    if not isinstance(item, str | Mapping):
+        raise ValueError(f"must be a task's name, a YAML file with tasks, or a task written out, not {item!r}")
+    return item
+
+
 Whole = Annotated[int, BeforeValidator(_number)]
+Place = Annotated[str | Mapping[str, Any], BeforeValidator(_place)]
 Entry = Annotated[str | Mapping[str, Mapping[str, Any] | None], BeforeValidator(_entry)]
 _LIMITS: JsonDict = {unit: {"type": "number", "exclusiveMinimum": 0, "description": doc} for unit, doc in UNITS.items()}
 
@@ -62,7 +70,10 @@ class Study(Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="names the results folder")
     description: str = Field(default="", description="what it is for; shown by `dfkd list studies`")
-    tasks: tuple[str, ...] = Field(min_length=1, description="see `dfkd list tasks`")
+    tasks: tuple[Place, ...] = Field(
+        min_length=1,
+        description="names (see `dfkd list tasks`), paths of YAML files with tasks, or tasks written out here",
+    )
     methods: tuple[Entry, ...] = Field(
         min_length=1,
         description="names (see `dfkd list methods`) or paths of method files, each with options if wanted; "
@@ -76,6 +87,9 @@ class Study(Strict):
         "the first one used up ends it",
         json_schema_extra={"minProperties": 1, "properties": _LIMITS, "additionalProperties": False},
     )
+    budgets: Mapping[str, Mapping[str, Any]] = Field(
+        default={}, description="task: another budget for its trials; within a task it is the same for all methods"
+    )
     settings: str = Field(
         default="paper", description="`paper`: the papers' options; `small`: the task's options for a small machine"
     )
@@ -86,6 +100,9 @@ class Study(Strict):
         description="selection rules; the first one is the headline and must be data-free",
     )
     image_metrics: tuple[str, ...] = Field(default=(), description="see `dfkd list metrics`")
+    teacher: Literal["paper", "quick"] = Field(
+        default="paper", description="`quick`: each task's teacher for small machines, where it has one"
+    )
     teachers: Mapping[str, str] = Field(default={}, description="task: key of a teacher, see `dfkd teacher list`")
     threads: Whole = Field(default=1, ge=1, description="CPU threads of a trial; results are bit-stable for one number")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
@@ -104,6 +121,8 @@ class Study(Strict):
     def _no_repeats(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         seen = set()
         for index, value in enumerate(values):
+            if isinstance(value, Mapping):
+                continue
             if value in seen:
                 raise PydanticCustomError("repeated", "{value} is repeated", {"value": repr(value), "index": index})
             seen.add(value)
@@ -119,9 +138,10 @@ class Study(Strict):
 
 @dataclass(frozen=True)
 class LoadedStudy:
-    """A valid study, the methods it names, and each method's options as written."""
+    """A valid study, the tasks and methods it names, and each method's options as written."""
 
     study: Study
+    tasks: tuple[str, ...]
     cards: Mapping[str, MethodCard]
     entries: tuple[tuple[str, Mapping[str, Any]], ...]
     method_files: tuple[Path, ...]
@@ -144,15 +164,21 @@ def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
     for unit, limit in study.budget.items():
         at_line(file, data, ["budget", unit], lambda unit=unit, limit=limit: Budget.parse({unit: limit}))  # type: ignore[misc]
     at_line(file, data, ["budget"], lambda: Budget.parse(study.budget))
-    for index, name in enumerate(study.tasks):
-        at_line(file, data, ["tasks", index], lambda name=name: get_task(name))  # type: ignore[misc]
+    for task, budget in study.budgets.items():
+        at_line(file, data, ["budgets", task], lambda budget=budget: Budget.parse(budget))  # type: ignore[misc]
+    tasks = _tasks(study, file, data)
     for index, name in enumerate(study.image_metrics):
         at_line(file, data, ["image_metrics", index], lambda name=name: image_metric(name))  # type: ignore[misc]
-    for task in study.teachers:
-        if task not in study.tasks:
-            here = where(file, data, ["teachers", task])
-            raise UserError(f"{here}: teachers: this study has no task {task!r}{nearest(task, study.tasks)}")
-    _check_settings(study, where(file, data, ["settings"]))
+    for key in ("teachers", "budgets"):
+        for task in getattr(study, key):
+            if task not in tasks:
+                here = where(file, data, [key, task])
+                raise UserError(f"{here}: {key}: this study has no task {task!r}{nearest(task, tasks)}")
+    _check_settings(study, tasks, where(file, data, ["settings"]))
+    if study.teacher == "quick":
+        for name in tasks:
+            if name not in study.teachers:
+                at_line(file, data, ["teacher"], lambda name=name: quick_teacher(get_task(name)))  # type: ignore[misc]
 
     given = [path.resolve() for path in method_files]
     files, cards = list(given), find_methods(given)
@@ -176,7 +202,7 @@ def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
             entries.append((known, options))
     named = {name for name, _ in entries}
     entries += [(card.name, {}) for card in cards.values() if card.file in given and card.name not in named]
-    return LoadedStudy(study, cards, tuple(entries), tuple(dict.fromkeys(files)))
+    return LoadedStudy(study, tasks, cards, tuple(entries), tuple(dict.fromkeys(files)))
 
 
 def expand(loaded: LoadedStudy, device: str = "cpu", altered_data: bool = False) -> list[Trial]:
@@ -185,12 +211,15 @@ def expand(loaded: LoadedStudy, device: str = "cpu", altered_data: bool = False)
     Entries that come to the same trial (an option written out that has this value anyway) make it once.
     """
     study = loaded.study
-    budget = Budget.parse(study.budget).limits()  # 4e4 steps are 40,000 steps: one trial, one id
     trials: dict[str, Trial] = {}
-    for task_name in study.tasks:
+    for task_name in loaded.tasks:
         task = get_task(task_name)
-        teacher = study.teachers.get(task_name) or teacher_key(task, altered_data=altered_data)
+        # 4e4 steps are 40,000 steps: one trial, one id
+        budget = Budget.parse(study.budgets.get(task_name, study.budget)).limits()
+        spec = quick_teacher(task) if study.teacher == "quick" and task_name not in study.teachers else None
+        teacher = study.teachers.get(task_name) or teacher_key(task, spec, altered_data)
         task_sha = task.sha
+        own_task = None if task.built_in else task.model_dump(mode="json")
         for name, written in loaded.entries:
             card = loaded.cards[name]
             sha = card.sha
@@ -221,6 +250,7 @@ def expand(loaded: LoadedStudy, device: str = "cpu", altered_data: bool = False)
                         image_metrics=study.image_metrics,
                         timeout=study.timeout,
                         method_files=loaded.method_files,
+                        own_task=own_task,
                     )
                     trials.setdefault(trial.id, trial)
     return list(trials.values())
@@ -249,8 +279,28 @@ def find_study(name: str) -> Path:
     raise UserError(f"no such study file: {name}{hint if not path.suffix or 'did you mean' in hint else ''}")
 
 
-def _check_settings(study: Study, place: str) -> None:
-    known = {"paper"}.union(*(get_task(name).settings for name in study.tasks))
+def _tasks(study: Study, file: Path, data: Any) -> tuple[str, ...]:
+    """The names of a study's tasks; those that are written out, in it or in a file that it names, become known."""
+    names: list[str] = []
+    for index, item in enumerate(study.tasks):
+        place: list[str | int] = ["tasks", index]
+        if isinstance(item, Mapping):
+            new = [validate(TaskSpec, data, file, at=place)]
+            at_line(file, data, [*place, "teacher"], lambda new=new: check_recipes(new[0]))  # type: ignore[misc]
+        elif item.endswith((".yaml", ".yml")):
+            new = at_line(file, data, place, lambda item=item: read_tasks(file.parent / item))  # type: ignore[misc]
+        else:
+            new = [at_line(file, data, place, lambda item=item: get_task(item))]  # type: ignore[misc]
+        at_line(file, data, place, lambda new=new: add_tasks(new))  # type: ignore[misc]
+        for task in new:
+            if task.name in names:
+                raise UserError(f"{where(file, data, place)}: task {task.name!r} is named twice")
+            names.append(task.name)
+    return tuple(names)
+
+
+def _check_settings(study: Study, tasks: Sequence[str], place: str) -> None:
+    known = {"paper"}.union(*(get_task(name).settings for name in tasks))
     if study.settings not in known:
         raise UserError(f"{place}: unknown settings {study.settings!r}{nearest(study.settings, known)}")
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from bench.data import find
 from bench.errors import UserError, nearest
-from bench.yamlio import read_yaml, validate, where
+from bench.models import check_name
+from bench.models.source import source_hashes
+from bench.yamlio import at_line, read_yaml, validate, where
 
 FOLDER = Path(__file__).resolve().parent / "tasks"
 RECIPES = Path(__file__).resolve().parent / "recipes.yaml"
@@ -42,12 +45,28 @@ class ImageSpec(Strict):
         return self
 
 
+class Augmentation(Strict):
+    """What happens to real training images, anew each time they are used: random crops and mirror images.
+
+    Images larger than the task's (see ``TaskSpec.resize``), or padded to be so, are cropped at random to its size.
+    """
+
+    pad: int = Field(default=0, ge=0, description="pixels of black added on every side before the random crop")
+    flip: bool = Field(default=False, description="mirror every second image, left and right")
+
+
 class TeacherSpec(Strict):
     """Which teacher a task uses, unless a study names another."""
 
     network: str
     recipe: str
     seed: int = 0
+
+
+class TaskTeacher(TeacherSpec):
+    """A task's teacher, and the recipe of a usable one for small machines."""
+
+    quick: str = Field(default="", description="a recipe for two CPU cores; empty where none is known to be of use")
 
 
 class PublishedScore(Strict):
@@ -69,17 +88,67 @@ class TaskSpec(Strict):
     name: str
     data: str
     image: ImageSpec
-    teacher: TeacherSpec
+    resize: int | None = Field(
+        default=None,
+        ge=4,
+        description="pixels of the real images' shorter side, where training crops from larger ones and whole images "
+        "are scored (segmentation); without it, real images have the task's size",
+    )
+    augment: Augmentation | None = None
+    teacher: TaskTeacher
     student: str
     settings: Mapping[str, Mapping[str, Mapping[str, Any]]] = {}
     published: Published = Published()
 
     @property
+    def built_in(self) -> bool:
+        """Whether the suite brings it; other processes must be told of a user's own."""
+        return _built_in().get(self.name) == self
+
+    @property
+    def stored_size(self) -> int:
+        """Pixels of the shorter side of the real images as they are kept in memory."""
+        return self.resize or self.image.size
+
+    @property
+    def dense(self) -> bool:
+        """Whether networks answer for every pixel (segmentation)."""
+        return find(self.data).kind == "segmentation"
+
+    @property
+    def metric(self) -> str:
+        """What a test score is."""
+        return "miou" if self.dense else "accuracy"
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """What there is to know of the real images beyond :attr:`image`; empty where nothing is special."""
+        return self.model_dump(mode="json", include={"resize", "augment"}, exclude_defaults=True)
+
+    @property
     def sha(self) -> str:
         """Hash of what can change an outcome: data, geometry, teacher and student, but no published number."""
-        identity = self.model_dump(mode="json", include={"data", "image", "student"})
+        identity = self.model_dump(mode="json", include={"data", "image", "student"}) | self.geometry
         identity["teacher"] = self.teacher.network
+        if own := source_hashes(self.teacher.network, self.student):
+            identity["networks"] = own
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    @model_validator(mode="after")
+    def _known(self) -> TaskSpec:
+        try:
+            kind = find(self.data).kind
+            for network in (self.teacher.network, self.student):
+                check_name(network)
+        except UserError as error:  # pydantic adds the place to a ValueError only
+            raise ValueError(str(error)) from None
+        if kind == "unlabelled":
+            raise ValueError(f"data: {self.data!r} has no labels; a task needs a labelled set")
+        if self.resize is not None and kind != "segmentation":
+            raise ValueError("resize: only segmentation networks take whole images larger than those they train on")
+        if self.resize is not None and self.resize < self.image.size:
+            raise ValueError(f"resize: {self.resize} is smaller than the images' size, {self.image.size}")
+        return self
 
 
 class Recipe(Strict):
@@ -89,26 +158,78 @@ class Recipe(Strict):
     lr: float = Field(gt=0)
     batch: int = Field(ge=1, description="images a step")
     epochs: int = Field(ge=1)
-    schedule: Literal["constant", "cosine", "milestones"] = "constant"
+    schedule: Literal["constant", "cosine", "milestones", "one_cycle"] = "constant"
     milestones: tuple[int, ...] = ()
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
+    gamma: float = Field(default=0.1, gt=0, lt=1, description="factor of the rate at every milestone")
+    nesterov: bool = False
+    loss: Literal["cross_entropy", "focal"] = Field(
+        default="cross_entropy", description="focal: gamma 2, averaged over all pixels, those of no class included"
+    )
+    mixed: bool = Field(default=False, description="channels-last, and bfloat16 where the processor or GPU has it")
+    threads: int = Field(default=1, ge=1, description="CPU threads; the same bytes come from the same number only")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that changes the weights. Fields added later count only where they are not at their default."""
+        later = {"gamma", "nesterov", "loss", "mixed", "threads"}
+        values = self.model_dump(mode="json", exclude=later)
+        return values | self.model_dump(mode="json", include=later, exclude_defaults=True)
 
 
 @cache
-def tasks() -> Mapping[str, TaskSpec]:
-    """All built-in tasks by name."""
+def tasks() -> dict[str, TaskSpec]:
+    """All tasks by name: the built-in ones, and those that :func:`add_tasks` added in this process."""
+    return dict(_built_in())
+
+
+@cache
+def _built_in() -> Mapping[str, TaskSpec]:
     found: dict[str, TaskSpec] = {}
     for file in sorted(FOLDER.glob("*.yaml")):
-        data = read_yaml(file)
-        if not isinstance(data, list):
-            raise UserError(f"{file}: expected a list of tasks")
-        for index in range(len(data)):
-            task = validate(TaskSpec, data, file, at=[index])
+        for task in read_tasks(file):
             if task.name in found:
-                raise UserError(f"{where(file, data, [index])}: two tasks are called {task.name!r}")
+                raise UserError(f"{file}: another file has a task {task.name!r}")
             found[task.name] = task
     return found
+
+
+def read_tasks(file: Path) -> list[TaskSpec]:
+    """The tasks of a YAML file.
+
+    Raises:
+        UserError: with file, line and the nearest valid name.
+    """
+    data = read_yaml(file)
+    if not isinstance(data, list) or not data:
+        raise UserError(f"{file}: expected a list of tasks, each beginning with `- name:`")
+    found: dict[str, TaskSpec] = {}
+    for index in range(len(data)):
+        task = validate(TaskSpec, data, file, at=[index])
+        if task.name in found:
+            raise UserError(f"{where(file, data, [index])}: two tasks are called {task.name!r}")
+        at_line(file, data, [index, "teacher", "recipe"], lambda task=task: check_recipes(task))  # type: ignore[misc]
+        found[task.name] = task
+    return list(found.values())
+
+
+def add_tasks(new: Iterable[TaskSpec]) -> None:
+    """Make a user's own tasks known in this process.
+
+    Raises:
+        UserError: another task has the name already.
+    """
+    for task in new:
+        if tasks().setdefault(task.name, task) != task:
+            raise UserError(f"there is another task {task.name!r} already; give yours a name of its own")
+
+
+def check_recipes(task: TaskSpec) -> None:
+    """Raise UserError unless the recipes that a task names exist."""
+    for name in (task.teacher.recipe, task.teacher.quick):
+        if name:
+            get_recipe(name)
 
 
 def get_task(name: str) -> TaskSpec:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
+from bench.errors import UserError
+from bench.models.source import source_hashes
 from bench.task import TaskSpec, TeacherSpec, get_recipe
 
 
 def teacher_key(task: TaskSpec, teacher: TeacherSpec | None = None, altered_data: bool = False) -> str:
-    """``<network>-<16 hex digits>``: a hash of network, recipe, seed, data set and the images' geometry.
+    """``<network>-<16 hex digits>``: a hash of network, recipe, seed, data set and the real images' treatment.
 
     The recipe's content counts, not its name: a changed recipe is another teacher. A teacher for whose data files
     other than the official ones were allowed ends in ``-altered``.
@@ -17,10 +20,29 @@ def teacher_key(task: TaskSpec, teacher: TeacherSpec | None = None, altered_data
     teacher = teacher or task.teacher
     identity = {
         "network": teacher.network,
-        "recipe": get_recipe(teacher.recipe).model_dump(mode="json"),
+        "recipe": get_recipe(teacher.recipe).identity,
         "seed": teacher.seed,
         "data": task.data,
         "image": task.image.model_dump(mode="json"),
+        **task.geometry,
     }
+    if own := source_hashes(teacher.network):
+        identity["networks"] = own
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    return f"{teacher.network}-{digest}" + ("-altered" if altered_data else "")
+    name = re.sub("[^A-Za-z0-9_.-]+", "-", teacher.network)  # it names a folder
+    return f"{name}-{digest}" + ("-altered" if altered_data else "")
+
+
+def quick_teacher(task: TaskSpec) -> TeacherSpec:
+    """The task's teacher for small machines; UserError where it has none."""
+    own = task.teacher
+    if not own.quick:
+        raise UserError(f"task {task.name!r} has no quick teacher: none of use is known for its network on a CPU")
+    return TeacherSpec(network=own.network, recipe=own.quick, seed=own.seed)
+
+
+def known_teachers(task: TaskSpec) -> dict[str, tuple[TeacherSpec, bool]]:
+    """The teachers that can be trained when they are asked for, by key: what they are, and whether on altered data."""
+    specs = [TeacherSpec(**task.teacher.model_dump(exclude={"quick"}))]
+    specs += [quick_teacher(task)] if task.teacher.quick else []
+    return {teacher_key(task, spec, altered): (spec, altered) for spec in specs for altered in (False, True)}

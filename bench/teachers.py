@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +15,20 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.optim import SGD, Adam, Optimizer
 
 from bench.data import Dataset
-from bench.errors import UserError, nearest
-from bench.judge import accuracy
+from bench.errors import Diverged, UserError, nearest
+from bench.judge import score_network
 from bench.models import build
+from bench.models.deeplab import load_backbone
 from bench.passports import SCHEMA, passports, read_passport
 from bench.paths import teacher_folder
 from bench.provenance import provenance
-from bench.real import RealImages
-from bench.streams import derive, seed_everything
-from bench.task import Recipe, TaskSpec, TeacherSpec, get_recipe
-from bench.teacher_key import teacher_key
+from bench.task import TaskSpec, TeacherSpec, get_recipe
+from bench.teacher_key import known_teachers, teacher_key
+from bench.training import Report, TrainingProgress, has_bfloat16, train
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -41,19 +39,21 @@ class Teacher:
     passport: Mapping[str, Any]
 
 
+def _silent(progress: TrainingProgress) -> None:
+    del progress
+
+
 def get_teacher(
-    task: TaskSpec,
-    key: str,
-    dataset: Dataset,
-    progress: Callable[[int, int], None] | None = None,
+    task: TaskSpec, key: str, dataset: Dataset, report: Report = _silent, device: torch.device = CPU
 ) -> Teacher:
-    """The teacher of a task by key: from the cache, or trained now when the key is that of the task's own recipe.
+    """The teacher of a task by key: from the cache, or trained now when the key is that of one of the task's recipes.
 
     Args:
         task: says network, classes and geometry.
-        key: ``teacher_key(task)``, or the key of an imported or otherwise trained teacher.
+        key: one of ``known_teachers(task)``, or the key of an imported or otherwise trained teacher.
         dataset: its training images train the teacher, its test images score it.
-        progress: called with (epochs done, epochs in all).
+        report: told how training comes along.
+        device: where to train.
 
     Raises:
         UserError: the key is unknown, or the cached file is damaged or does not fit.
@@ -61,13 +61,13 @@ def get_teacher(
     classes = len(dataset.classes)
     teacher = cached_teacher(task, key, classes)
     if teacher is None:
-        altered = key == teacher_key(task, altered_data=True)
-        teacher = load_teacher(train_teacher(task, task.teacher, dataset, progress, altered), task, classes)
+        spec, altered = known_teachers(task)[key]
+        teacher = load_teacher(train_teacher(task, spec, dataset, report, altered, device), task, classes)
     return teacher
 
 
 def cached_teacher(task: TaskSpec, key: str, classes: int) -> Teacher | None:
-    """The teacher of a key, loaded and verified; None when it is the task's own and has not been trained yet.
+    """The teacher of a key, loaded and verified; None when it can be trained and has not been yet.
 
     Raises:
         UserError: the key is unknown, or the cached file is damaged or does not fit.
@@ -75,7 +75,7 @@ def cached_teacher(task: TaskSpec, key: str, classes: int) -> Teacher | None:
     folder = teacher_folder() / key
     if (folder / "passport.json").exists():
         return load_teacher(folder, task, classes)
-    if key not in (teacher_key(task), teacher_key(task, altered_data=True)):
+    if key not in known_teachers(task):
         raise UserError(f"no teacher {key!r} in {teacher_folder()}{nearest(key, [p['key'] for p in passports()])}")
     return None
 
@@ -84,75 +84,58 @@ def train_teacher(
     task: TaskSpec,
     spec: TeacherSpec,
     dataset: Dataset,
-    progress: Callable[[int, int], None] | None = None,
+    report: Report = _silent,
     altered_data: bool = False,
+    device: torch.device = CPU,
+    backbone: Path | None = None,
 ) -> Path:
-    """Train and cache a teacher, unless it is there; returns its folder. One process trains, others wait for it."""
+    """Train and cache a teacher, unless it is there; returns its folder. One process trains, others wait for it.
+
+    A training that was stopped goes on where it was last saved.
+
+    Args:
+        task: says data set, classes and geometry.
+        spec: network, recipe and seed.
+        dataset: its training images train the teacher, its test images score it.
+        report: told how it comes along.
+        altered_data: whether files other than the official ones were allowed; part of the key.
+        device: where to train.
+        backbone: a checkpoint of an ImageNet network for the teacher's backbone; part of the key.
+
+    Raises:
+        UserError: the recipe is unknown, the backbone does not fit, or training diverged.
+    """
     key = teacher_key(task, spec, altered_data)
+    extra: dict[str, Any] = {}
+    prepare: Callable[[nn.Module], None] = lambda network: None  # noqa: E731, ARG005
+    if backbone is not None:
+        weights = _read_weights(backbone)
+        digest = hashlib.sha256(backbone.read_bytes()).hexdigest()
+        extra = {"backbone": backbone.name, "backbone_sha256": digest}
+        key += f"-backbone-{digest[:12]}"
+        prepare = lambda network: load_backbone(network, weights, backbone)  # noqa: E731
     folder = teacher_folder() / key
     _make(teacher_folder())
     with FileLock(str(teacher_folder() / f".{key}.lock")):
         if (folder / "passport.json").exists():
             return folder
-        started = time.perf_counter()
-        network = _train(task, spec, dataset, progress)
+        work = teacher_folder() / f".{key}.work"
+        try:
+            network, seconds = train(task, spec, dataset, work, key=key, device=device, report=report, prepare=prepare)
+        except Diverged as error:
+            raise UserError(f"recipe {spec.recipe!r} on {task.name}: {error}; lower its rate") from None
         passport = {
             "recipe": spec.recipe,
-            "recipe_content": get_recipe(spec.recipe).model_dump(mode="json"),
+            "recipe_content": get_recipe(spec.recipe).identity,
             "seed": spec.seed,
-            "seconds": round(time.perf_counter() - started, 1),
+            "seconds": round(seconds, 1),
+            "precision": "bfloat16" if get_recipe(spec.recipe).mixed and has_bfloat16(device) else "float32",
+            **extra,
         }
-        return _store(folder, task, spec.network, network, dataset, passport)
-
-
-def _train(
-    task: TaskSpec, spec: TeacherSpec, dataset: Dataset, progress: Callable[[int, int], None] | None
-) -> nn.Module:
-    recipe = get_recipe(spec.recipe)
-    with _isolated(derive(spec.seed, "teacher", task.data)):
-        network = build(spec.network, task.image, len(dataset.classes)).train()
-        images = RealImages(dataset.train, task.image, spec.seed, torch.device("cpu"))
-        optimizer = _optimizer(recipe, network)
-        steps = -(-len(dataset.train.labels) // recipe.batch)
-        scheduler = _scheduler(recipe, optimizer, steps)
-        for epoch in range(recipe.epochs):
-            for _ in range(steps):
-                batch, labels = images.take(recipe.batch)
-                optimizer.zero_grad(set_to_none=True)
-                F.cross_entropy(network(batch), labels).backward()
-                optimizer.step()
-                scheduler.step()
-            if progress:
-                progress(epoch + 1, recipe.epochs)
-    return network.eval()
-
-
-def _optimizer(recipe: Recipe, network: nn.Module) -> Optimizer:
-    if recipe.optimizer == "adam":
-        return Adam(network.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
-    return SGD(network.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-
-
-def _scheduler(recipe: Recipe, optimizer: Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    if recipe.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs * steps)
-    milestones = [epoch * steps for epoch in recipe.milestones] if recipe.schedule == "milestones" else []
-    return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
-
-
-@contextlib.contextmanager
-def _isolated(seed: int) -> Iterator[None]:
-    """Seeded, deterministic and on one thread, so that every machine of one kind gets the same bytes."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng():
-        seed_everything(seed)
-        torch.set_num_threads(1)
-        torch.use_deterministic_algorithms(True)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(deterministic)
+        made_on = provenance(
+            threads=get_recipe(spec.recipe).threads, deterministic=device.type == "cpu", device=str(device)
+        )
+        return _store(folder, task, spec.network, network, dataset, passport, made_on)
 
 
 def import_teacher(task: TaskSpec, file: Path, dataset: Dataset) -> Path:
@@ -174,7 +157,8 @@ def import_teacher(task: TaskSpec, file: Path, dataset: Dataset) -> Path:
     _make(teacher_folder())
     key = f"{task.teacher.network}-{task.data}-import-{digest[:12]}"
     with FileLock(str(teacher_folder() / f".{key}.lock")):
-        return _store(teacher_folder() / key, task, task.teacher.network, network, dataset, passport)
+        made_on = provenance(threads=1, deterministic=True)
+        return _store(teacher_folder() / key, task, task.teacher.network, network, dataset, passport, made_on)
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
@@ -238,8 +222,15 @@ def load_teacher(folder: Path, task: TaskSpec, classes: int) -> Teacher:
 
 
 def _store(
-    folder: Path, task: TaskSpec, network_name: str, network: nn.Module, dataset: Dataset, extra: Mapping[str, Any]
+    folder: Path,
+    task: TaskSpec,
+    network_name: str,
+    network: nn.Module,
+    dataset: Dataset,
+    extra: Mapping[str, Any],
+    made_on: Mapping[str, Any],
 ) -> Path:
+    score, details = score_network(network, dataset.test, task.image, dataset.classes)
     content = save({name: value.contiguous() for name, value in network.state_dict().items()})
     passport = {
         "schema": SCHEMA,
@@ -249,10 +240,12 @@ def _store(
         "image": task.image.model_dump(mode="json"),
         "classes": len(dataset.classes),
         "sha256": hashlib.sha256(content).hexdigest(),
-        "score": accuracy(network, dataset.test, task.image),
+        "metric": task.metric,
+        "score": score,
+        "test_metrics": details,
         "data_fingerprint": dataset.fingerprint,
         **extra,
-        "provenance": provenance(threads=1, deterministic=True),
+        "provenance": dict(made_on),
     }
     _make(folder)
     _write(folder / "weights.safetensors", content)

@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.budget import Budget
 from bench.records import trial_id
+from bench.task import TaskSpec, add_tasks
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Trial:
     image_metrics: tuple[str, ...] = ()
     timeout: float | None = None
     method_files: tuple[Path, ...] = ()
+    own_task: Mapping[str, Any] | None = None  # a user's own task, written out; its hash is in the identity
 
     def identity(self) -> dict[str, Any]:
         """The fields that can change the outcome, as a record holds them."""
@@ -56,8 +58,8 @@ class Trial:
         return Budget.parse(self.budget)
 
     def to_json(self) -> dict[str, Any]:
-        """For another process."""
-        extra = {name: getattr(self, name) for name in ("study", "label", "timeout")}
+        """For another process; :meth:`from_json` makes the task known there, if it is the user's own."""
+        extra = {name: getattr(self, name) for name in ("study", "label", "timeout", "own_task")}
         lists = {"image_metrics": list(self.image_metrics), "method_files": [str(file) for file in self.method_files]}
         return self.identity() | extra | lists
 
@@ -68,10 +70,12 @@ class Trial:
         fixed["selection"] = tuple(values["selection"])
         fixed["image_metrics"] = tuple(values["image_metrics"])
         fixed["method_files"] = tuple(Path(file) for file in values["method_files"])
+        if values["own_task"] is not None:
+            add_tasks([TaskSpec.model_validate(values["own_task"])])
         return cls(**fixed)
 
 
-OUTSIDE = ("study", "label", "image_metrics", "timeout", "method_files")
+OUTSIDE = ("study", "label", "image_metrics", "timeout", "method_files", "own_task")
 IDENTITY = tuple(field.name for field in dataclasses.fields(Trial) if field.name not in OUTSIDE)
 
 

@@ -56,6 +56,7 @@ class Options:
     paper="Chen et al., Data-Free Learning of Student Networks, ICCV 2019",
     data=Data.NONE,
     access=Access.FEATURES,
+    segmentation=True,
     presets={
         "cifar10": {
             "batch": 1024, "latent": 1000, "lr_generator": 0.02, "one_hot": 0.05, "balance": 5.0, "activation": 0.01,

@@ -1,4 +1,7 @@
-"""Losses that several methods share. Every function takes logits (N, K) or features (N, D) and returns a scalar."""
+"""Losses that several methods share. Every function returns a scalar.
+
+Logits are (N, K), or (N, K, H, W) for segmentation, where every pixel counts as an image would.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,14 @@ def imbalance(logits: Tensor, base: float = 10.0) -> Tensor:
 
     DAFL's L_ie takes the logarithm to base 10; others take the natural one (``base=math.e``).
     """
+    logits = rows(logits)
     mean_log = torch.logsumexp(F.log_softmax(logits, dim=1), dim=0) - math.log(len(logits))
     return (mean_log.exp() * mean_log).sum() / math.log(base)
+
+
+def rows(logits: Tensor) -> Tensor:
+    """(N, K) as it is, (N, K, H, W) as (N * H * W, K)."""
+    return logits if logits.ndim == 2 else logits.movedim(1, -1).flatten(0, 2)
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:

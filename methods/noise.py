@@ -42,6 +42,7 @@ class Options:
     paper="Chen et al., Data-Free Learning of Student Networks, ICCV 2019 (row 'normal distribution')",
     data=Data.NONE,
     access=Access.LOGITS,
+    segmentation=True,
     presets={
         "cifar10": {
             "batch": 1024, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 5e-4, "schedule": "milestones",
@@ -50,6 +51,18 @@ class Options:
         "cifar100": {
             "batch": 1024, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 5e-4, "schedule": "milestones",
             "latent": 256,
+        },
+        "camvid": {
+            "batch": 64, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 5e-4, "schedule": "milestones",
+            "milestones": (0.333, 0.667),
+        },
+        "nyuv2": {
+            "batch": 64, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 5e-5, "schedule": "milestones",
+            "milestones": (0.333, 0.667),
+        },
+        "caltech101": {
+            "batch": 64, "optimizer": "sgd", "lr_student": 0.05, "weight_decay": 5e-4, "schedule": "milestones",
+            "milestones": (0.333, 0.667),
         },
     },
     quick={"batch": 32, "width": 8},

@@ -23,10 +23,10 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def scheduled(lr: float, schedule: str, progress: float, milestones: Sequence[float] = ()) -> float:
+def scheduled(lr: float, schedule: str, progress: float, milestones: Sequence[float] = (), gamma: float = 0.1) -> float:
     """The learning rate at ``progress`` (0 to 1).
 
-    ``constant``; ``cosine`` to 0; ``milestones``: a tenth after each of the given shares of the way.
+    ``constant``; ``cosine`` to 0; ``milestones``: times ``gamma`` after each of the given shares of the way.
 
     >>> scheduled(0.1, "milestones", 0.5, milestones=(0.4, 0.8))
     0.01
@@ -34,5 +34,5 @@ def scheduled(lr: float, schedule: str, progress: float, milestones: Sequence[fl
     if schedule == "cosine":
         return lr * (1 + math.cos(math.pi * progress)) / 2
     if schedule == "milestones":
-        return lr / 10.0 ** sum(progress >= share for share in milestones)
+        return lr / (1 / gamma) ** sum(progress >= share for share in milestones)
     return lr

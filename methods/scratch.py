@@ -1,7 +1,7 @@
 """The student alone: trained on the real images and labels with its teacher's recipe, the teacher never asked.
 
-LeNet-5: DAFL's recipe; CIFAR: CMI's (learning rate * 0.1 at epochs 120, 150 and 180 of 200). The images are the data
-set's own: CIFAR's random crops and flips are not made here.
+LeNet-5: DAFL's recipe; CIFAR: CMI's (learning rate * 0.1 at epochs 120, 150 and 180 of 200); segmentation: the
+optimiser of DFAD's student. The images come augmented as the task says (CIFAR: random crops and flips).
 """
 
 from dataclasses import dataclass
@@ -36,12 +36,25 @@ class Options:
     paper="The student on real labels; settings of Chen et al., ICCV 2019 (LeNet-5) and of CMI, IJCAI 2021 (CIFAR)",
     data=Data.TRAIN,
     access=Access.NONE,
+    segmentation=True,
     presets={
         "cifar10": {"optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"},
         "cifar100": {"optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"},
+        "camvid": {
+            "batch": 64, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 5e-4, "schedule": "milestones",
+            "milestones": (0.333, 0.667),
+        },
+        "nyuv2": {
+            "batch": 64, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 5e-5, "schedule": "milestones",
+            "milestones": (0.333, 0.667),
+        },
+        "caltech101": {
+            "batch": 64, "optimizer": "sgd", "lr_student": 0.05, "weight_decay": 5e-4, "schedule": "milestones",
+            "milestones": (0.333, 0.667),
+        },
     },
     quick={"batch": 32},
-)
+)  # fmt: skip
 def scratch(s: Session, o: Options) -> None:
     """Cross-entropy with the real labels: what the student reaches without a teacher."""
     opt_s = s.keep(

@@ -24,6 +24,7 @@ class MethodCard:
     specs: tuple[OptionSpec, ...]
     presets: Mapping[str, Mapping[str, Value]]
     quick: Mapping[str, Value]
+    segmentation: bool
     file: Path
     module: str | None  # None: a file outside every package
 

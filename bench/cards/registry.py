@@ -106,6 +106,7 @@ def _card_of(declared: Method, file: Path, module: str | None) -> MethodCard:
         specs=declared.specs,
         presets=declared.presets,
         quick=declared.quick,
+        segmentation=declared.segmentation,
         file=file,
         module=module,
     )

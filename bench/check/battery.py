@@ -69,7 +69,7 @@ def run_battery(
     note("imports", lambda: _imports(card))
     load_method(card)
     spec = get_task(task)
-    get_teacher(spec, teacher_key(spec), load(spec.data, size=spec.image.size))
+    get_teacher(spec, teacher_key(spec), load(spec.data, size=spec.stored_size))
     with tempfile.TemporaryDirectory(prefix="dfkd-check-") as folder:
         stage = Stage(card, task, method_files, Path(folder))
         first = stage.play(points=STEPS)

@@ -10,7 +10,7 @@ import typer
 
 from bench.cards import MethodCard, find_methods, get_card
 from bench.cli import out
-from bench.cli.settings import Json
+from bench.cli.settings import Json, TaskFiles, know
 from bench.task import get_task
 
 if TYPE_CHECKING:
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 def check(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="A method file, or a name from `dfkd list methods`.")],
     task: Annotated[str, typer.Option(help="The task to try it on.")] = "digits/lenet5-half",
+    tasks: TaskFiles = None,
     as_json: Json = False,
 ) -> None:
     """Try a method against the contract: budgets, reproducibility, resuming, honesty about data and teacher, options.
 
     Exit code: 0 all is well, 1 something is wrong, 2 the file cannot be used.
     """
+    know(tasks)
     get_task(task)
     files, cards = _chosen(method)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,10 @@ import typer
 
 from bench.cli import out
 from bench.cli.settings import PLAIN, DataFolder, Json
-from bench.data import NAMES, FileStatus, find, search_folders
+from bench.data import NAMES, FileStatus, Source, find, search_folders
 from bench.data import fetch as fetch_data
 from bench.data import status as data_status
+from bench.data.files import archive_seen, folder_of
 from bench.errors import UserError
 
 app = typer.Typer(help="Look at data sets and fetch them; nothing else downloads.", no_args_is_help=True, **PLAIN)
@@ -33,7 +35,7 @@ def status(names: Names = None, data: DataFolder = None, as_json: Json = False) 
     for folder in search_folders(data):
         out.say(f"  {folder}")
     for name, files in chosen:
-        _print_set(name, files)
+        _print_set(name, files, data)
     return None
 
 
@@ -52,13 +54,13 @@ def fetch(
 
 @app.command()
 def verify(names: Names = None, data: DataFolder = None) -> None:
-    """Compare every file with the official checksum.
+    """Compare every file with the official checksum; of sets of many image files, decode every one.
 
     Exit code: 0 all is well, 1 a file is not the official one, or a set that was named is not there.
     """
     bad = False
     for name in names or NAMES:
-        files = data_status(name, data)
+        files = data_status(name, data, thorough=True)
         states = [file.state for file in files]
         absent = all(state == "missing" for state in states)
         out.say(f"{name}: {_verdict(states)}")
@@ -107,10 +109,13 @@ def _verdict(states: Sequence[str]) -> str:
 
 def _folder_of(name: str, files: Sequence[FileStatus]) -> Path:
     for file in files:
-        if file.path is not None:
-            return file.path.parents[Path(file.name).as_posix().count("/")]
+        if (folder := folder_of(file)) is not None:
+            return folder
     source = find(name)
-    raise UserError(f"{name} is not there; run `dfkd data fetch {name}`, or {source.how_to_place}")
+    if source.make is not None:
+        raise UserError(f"{name} is generated: it lies in no folder")
+    fetch = f"run `dfkd data fetch {name}`, or " if source.files else ""
+    raise UserError(f"{name} is not there; {fetch}{source.how_to_place}")
 
 
 def _row(name: str, files: Sequence[FileStatus], folder: Path | None) -> dict[str, Any]:
@@ -119,7 +124,7 @@ def _row(name: str, files: Sequence[FileStatus], folder: Path | None) -> dict[st
         "name": name,
         "title": source.title,
         "state": _verdict([file.state for file in files]),
-        "searched": [str(each) for each in search_folders(folder)],
+        "searched": [str(each) for each in [*search_folders(folder), *([source.package] if source.package else [])]],
         "licence": source.licence,
         "citation": source.citation,
         "how_to_place": source.how_to_place,
@@ -139,17 +144,27 @@ def _row(name: str, files: Sequence[FileStatus], folder: Path | None) -> dict[st
     }
 
 
-def _print_set(name: str, files: Sequence[FileStatus]) -> None:
+def _print_set(name: str, files: Sequence[FileStatus], folder: Path | None) -> None:
     source = find(name)
     states = [file.state for file in files]
     out.say(f"\n{name}: {source.title}: {_verdict(states)}")
     for file in files:
         number = file.actual_size if file.actual_size is not None else file.expected_size
+        if number is None:  # a part of a set of many files
+            out.say(f"  {file.state:<9}  {file.message}")
+            continue
         where = f", {file.path}" if file.path else ""
-        out.say(f"  {file.state:<9}  {file.name}, {'' if number is None else out.size(number)}{where}")
+        out.say(f"  {file.state:<9}  {file.name}, {out.size(number)}{where}")
         if file.state not in ("ok", "missing"):
             out.say(f"             {file.message}")
-    out.pairs([("licence", source.licence), ("citation", source.citation)])
+    last = [("looked for, last, in", str(source.package))] if source.package else []
+    out.pairs([("licence", source.licence), ("citation", source.citation), *last])
     if any(state != "ok" for state in states):
-        bring = "" if source.bundled else f"`dfkd data fetch {name}`, or "
-        out.say(f"  to mend it: {bring}{source.how_to_place}")
+        out.say(f"  to mend it: {_remedy(source, archive_seen(source, search_folders(folder)))}")
+
+
+def _remedy(source: Source, archive: Path | None) -> str:
+    if archive is not None:
+        folder = shlex.quote(str(archive.parent))
+        return f"`dfkd data fetch {source.name} --data {folder}`, which unpacks {archive}"
+    return f"{f'`dfkd data fetch {source.name}`, or ' if source.files else ''}{source.how_to_place}"

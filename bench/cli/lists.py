@@ -11,7 +11,7 @@ import typer
 from bench.budget import in_words
 from bench.cards import MethodCard, find_methods, get_card
 from bench.cli import out
-from bench.cli.settings import PLAIN, Json, MethodFiles
+from bench.cli.settings import PLAIN, Json, MethodFiles, TaskFiles, know
 from bench.metrics import METRICS
 from bench.options import OptionSpec
 from bench.study import LoadedStudy, Study, load_study, study_files
@@ -22,17 +22,29 @@ app = typer.Typer(help="List tasks, methods, metrics and studies.", no_args_is_h
 
 
 @app.command()
-def tasks(as_json: Json = False) -> None:
-    """List the tasks: data set, teacher, student and images."""
+def tasks(tasks: TaskFiles = None, as_json: Json = False) -> None:
+    """List the tasks: data set, teacher, student, images, and the published score of the teacher."""
+    know(tasks)
     rows = [_task(task) for task in all_tasks().values()]
     if as_json:
         return out.print_json(rows)
-    table = out.table("task", "data", "teacher", "student", "image", "settings")
+    table = out.table("task", "teacher", "student", "image", "metric", "published teacher", "recipes", "settings")
     for row in rows:
-        teacher = f"{row['teacher']} (recipe {row['recipe']})"
         image = "x".join(map(str, row["image"]))
-        table.add_row(row["name"], row["data"], teacher, row["student"], image, ", ".join(row["settings"]))
-    return out.show(table)
+        published = out.percent(row["published_teacher"])
+        recipes = ", ".join(dict.fromkeys(filter(None, (row["recipe"], row["quick"]))))
+        table.add_row(
+            row["name"],
+            row["teacher"],
+            row["student"],
+            image,
+            row["metric"],
+            published,
+            recipes,
+            ", ".join(row["settings"]),
+        )
+    out.show(table)
+    return out.say("\nA second recipe is the quick one, for two CPU cores: `dfkd teacher train TASK --quick`.")
 
 
 @app.command()
@@ -99,7 +111,7 @@ def studies(
         study = found.study
         chosen = ", ".join(dict.fromkeys(method for method, _ in found.entries))
         budget = in_words(study.budget)
-        table.add_row(name, ", ".join(study.tasks), chosen, str(len(study.seeds)), budget, study.description)
+        table.add_row(name, ", ".join(found.tasks), chosen, str(len(study.seeds)), budget, study.description)
     out.show(table)
     return out.say("\n`dfkd run NAME` runs one; `dfkd run NAME --dry-run` shows what it comes to.")
 
@@ -110,6 +122,9 @@ def _task(task: TaskSpec) -> dict[str, Any]:
         "data": task.data,
         "teacher": task.teacher.network,
         "recipe": task.teacher.recipe,
+        "quick": task.teacher.quick,
+        "metric": task.metric,
+        "published_teacher": task.published.teacher.score if task.published.teacher else None,
         "seed": task.teacher.seed,
         "student": task.student,
         "image": task.image.shape,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Annotated
 
@@ -84,11 +84,10 @@ def _view(quiet: bool) -> LiveTable | PlainLines:
 
 def _print_plan(plan: Plan) -> None:
     """The trials of a study, a line each; then every method's options, which its seeds share."""
-    budget = in_words(plan.study.budget)
     table = out.table("id", "task", "method", "seed", "budget", "state", right=["seed"])
     for trial in plan.trials:
         state = "finished" if trial.id in plan.finished else "to run"
-        table.add_row(trial.id, trial.task, trial.label, str(trial.seed), budget, state)
+        table.add_row(trial.id, trial.task, trial.label, str(trial.seed), in_words(trial.budget), state)
     out.show(table)
     for (task, label), options in {(trial.task, trial.label): trial.options for trial in plan.trials}.items():
         out.say(f"\n{label} on {task}")
@@ -115,6 +114,7 @@ def _print_summary(summary: Summary) -> None:
         table.add_row(task, label, out.percent(_mean(values) if values else None), str(len(values)))
     out.show(table)
     out.say(f"\nscore: mean over seeds of the test score of {RULES[rule]}")
+    _print_unsupported(summary.unsupported)
     _print_failures(summary.failures)
     ok = summary.statuses.get("ok", 0)
     kept = f" ({summary.kept} of them before this run)" if summary.kept else ""
@@ -122,6 +122,13 @@ def _print_summary(summary: Summary) -> None:
     out.say(f"{ok} of {out.count(len(plan.trials), 'trial')} ok{kept}{again}")
     out.say(f"records: {plan.results / 'trials'}")
     out.say(f"next: dfkd report --results {plan.results}")
+
+
+def _print_unsupported(outcomes: list[Outcome]) -> None:
+    """What was left out by plan, a line a reason."""
+    reasons = Counter(outcome.record.reason for outcome in outcomes)
+    for reason, number in reasons.items():
+        out.say(f"left out: {reason} ({out.count(number, 'trial')})")
 
 
 def _print_failures(failures: list[Outcome]) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated, TypedDict
 
 import typer
 
+from bench.task import add_tasks, read_tasks
+
 
 class _Plain(TypedDict):
     rich_markup_mode: None
@@ -21,6 +23,18 @@ DataFolder = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="Where to look for data sets first (else DFKD_DATA, then the cache)."),
 ]
+AllowAltered = Annotated[
+    bool, typer.Option("--allow-altered", help="Use well-formed data files that are not the official ones.")
+]
+TaskFiles = Annotated[
+    list[Path] | None, typer.Option("--tasks", metavar="FILE", help="A file of tasks of your own; may be repeated.")
+]
 MethodFiles = Annotated[
     list[Path] | None, typer.Option("--method", metavar="FILE", help="A method file of your own; may be repeated.")
 ]
+
+
+def know(task_files: list[Path] | None) -> None:
+    """Make the tasks of a user's own files known."""
+    for file in task_files or []:
+        add_tasks(read_tasks(file))

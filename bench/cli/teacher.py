@@ -8,10 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import out
-from bench.cli.settings import PLAIN, DataFolder, Json
+from bench.cli.settings import PLAIN, AllowAltered, DataFolder, Json, TaskFiles, know
+from bench.cli.watch import TeacherLines
+from bench.errors import UserError
+from bench.machine import choose_device
 from bench.passports import find_passport, passports, weights_state
 from bench.paths import teacher_folder
 from bench.task import TeacherSpec, get_recipe, get_task
+from bench.teacher_key import known_teachers, quick_teacher
 
 app = typer.Typer(help="Train, import and look at teachers.", no_args_is_help=True, **PLAIN)
 
@@ -20,25 +24,53 @@ app = typer.Typer(help="Train, import and look at teachers.", no_args_is_help=Tr
 def train(
     task: Annotated[str, typer.Argument(help="See `dfkd list tasks`.")],
     recipe: Annotated[str | None, typer.Option(metavar="NAME", help="A recipe other than the task's own.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The task's recipe for small machines.")] = False,
     seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="A seed other than the task's own.")] = None,
+    backbone: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Start a segmentation teacher from this ImageNet ResNet-50's weights."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     data: DataFolder = None,
+    allow_altered: AllowAltered = False,
+    tasks: TaskFiles = None,
 ) -> None:
-    """Train a task's teacher and keep it in the cache; `dfkd run` does so by itself when it needs one."""
+    """Train a task's teacher and keep it in the cache; `dfkd run` does so by itself when it needs one.
+
+    A training that is stopped goes on where it was last saved, by the same command.
+    """
+    know(tasks)
     spec = get_task(task)
-    own = spec.teacher
-    wanted = TeacherSpec(network=own.network, recipe=recipe or own.recipe, seed=own.seed if seed is None else seed)
+    if quick and recipe:
+        raise UserError("--quick names a recipe already; leave out --recipe")
+    base = quick_teacher(spec) if quick else spec.teacher
+    wanted = TeacherSpec(network=base.network, recipe=recipe or base.recipe, seed=base.seed if seed is None else seed)
     epochs = get_recipe(wanted.recipe).epochs
+    kind, number = choose_device(device)
+
+    import torch
 
     from bench.data import load
     from bench.teachers import train_teacher
 
-    dataset = load(spec.data, size=spec.image.size, folder=data)
+    dataset = load(spec.data, size=spec.stored_size, folder=data, allow_altered=allow_altered)
     out.say(
         f"{wanted.network} on {spec.data}, recipe {wanted.recipe}, seed {wanted.seed}, {out.count(epochs, 'epoch')}"
     )
-    folder = train_teacher(spec, wanted, dataset, _tell)
+    tell = TeacherLines()
+    folder = train_teacher(
+        spec,
+        wanted,
+        dataset,
+        lambda progress: tell(spec.name, progress),
+        altered_data=allow_altered,
+        device=torch.device("cpu" if kind == "cpu" else f"cuda:{number or 0}"),
+        backbone=backbone,
+    )
     _print(find_passport(folder.name))
-    if wanted != own:
+    if quick and folder.name in known_teachers(spec):
+        out.say("to use it, add to a study: teacher: quick")
+    elif folder.name not in known_teachers(spec):
         out.say(f"to use it, add to a study: teachers: {{{spec.name}: {folder.name}}}")
 
 
@@ -47,14 +79,17 @@ def import_(
     file: Annotated[Path, typer.Argument(help="safetensors, or a torch file with a state_dict.")],
     task: Annotated[str, typer.Option(help="The task whose teacher network the weights fit.")],
     data: DataFolder = None,
+    allow_altered: AllowAltered = False,
+    tasks: TaskFiles = None,
 ) -> None:
     """Take a checkpoint of your own as a teacher: checked, scored on the test images, kept in the cache."""
+    know(tasks)
     spec = get_task(task)
 
     from bench.data import load
     from bench.teachers import import_teacher
 
-    dataset = load(spec.data, size=spec.image.size, folder=data)
+    dataset = load(spec.data, size=spec.stored_size, folder=data, allow_altered=allow_altered)
     folder = import_teacher(spec, file, dataset)
     _print(find_passport(folder.name))
     out.say(f"to use it, add to a study: teachers: {{{spec.name}: {folder.name}}}")
@@ -85,12 +120,6 @@ def show(
     if as_json:
         return out.print_json([{**passport, "weights": weights_state(passport)}])
     return _print(passport)
-
-
-def _tell(done: int, of: int) -> None:
-    """A line every tenth of the way."""
-    if done % max(1, of // 10) == 0 or done == of:
-        out.say(f"epoch {done} of {of}")
 
 
 def _print(passport: dict[str, Any]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,12 +22,41 @@ from bench.progress import Progress
 from bench.records import Record
 from bench.trial import Trial
 
+if TYPE_CHECKING:
+    from bench.training import TrainingProgress
+
 REDRAW_SECONDS = 0.2
 AROUND = 8  # lines of the terminal that the trials' rows leave free
 
 
 def name_of(trial: Trial) -> str:
     return f"{trial.label}, seed {trial.seed}, {trial.task}"
+
+
+def training_words(progress: TrainingProgress) -> str:
+    """``epoch 1.3 of 9, loss 0.412, about 6 min left``"""
+    epoch = f"epoch {min(progress.epoch, progress.epochs):.1f} of {progress.epochs}"
+    if not progress.epoch or math.isnan(progress.loss):
+        return epoch
+    left = progress.seconds * (progress.epochs - progress.epoch) / progress.epoch
+    return f"{epoch}, loss {progress.loss:.3f}" + (f", about {out.duration(left)} left" if not progress.done else "")
+
+
+class TeacherLines:
+    """Tells of a teacher's training in plain lines: soon after the start, then less and less often, and at the end."""
+
+    def __init__(self) -> None:
+        self._next: dict[str, float] = {}
+
+    def __call__(self, task: str, progress: TrainingProgress) -> None:
+        if task not in self._next:
+            self._next[task] = progress.seconds + 5
+            out.say(f"training the teacher of {task}: {out.count(progress.epochs, 'epoch')}")
+        elif progress.done:
+            out.say(f"the teacher of {task} is trained ({out.duration(progress.seconds)}, loss {progress.loss:.3f})")
+        elif progress.seconds >= self._next[task]:
+            self._next[task] = progress.seconds + min(max(progress.seconds, 5), 60)
+            out.say(f"  {training_words(progress)}")
 
 
 class PlainLines:
@@ -35,6 +66,7 @@ class PlainLines:
         self.ended_count = 0
         self._total = 0
         self._running: set[str] = set()
+        self._teacher = TeacherLines()
 
     def __enter__(self) -> PlainLines:
         return self
@@ -48,11 +80,8 @@ class PlainLines:
         self._total = len(plan.waiting)
         out.say(f"{_headline(plan, workers)}; results in {plan.results}")
 
-    def teacher(self, task: str, done: int, of: int) -> None:
-        if done == 0:
-            out.say(f"training the teacher of {task}: {out.count(of, 'epoch')}")
-        elif done == of:
-            out.say(f"the teacher of {task} is trained")
+    def teacher(self, task: str, progress: TrainingProgress) -> None:
+        self._teacher(task, progress)
 
     def update(self, trial: Trial, progress: Progress) -> None:
         if progress.state == "running" and trial.id not in self._running:
@@ -107,8 +136,8 @@ class LiveTable:
         self._began = time.monotonic()
         self._draw(now=True)
 
-    def teacher(self, task: str, done: int, of: int) -> None:
-        self._note = f"training the teacher of {task}: epoch {done} of {of}" if done < of else ""
+    def teacher(self, task: str, progress: TrainingProgress) -> None:
+        self._note = "" if progress.done else f"training the teacher of {task}: {training_words(progress)}"
         self._began = time.monotonic()  # the trials' time counts from when they can start
         self._draw(now=True)
 
@@ -214,5 +243,5 @@ def _headline(plan: Plan, workers: int) -> str:
     done = f", {len(plan.finished)} of them finished before" if plan.finished else ""
     at_a_time = f", {workers} at a time" if workers > 1 and len(plan.waiting) > 1 else ""
     trials = out.count(len(plan.trials), "trial")
-    budget = in_words(plan.study.budget)
+    budget = " or ".join(dict.fromkeys(in_words(trial.budget) for trial in plan.trials))
     return f"{plan.study.name}: {trials}{done}{at_a_time}, {budget} each"

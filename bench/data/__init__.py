@@ -11,18 +11,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.data import digits, download, files, mnist
+from bench.data import caltech, camvid, cifar, digits, download, files, mnist, nyuv2, pool, shapes, svhn
 from bench.data.download import Progress
 from bench.data.folders import protected_paths, search_folders
+from bench.data.pool import Pool, load_pool
 from bench.data.source import Dataset, FileStatus, Source, SourceFile, Split
 from bench.errors import UserError, nearest
 
 __all__ = [
-    "SOURCES", "NAMES", "load", "status", "fetch", "search_folders", "protected_paths",
-    "Dataset", "Split", "Source", "SourceFile", "FileStatus", "Progress",
+    "SOURCES", "NAMES", "load", "load_pool", "status", "fetch", "search_folders", "protected_paths",
+    "Dataset", "Split", "Pool", "Source", "SourceFile", "FileStatus", "Progress",
 ]  # fmt: skip
 
-SOURCES: dict[str, Source] = {source.name: source for family in (digits, mnist) for source in family.SOURCES}
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for family in (digits, mnist, cifar, svhn, caltech, shapes, camvid, nyuv2, pool)
+    for source in family.SOURCES
+}
 NAMES: tuple[str, ...] = tuple(SOURCES)
 
 
@@ -37,12 +42,14 @@ def load(name: str, *, size: int, folder: Path | None = None, allow_altered: boo
     return load_source(find(name), size=size, folder=folder, allow_altered=allow_altered)
 
 
-def status(name: str, folder: Path | None = None) -> list[FileStatus]:
+def status(name: str, folder: Path | None = None, *, thorough: bool = False) -> list[FileStatus]:
     """The state of each file of the data set ``name``, read from the folder that :func:`load` would use.
 
+    Of a set of many image files: of each part, and of each file that is wrong. Names, numbers and the first headers
+    are looked at; with ``thorough`` every file is decoded, which may take a minute.
     Raises UserError for an unknown name, and for nothing else: what is wrong with a file is in its status.
     """
-    return files.inspect(find(name), search_folders(folder))
+    return files.inspect(find(name), search_folders(folder), thorough)
 
 
 def fetch(name: str, folder: Path | None = None, progress: Progress | None = None) -> Path:

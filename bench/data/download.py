@@ -2,94 +2,149 @@
 
 from __future__ import annotations
 
-import gzip
 import http.client
 import os
-import shutil
+import shlex
+import tarfile
 import urllib.request
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from bench.data.files import home, inspect, md5_of_file
-from bench.data.source import Source, SourceFile
+from bench.data.archives import RefusedError, unpack_gz, unpack_tar
+from bench.data.files import archive_seen, folder_of, home, inspect, md5_of_file
+from bench.data.source import Archive, Source, SourceFile
 from bench.errors import UserError
 
 Progress: TypeAlias = Callable[[str, int, int], None]  # file name, bytes so far, bytes in all
 
 BLOCK = 1 << 18  # bytes
 TIMEOUT = 30.0  # seconds without an answer
-
-
-class RefusedError(Exception):
-    """What came over the network is not the official file."""
+FAILURES = (OSError, http.client.HTTPException, ValueError, EOFError, zlib.error, tarfile.TarError, RefusedError)
 
 
 def fetch(source: Source, folder: Path | None, folders: Sequence[Path], progress: Progress | None) -> Path:
     """Bring all files of ``source`` into ``folder``, else where some of them lie already, else into ``folders[0]``.
 
     Files that are official already are left alone, truncated and corrupted ones are replaced, and an altered one is an
-    error: it may be somebody's work. Each file is stored unpacked. Returns the data folder. Raises UserError.
+    error: it may be somebody's work. Each file is stored unpacked. An archive that lies in the data folder already is
+    taken instead of a download. Returns the data folder. Raises UserError, also for an incomplete set of many files,
+    which can only be placed by hand.
     """
-    target = folders[0] if folder is not None else home(source, folders) or folders[0]
+    if folder is None or not source.files:
+        statuses = inspect(source, folders)
+        if all(status.state == "ok" for status in statuses) and (found := folder_of(statuses[0])):
+            return found
+    if not source.files:
+        raise UserError(f"{source.name} has no official archive to fetch: {source.how_to_place}")
+    source = replace(source, package=None)  # nothing is put among a package's files
+    target = folders[0] if folder is not None else _folder_for(source, folders)
     statuses = inspect(source, [target])
     if altered := [status.message for status in statuses if status.state == "altered"]:
         raise UserError(f"{source.name}: {'; '.join(altered)}. Move it away, then fetch again")
     wanted = [file for file, status in zip(source.files, statuses, strict=True) if status.state != "ok"]
+    if source.archive is not None and wanted:
+        _bring_archive(source, source.archive, wanted, target, progress)
+    elif source.archive is None:
+        _bring_files(source, wanted, target, progress)
+    return target
+
+
+def _folder_for(source: Source, folders: Sequence[Path]) -> Path:
+    archive = archive_seen(source, folders)
+    return home(source, folders) or (archive.parent if archive else folders[0])
+
+
+def _bring_archive(
+    source: Source, archive: Archive, wanted: Sequence[SourceFile], target: Path, progress: Progress | None
+) -> None:
+    problems = []
+    placed = target / archive.name
+    if placed.is_file():
+        try:
+            _demand(placed, archive)
+            return unpack_tar(placed, wanted, target)
+        except FAILURES as error:
+            problems.append(f"{placed}: {error}")
+    for url in archive.urls:
+        try:
+            with _downloaded(archive, url, target, archive.name, progress) as path:
+                return unpack_tar(path, wanted, target)
+        except FAILURES as error:
+            problems.append(f"{url}: {error}")
+    again = f"`dfkd data fetch {source.name} --data {shlex.quote(str(target))}`"
+    raise UserError(
+        f"{source.name} could not be fetched: {'; '.join(problems)}.\nTo place the files by hand, download\n"
+        f"  {archive.urls[0]}\n    to {placed}, and run {again}, which unpacks it"
+    )
+
+
+def _bring_files(source: Source, wanted: Sequence[SourceFile], target: Path, progress: Progress | None) -> None:
     for position, file in enumerate(wanted):
         problems = []
         for url in file.urls:
             try:
-                _bring(file, url, target / file.name, progress)
+                _bring(file, url, target, progress)
                 break
-            except (OSError, http.client.HTTPException, ValueError, EOFError, zlib.error, RefusedError) as error:
+            except FAILURES as error:
                 problems.append(f"{url}: {error}")
         else:
             raise UserError(_failure(source, target, problems, wanted[position:]))
-    return target
 
 
 def _failure(source: Source, target: Path, problems: Sequence[str], left: Sequence[SourceFile]) -> str:
     lines = [f"{source.name} could not be fetched: {'; '.join(problems)}.", "To place the files by hand, download"]
     for file in left:
         path = target / file.name
-        hides = f", and delete {path}" if path.exists() else ""  # an unpacked file goes before an archive
-        lines += [f"  {file.urls[0]}", f"    to {path}.gz{hides}"]
+        hides = f", and delete {path}" if file.gz_md5 and path.exists() else ""  # an unpacked file goes before a .gz
+        lines += [f"  {file.urls[0]}", f"    to {path}{'.gz' if file.gz_md5 else ''}{hides}"]
     return "\n".join(lines)
 
 
 def _bring(file: SourceFile, url: str, target: Path, progress: Progress | None) -> None:
-    """Download ``url`` and put its contents at ``target``, which appears whole and official or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    packed = part.with_suffix(".gz.part")
+    """Download ``url`` and put its contents at their place, where they appear whole and official or not at all."""
+    if file.gz_size is not None and file.gz_md5 is not None:
+        archive = Archive(f"{file.name}.gz", file.gz_size, file.gz_md5, file.urls)
+        with _downloaded(archive, url, target, file.name, progress) as path:
+            unpack_gz(path, file, target)
+    else:
+        with _downloaded(Archive(file.name, file.size, file.md5, file.urls), url, target, file.name, progress) as path:
+            path.replace(target / file.name)
+
+
+@contextmanager
+def _downloaded(archive: Archive, url: str, folder: Path, shown: str, progress: Progress | None) -> Iterator[Path]:
+    """The verified download as a file beside its place, which is gone after the block. ``shown`` is its name for
+    ``progress``."""
+    place = folder / archive.name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
-        _transfer(file, url, packed, progress)
-        _demand(packed, file.gz_md5, "the archive's")
-        with gzip.open(packed) as archive, part.open("wb") as out:
-            shutil.copyfileobj(archive, out, BLOCK)
-        _demand(part, file.md5, "the contents'")
-        part.replace(target)
+        _transfer(archive, url, part, shown, progress)
+        _demand(part, archive)
+        yield part
     finally:
         part.unlink(missing_ok=True)
-        packed.unlink(missing_ok=True)
 
 
-def _transfer(file: SourceFile, url: str, target: Path, progress: Progress | None) -> None:
+def _transfer(archive: Archive, url: str, part: Path, shown: str, progress: Progress | None) -> None:
     done = 0
-    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, target.open("wb") as out:
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, part.open("wb") as out:
         while block := answer.read(BLOCK):
             out.write(block)
             done += len(block)
-            if done > file.gz_size:  # a login page, or a server that never stops
-                raise RefusedError(f"more than the official {file.gz_size} bytes")
+            if done > archive.size:  # a login page, or a server that never stops
+                raise RefusedError(f"more than the official {archive.size} bytes")
             if progress is not None:
-                progress(file.name, done, file.gz_size)
-    if done < file.gz_size:
-        raise RefusedError(f"ended after {done} of {file.gz_size} bytes")
+                progress(shown, done, archive.size)
+    if done < archive.size:
+        raise RefusedError(f"ended after {done} of {archive.size} bytes")
 
 
-def _demand(path: Path, md5: str, whose: str) -> None:
-    if (found := md5_of_file(path)) != md5:
-        raise RefusedError(f"{whose} md5 is {found}, official {md5}")
+def _demand(path: Path, archive: Archive) -> None:
+    if (found := md5_of_file(path)) != archive.md5:
+        whose = "the archive's" if archive.name.endswith(".gz") else "the file's"
+        raise RefusedError(f"{whose} md5 is {found}, official {archive.md5}")

@@ -6,16 +6,17 @@ import gzip
 import hashlib
 import shlex
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from bench.data.source import FileStatus, MalformedError, Source, SourceFile, State, Tree
 from bench.errors import MissingData, UserError
 
 
-def inspect(source: Source, folders: Sequence[Path]) -> list[FileStatus]:
-    """The state of each of the source's files, in the source's order."""
+def inspect(source: Source, folders: Sequence[Path], thorough: bool = False) -> list[FileStatus]:
+    """The state of each of the source's files, in the source's order; of a tree see :class:`Tree`."""
     if source.bundled is not None:
         return [_bundled(source, source.bundled())]
     if source.make is not None:
@@ -23,7 +24,7 @@ def inspect(source: Source, folders: Sequence[Path]) -> list[FileStatus]:
         return [FileStatus(source.name, None, "ok", None, None, None, None, message)]
     found = home(source, folders)
     if source.tree is not None:
-        return _inspect_tree(source, source.tree, found, folders)
+        return _inspect_tree(source.tree, found, folders, thorough)
     return [_inspect(source, file, found, folders) for file in source.files]
 
 
@@ -36,7 +37,25 @@ def home(source: Source, folders: Sequence[Path]) -> Path | None:
     if source.tree is not None:
         root = source.tree.root
         return next((folder for folder in folders if _is_folder(folder / root)), None)
-    return next((folder for folder in folders if any(_locate(folder, file) for file in source.files)), None)
+    places = _places(source, folders)
+    return next((place for place in places if any(_locate(source, place, file) for file in source.files)), None)
+
+
+def folder_of(status: FileStatus) -> Path | None:
+    """The data folder in which a file was found; of one that a package of the system brings, the package's folder."""
+    if status.path is None:
+        return None
+    folder = status.path.parents[status.name.count("/")]
+    return folder if (folder / status.name).parent == status.path.parent else status.path.parent
+
+
+def archive_seen(source: Source, folders: Sequence[Path]) -> Path | None:
+    """The source's archive, official or not, where its files are or else in the first of ``folders`` that has it."""
+    if source.archive is None:
+        return None
+    found = home(source, folders)
+    places = [found] if found else folders
+    return next((path for folder in places if _is_file(path := folder / source.archive.name)), None)
 
 
 def demand_usable(source: Source, statuses: Sequence[FileStatus], folders: Sequence[Path], allow_altered: bool) -> None:
@@ -51,8 +70,8 @@ def demand_usable(source: Source, statuses: Sequence[FileStatus], folders: Seque
         raise _unusable(source, statuses, bad, folders)
 
 
-def contents(source: Source, statuses: Sequence[FileStatus]) -> Mapping[str, bytes]:
-    """Unpacked contents by file name, of files that :func:`demand_usable` let pass.
+def contents(source: Source, statuses: Sequence[FileStatus]) -> Mapping[str, Any]:
+    """What the source's ``parse`` made of each file, by file name, of files that :func:`demand_usable` let pass.
 
     Raises UserError for one that cannot be read after all.
     """
@@ -68,28 +87,52 @@ def _unusable(
     if source.bundled is not None:
         return MissingData(f"{source.name}: {bad[0].message}. {source.how_to_place}")
     # the files of a set lie in one folder: what is found of them says which
-    there = [status.path.parents[status.name.count("/")] for status in statuses if status.path][:1]
-    fetch = f"`dfkd data fetch {source.name}{f' --data {shlex.quote(str(there[0]))}' if there else ''}`"
+    there = [folder for status in statuses if (folder := folder_of(status))][:1]
     if missing:
-        places = ", ".join(map(str, there or folders))
-        problems.append(f"missing (plain and as .gz) from {places}: {', '.join(missing)}")
-    states = {status.state for status in bad}
-    if states == {"altered"}:
-        remedy = f"Give --allow-altered to use it as it is, or move it away and run {fetch}"
-    else:
-        first = "Move away what is altered, then run" if "altered" in states else "Run"
-        remedy = f"{first} {fetch}, or {'put the official files there by hand' if there else source.how_to_place}"
+        places = ", ".join(map(str, there or _places(source, folders)))
+        gz = " (plain and as .gz)" if any(file.gz_md5 for file in source.files) else ""
+        problems.append(f"missing{gz} from {places}: {', '.join(missing)}")
+    remedy = _remedy(source, {status.state for status in bad}, there, folders)
     return (MissingData if missing else UserError)(f"{source.name}: {'; '.join(problems)}. {remedy}")
 
 
-def _locate(folder: Path, file: SourceFile) -> Path | None:
-    for path in (folder / file.name, folder / f"{file.name}.gz"):
-        try:
-            if path.is_file():
-                return path
-        except OSError:  # a folder that may not be entered holds nothing for us
-            continue
-    return None
+def _remedy(source: Source, states: set[State], there: Sequence[Path], folders: Sequence[Path]) -> str:
+    """What to do about a set with files in ``states``, ``there`` being the one folder with any of them, or nothing."""
+    use = "Give --allow-altered to use it as it is"
+    if not source.files:
+        return f"{use}, or {source.how_to_place}" if states == {"altered"} else f"To mend it, {source.how_to_place}"
+    ours = [folder for folder in there if folder != source.package]  # nothing is put among a package's files
+    archive = archive_seen(source, folders)
+    target = archive.parent if archive else next(iter(ours), None)
+    fetch = f"`dfkd data fetch {source.name}{f' --data {shlex.quote(str(target))}' if target else ''}`"
+    if states == {"altered"}:
+        return f"{use}, or move it away and run {fetch}"
+    first = "Move away what is altered, then run" if "altered" in states else "Run"
+    if archive:
+        return f"{first} {fetch}, which unpacks {archive}"
+    return f"{first} {fetch}, or {'put the official files there by hand' if ours else source.how_to_place}"
+
+
+def _places(source: Source, folders: Sequence[Path]) -> list[Path]:
+    return [*folders, *([source.package] if source.package else [])]
+
+
+def _locate(source: Source, folder: Path, file: SourceFile) -> Path | None:
+    path = folder / (Path(file.name).name if folder == source.package else file.name)
+    return next((each for each in _forms(path, file) if _is_file(each)), None)
+
+
+def _forms(path: Path, file: SourceFile) -> Iterator[Path]:
+    yield path
+    if file.gz_md5:
+        yield path.with_name(f"{path.name}.gz")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder that may not be entered holds nothing for us
+        return False
 
 
 def _is_folder(path: Path) -> bool:
@@ -99,25 +142,26 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _inspect_tree(source: Source, tree: Tree, found: Path | None, folders: Sequence[Path]) -> list[FileStatus]:
+def _inspect_tree(tree: Tree, found: Path | None, folders: Sequence[Path], thorough: bool) -> list[FileStatus]:
     if found is not None:
-        return tree.inspect(found / tree.root)
+        return tree.inspect(found / tree.root, thorough=thorough)
     message = f"the folder {tree.root} is found in none of {', '.join(map(str, folders))}"
     return [FileStatus(tree.root, None, "missing", None, None, None, None, message)]
 
 
 def _inspect(source: Source, file: SourceFile, found: Path | None, folders: Sequence[Path]) -> FileStatus:
-    path = _locate(found, file) if found else None
+    path = _locate(source, found, file) if found else None
     if path is not None:
         return _judge(source, file, path)
-    where = f"missing from {found}" if found else f"found in none of {', '.join(map(str, folders))}"
-    message = f"{file.name} (or {Path(file.name).name}.gz) is {where}"
+    places = ", ".join(map(str, _places(source, folders)))
+    gz = f" (or {Path(file.name).name}.gz)" if file.gz_md5 else ""
+    message = f"{file.name}{gz} is {f'missing from {found}' if found else f'found in none of {places}'}"
     return FileStatus(file.name, None, "missing", file.size, None, file.md5, None, message)
 
 
 def _judge(source: Source, file: SourceFile, path: Path) -> FileStatus:
     packed = path.suffix == ".gz"
-    expected = (file.gz_size, file.gz_md5) if packed else (file.size, file.md5)
+    expected: tuple[int | None, str | None] = (file.gz_size, file.gz_md5) if packed else (file.size, file.md5)
     actual: tuple[int | None, str | None] = (None, None)
 
     def report(state: State, sentence: str) -> FileStatus:
@@ -135,7 +179,7 @@ def _judge(source: Source, file: SourceFile, path: Path) -> FileStatus:
             expected, actual = (file.size, file.md5), (len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
             if actual[1] == expected[1]:
                 return report("ok", "another gzip archive of the official contents")
-        source.check(source, file, data)
+        _parse(source, file, data)
     except OSError as error:
         return report("corrupted", f"cannot be read: {error.strerror or error}")
     except MalformedError as error:
@@ -147,25 +191,30 @@ def _unpack(data: bytes, file: SourceFile) -> bytes:
     try:
         return gzip.decompress(data)
     except EOFError:
-        short = f"{len(data)} of {file.gz_size} bytes" if len(data) < file.gz_size else "the gzip stream ends early"
+        early = len(data) < (file.gz_size or 0)
+        short = f"{len(data)} of {file.gz_size} bytes" if early else "the gzip stream ends early"
         raise MalformedError("truncated", f"truncated: {short}") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise MalformedError("corrupted", f"not a whole gzip file: {error}") from None
 
 
-def _read(source: Source, file: SourceFile, path: Path | None) -> bytes:
+def _parse(source: Source, file: SourceFile, data: bytes) -> Any:
+    assert source.parse is not None, "a source with files says how they are parsed"
+    return source.parse(source, file, data)
+
+
+def _read(source: Source, file: SourceFile, path: Path | None) -> Any:
     assert path is not None, "only files that were found are read"
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":
             data = _unpack(data, file)
         # also of files with the official checksum: a source that states wrong facts must not end in a traceback
-        source.check(source, file, data)
+        return _parse(source, file, data)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     except MalformedError as error:
         raise UserError(f"{path}: {error}") from None
-    return data
 
 
 def _bundled(source: Source, path: Path | None) -> FileStatus:

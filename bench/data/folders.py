@@ -8,6 +8,10 @@ from pathlib import Path
 
 import platformdirs
 
+from bench.paths import cache_folder
+
+FASHION_MNIST_PACKAGE = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
+
 
 def search_folders(folder: Path | None = None) -> list[Path]:
     """The data folders in the order in which they are searched, as absolute paths; they need not exist.
@@ -21,13 +25,19 @@ def search_folders(folder: Path | None = None) -> list[Path]:
 
 
 def protected_paths(folder: Path | None = None) -> tuple[Path, ...]:
-    """Every folder under which real images may lie: the search folders and scikit-learn's own data.
+    """Every folder under which real images may lie: the search folders, where installed packages put some, and the
+    cache of decoded images.
 
     Absolute paths; a folder reached through a symbolic link is there twice, as named and as it really is.
     """
     bundled = sklearn_data()
-    folders = search_folders(folder) + ([bundled] if bundled else [])
+    folders = [*search_folders(folder), decoded_folder(), FASHION_MNIST_PACKAGE, *([bundled] if bundled else [])]
     return tuple(dict.fromkeys(path for each in folders for path in (each, each.resolve())))
+
+
+def decoded_folder() -> Path:
+    """Where decoded images of sets of many files are kept, as an absolute path; it need not exist."""
+    return (cache_folder() / "decoded").absolute()
 
 
 def sklearn_data() -> Path | None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.data import idx
+from bench.data.folders import FASHION_MNIST_PACKAGE
 from bench.data.source import MalformedError, Pair, Source, SourceFile
 from bench.errors import UserError
 
 SIDE = 28  # pixels
 
 
-def check(source: Source, file: SourceFile, data: bytes) -> None:
-    """Raise MalformedError unless ``data`` is 28x28 images, or labels of the source's classes, of the official size."""
+def parse(source: Source, file: SourceFile, data: bytes) -> bytes:
+    """``data`` as it is: 28x28 images, or labels of the source's classes, of the official size. Else MalformedError."""
     found = idx.shape(data, _dimensions(file), file.size)
     if _dimensions(file) == 1:
         if (largest := max(data[8:])) >= len(source.classes):
@@ -25,6 +26,7 @@ def check(source: Source, file: SourceFile, data: bytes) -> None:
             )
     elif found[1:] != (SIDE, SIDE):
         raise MalformedError("corrupted", f"corrupted: images of {found[1]}x{found[2]} pixels, not {SIDE}x{SIDE}")
+    return data
 
 
 def read(source: Source, contents: Mapping[str, bytes]) -> tuple[Pair, Pair]:
@@ -91,7 +93,7 @@ SOURCES = (
         citation="Y. LeCun, C. Cortes, C. J. C. Burges: The MNIST database of handwritten digits, 1998",
         how_to_place=_how_to_place("MNIST"),
         read=read,
-        check=check,
+        parse=parse,
     ),
     Source(
         name="fashion_mnist",
@@ -101,8 +103,9 @@ SOURCES = (
         licence="MIT (Zalando SE)",
         citation="H. Xiao, K. Rasul, R. Vollgraf: Fashion-MNIST: a novel image dataset for benchmarking machine "
         "learning algorithms, arXiv:1708.07747, 2017",
-        how_to_place=_how_to_place("FashionMNIST"),
+        how_to_place=f"{_how_to_place('FashionMNIST')}, or install Debian's package dataset-fashion-mnist",
         read=read,
-        check=check,
+        parse=parse,
+        package=FASHION_MNIST_PACKAGE,
     ),
 )

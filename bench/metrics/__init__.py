@@ -33,7 +33,32 @@ class Metric:
 
 _ALL = (
     Metric("accuracy", "share of test images whose class the student predicts", "score", "share", True, high=1.0),
-    Metric("agreement", "share of test images on which student and teacher agree", "score", "share", True, high=1.0),
+    Metric(
+        "miou",
+        "segmentation: intersection over union of each class over all test pixels, averaged over the classes; void "
+        "pixels do not count",
+        "score",
+        "share",
+        True,
+        high=1.0,
+    ),
+    Metric(
+        "pixel_accuracy",
+        "segmentation: share of test pixels given their class, void left out",
+        "score",
+        "share",
+        True,
+        high=1.0,
+    ),
+    Metric("iou[CLASS]", "segmentation: the intersection over union of one class", "score", "share", True, high=1.0),
+    Metric(
+        "agreement",
+        "share of test images (in segmentation, of pixels that have a class) on which student and teacher agree",
+        "score",
+        "share",
+        True,
+        high=1.0,
+    ),
     Metric(
         "class_balance",
         "entropy of the classes that the teacher assigns to the synthetic images, divided by ln(classes)",

@@ -12,35 +12,47 @@ from torch import Tensor, nn
 from bench.real import normalise
 from bench.task import ImageSpec
 
+SMALL = 3 * 64 * 64  # values of an image of which 500 go through the teacher at once
+
 
 def score_images(
     names: Sequence[str], images: Tensor, teacher: nn.Module, image: ImageSpec, classes: int
 ) -> dict[str, dict[str, Any]]:
-    """Image metrics of uint8 images (N, C, H, W), as a record holds them: value, status, number of images, note."""
+    """Image metrics of uint8 images (N, C, H, W), as a record holds them: value, status, number of images, note.
+
+    For segmentation the teacher's classes and confidence are those of all pixels.
+    """
     if not names:
         return {}
     if len(images) < 2:
         return {name: _entry(None, len(images), "unavailable", "fewer than two images") for name in names}
     device = next(teacher.parameters()).device
-    with torch.no_grad():
-        batches = [teacher(normalise(batch.to(device), image)).softmax(1).cpu() for batch in images.split(500)]
-    probabilities = torch.cat(batches)
-    return {name: _FUNCTIONS[name](images, probabilities, classes) for name in names}
+    confidence, labels = [], []
+    for batch in images.split(500 if images[0].numel() <= SMALL else 50):
+        with torch.no_grad():
+            top = teacher(normalise(batch.to(device), image)).softmax(1).max(1)
+        confidence.append(top.values.cpu())
+        labels.append(top.indices.cpu())
+    given = (images, torch.cat(labels), torch.cat(confidence), classes)
+    return {name: _FUNCTIONS[name](*given) for name in names}
 
 
-def _class_balance(images: Tensor, probabilities: Tensor, classes: int) -> dict[str, Any]:
-    shares = torch.bincount(probabilities.argmax(1), minlength=classes).double() / len(images)
+def _class_balance(images: Tensor, labels: Tensor, confidence: Tensor, classes: int) -> dict[str, Any]:
+    del confidence
+    shares = torch.bincount(labels.flatten(), minlength=classes).double() / labels.numel()
     entropy = -(shares[shares > 0] * shares[shares > 0].log()).sum().item()
     return _entry(max(entropy, 0.0) / math.log(classes), len(images))
 
 
-def _confidence(images: Tensor, probabilities: Tensor, classes: int) -> dict[str, Any]:
-    del classes
-    return _entry(probabilities.amax(1).double().mean().item(), len(images))
+def _confidence(images: Tensor, labels: Tensor, confidence: Tensor, classes: int) -> dict[str, Any]:
+    del labels, classes
+    return _entry(confidence.double().mean().item(), len(images))
 
 
-def _intra_class_pixel_std(images: Tensor, probabilities: Tensor, classes: int) -> dict[str, Any]:
-    labels = probabilities.argmax(1)
+def _intra_class_pixel_std(images: Tensor, labels: Tensor, confidence: Tensor, classes: int) -> dict[str, Any]:
+    del confidence
+    if labels.ndim > 1:
+        return _entry(None, len(images), "unavailable", "in segmentation an image has no single class")
     pixels = images.double() / 255
     values = [pixels[labels == k].std(0).mean().item() for k in range(classes) if int((labels == k).sum()) > 1]
     if not values:

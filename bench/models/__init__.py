@@ -1,7 +1,12 @@
 """The registry of networks. Each family has a file of its own; importing this one imports no torch.
 
+A network is named by the registry, or ``torchvision/resnet18`` for any classification or segmentation network of
+torchvision, or ``module:function`` or ``path/to/file.py:function`` for a user's own, which is called with
+``(image, classes)``.
+
 A network's ``head`` is the module from its features to the logits: the features of a method's ``features=True`` are the
-head's input, as the papers define them. Its last linear layer is the classifier.
+head's input, as the papers define them. Its last layer is the classifier. Networks with stages that a method may tap
+(ResNets and wide ResNets) list these modules as ``stages``.
 """
 
 from __future__ import annotations
@@ -20,36 +25,85 @@ if TYPE_CHECKING:
 NETWORKS: Mapping[str, str] = {
     "lenet5": "bench.models.lenet:lenet5",
     "lenet5-half": "bench.models.lenet:lenet5_half",
+    "lenet5bn": "bench.models.lenet:lenet5bn",
+    "lenet5bn-half": "bench.models.lenet:lenet5bn_half",
+    "hintonnet": "bench.models.hintonnet:hintonnet",
+    "hintonnet-half": "bench.models.hintonnet:hintonnet_half",
+    "alexnet": "bench.models.alexnet:alexnet",
+    "alexnet-half": "bench.models.alexnet:alexnet_half",
+    "resnet18": "bench.models.resnet:resnet18",
+    "resnet34": "bench.models.resnet:resnet34",
+    "resnet50": "bench.models.resnet:resnet50",
+    "wrn16-1": "bench.models.wide_resnet:wrn16_1",
+    "wrn16-2": "bench.models.wide_resnet:wrn16_2",
+    "wrn40-1": "bench.models.wide_resnet:wrn40_1",
+    "wrn40-2": "bench.models.wide_resnet:wrn40_2",
+    "vgg8": "bench.models.vgg:vgg8",
+    "vgg11": "bench.models.vgg:vgg11",
+    "vgg13": "bench.models.vgg:vgg13",
+    "deeplabv3-resnet50": "bench.models.deeplab:deeplabv3_resnet50",
+    "deeplabv3-mobilenetv2": "bench.models.deeplab:deeplabv3_mobilenetv2",
+    "unet": "bench.models.unet:unet",
+    "unet-small": "bench.models.unet:unet_small",
 }
+
+
+def check_name(name: str) -> None:
+    """Raise UserError for a name that cannot be a network. Of torchvision's and a user's own, only ``build`` can tell."""
+    if name not in NETWORKS and not name.startswith("torchvision/") and ":" not in name:
+        raise UserError(f"unknown network {name!r}{nearest(name, NETWORKS)}")
 
 
 def build(name: str, image: ImageSpec, classes: int) -> nn.Module:
     """A network with fresh weights, drawn from torch's global random state.
 
     Raises:
-        UserError: no such network, or it does not take this image size.
+        UserError: no such network, or it does not take these images.
     """
-    if name not in NETWORKS:
-        raise UserError(f"unknown network {name!r}{nearest(name, NETWORKS)}")
+    if name.startswith("torchvision/"):
+        from bench.models.foreign import from_torchvision
+
+        return from_torchvision(name, image, classes)
+    if ":" in name:
+        from bench.models.foreign import from_user
+
+        return from_user(name, image, classes)
+    check_name(name)
     module, _, function = NETWORKS[name].partition(":")
     network: nn.Module = getattr(importlib.import_module(module), function)(image, classes)
     return network
 
 
 def head(network: nn.Module) -> nn.Module:
-    """The module whose input is the network's features."""
+    """The module whose input is the network's features.
+
+    It is the network's ``head``. A network that names none (torchvision's, a user's own) has its classifier for a head:
+    the last of its linear layers and 1x1 convolutions.
+    """
+    from torch import nn
+
     found = getattr(network, "head", None)
-    if found is None:
+    if isinstance(found, nn.Module):
+        return found
+    layer = _classifier(network)
+    if layer is None:
         raise UserError(f"{type(network).__name__} has no `head`; its features are not defined")
-    module: nn.Module = found
-    return module
+    return layer
 
 
 def classifier_weight(network: nn.Module) -> Tensor:
-    """The weight (classes, features) of the last linear layer."""
+    """The weight (classes, features) of the classifier: a linear layer, or in segmentation a 1x1 convolution."""
+    layer = _classifier(network)
+    if layer is None:
+        raise UserError(f"{type(network).__name__} has no linear layer; its class templates are not defined")
+    return layer.weight.flatten(1)
+
+
+def _classifier(network: nn.Module) -> nn.Linear | nn.Conv2d | None:
+    """The linear layer or 1x1 convolution that was registered last, which is how networks are written down."""
     from torch import nn
 
-    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    if not layers:
-        raise UserError(f"{type(network).__name__} has no linear layer; its class templates are not defined")
-    return layers[-1].weight
+    for module in reversed(list(network.modules())):
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)):
+            return module
+    return None

@@ -13,6 +13,7 @@ from bench.records.schema import CurvePoint
 if TYPE_CHECKING:
     import pandas
 
+NESTED = ("details", "details_ema", "logs")  # of a curve's line
 FIRST = ["id", "study", "status", "reason", "task", "method", "seed", "budget", "options", "headline", "score"]
 
 
@@ -51,7 +52,9 @@ def load_frame(results: Path) -> pandas.DataFrame:
 
 
 def load_curves(results: Path, ids: Iterable[str] | None = None) -> pandas.DataFrame:
-    """One row per evaluation of every trial, or of ``ids``; a method's own scalars are in columns ``logs.NAME``.
+    """One row per evaluation of every trial, or of ``ids``.
+
+    A method's own scalars are in columns ``logs.NAME``, further test metrics in ``details.NAME``.
 
     Raises:
         UserError: a curve is missing or damaged.
@@ -62,10 +65,11 @@ def load_curves(results: Path, ids: Iterable[str] | None = None) -> pandas.DataF
     rows: list[dict[str, Any]] = []
     for name in names:
         for point in read_curve(results / "trials" / name):
-            logs = point.pop("logs", None) or {}
-            rows.append({"id": name, **point, **{f"logs.{key}": value for key, value in logs.items()}})
+            parts = {part: point.pop(part, None) or {} for part in NESTED}
+            flat = {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
+            rows.append({"id": name, **point, **flat})
     if not rows:
-        return pandas.DataFrame(columns=["id", *(name for name in CurvePoint.model_fields if name != "logs")])
+        return pandas.DataFrame(columns=["id", *(name for name in CurvePoint.model_fields if name not in NESTED)])
     return pandas.DataFrame(rows)
 
 
@@ -108,6 +112,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "points": trial["points"],
         "images": record["images"]["count"],
         "clipped": record["images"]["clipped"],
+        **{f"test_metrics.{name}": value for name, value in record.get("test_metrics", {}).items()},
         **{f"image_metrics.{name}": metric["value"] for name, metric in record["image_metrics"].items()},
         "finished": provenance.get("finished"),
     }

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA: Literal[1] = 1
 
-Status = Literal["ok", "diverged", "out_of_memory", "crashed", "timed_out", "leaked", "denied", "missing_data"]
+Status = Literal[
+    "ok", "diverged", "out_of_memory", "crashed", "timed_out", "leaked", "denied", "missing_data", "unsupported"
+]
 Limit = Literal["seconds", "steps", "teacher_images", "student_images", "gmacs"]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
@@ -131,6 +133,11 @@ class Record(_Part):
     metric: str = Field(description="what a score is, e.g. accuracy")
     headline: str = Field(description="selection rule of the headline score; data-free")
     scores: dict[str, Share] = Field(description="test score by selection rule; empty when not ok")
+    test_metrics: dict[str, Share | None] = Field(
+        default_factory=dict,
+        description="what else was measured of the headline student on the test images: for segmentation "
+        "pixel_accuracy and iou[CLASS], null for a class that neither labels nor answers have",
+    )
     agreement: Share | None = Field(
         description="share of test images on which the headline student and the teacher agree; null when not ok"
     )
@@ -168,6 +175,10 @@ class CurvePoint(_Part):
     held_out_agreement: Share | None = Field(
         default=None, description="with the teacher, on synthetic images that were held out from training"
     )
+    details: dict[str, Share | None] = Field(
+        default_factory=dict, description="further test metrics of the current weights, as in a record's test_metrics"
+    )
+    details_ema: dict[str, Share | None] = Field(default_factory=dict, description="of the averaged weights")
     logs: dict[str, float | None] = Field(
         default_factory=dict, description="the method's own scalars; null when not finite"
     )

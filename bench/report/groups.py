@@ -72,6 +72,7 @@ class Group:
     key: Key
     teacher: TeacherFacts | None
     rows: tuple[Row, ...]  # the best first, those that failed last
+    unsupported: tuple[str, ...] = ()  # why methods were left out by plan
 
     @property
     def name(self) -> str:
@@ -124,10 +125,14 @@ def group_records(records: Iterable[Record]) -> list[Group]:
         recipe = (*_rules(record), record.trial.teacher)
         for sha in [record.teacher.sha256] if record.teacher else sorted(shas.get(recipe, {""})):
             groups[Key(*_rules(record), sha)].append(record)
-    return [
-        Group(key, next((record.teacher for record in group if record.teacher), None), tuple(_rows(group)))
-        for key, group in sorted(groups.items())
-    ]
+    return [_group(key, group) for key, group in sorted(groups.items())]
+
+
+def _group(key: Key, records: list[Record]) -> Group:
+    able = [record for record in records if record.status != "unsupported"] or records
+    reasons = sorted({record.reason for record in records if record.status == "unsupported"})
+    teacher = next((record.teacher for record in able if record.teacher), None)
+    return Group(key, teacher, tuple(_rows(able)), tuple(reasons))
 
 
 def tables_of(group: Group) -> list[Table]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bench.report import image_table, published
+from bench.report import class_table, image_table, published
 from bench.report.figures import caption, first_sheets
 from bench.report.groups import Group, tables_of
 from bench.report.tables import COLUMNS, MEANINGS, budget_words, cells, facts, failure, methods, notes, title_of
@@ -56,6 +56,9 @@ def _section(group: Group, results: Path, curves: Curves | None) -> dict[str, ob
             for table in tables_of(group)
         ],
         "notes": notes(group),
+        "segmentation": group.key.metric == "miou",
+        "classes": class_table.class_table(group),
+        "classes_title": class_table.TITLE,
         "images": image_table.image_table(group),
         "images_title": image_table.TITLE,
         "quotes": published.published(group),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from bench.budget import in_words
 from bench.records import Record
-from bench.report import image_table, published
+from bench.report import class_table, image_table, published
 from bench.report.groups import Group, Row, Table, tables_of
 
 COLUMNS = {
@@ -145,6 +145,7 @@ def notes(group: Group) -> list[str]:
         found.append(
             "Some trials failed: they have no score, the means are over the others, and the next run tries again."
         )
+    found += [f"Not run: {reason}." for reason in group.unsupported]
     return [*found, _origin(group)]
 
 
@@ -187,10 +188,14 @@ DECIMALS = {"seconds": 1, "gmacs": 1}
 def _further_tables(group: Group) -> list[str]:
     """Image metrics and published numbers, each in a table of its own."""
     lines = []
-    if images := image_table.image_table(group):
-        lines += ["", f"**{image_table.TITLE}**", ""]
-        lines += [_line([_md(text) for text in images[0]]), _line(["---", *("--:" for _ in images[0][1:])])]
-        lines += [_line([_md(text) for text in row]) for row in images[1:]]
+    for title, table in (
+        (class_table.TITLE, class_table.class_table(group)),
+        (image_table.TITLE, image_table.image_table(group)),
+    ):
+        if table:
+            lines += ["", f"**{title}**", "", _line([_md(text) for text in table[0]])]
+            lines += [_line(["---", *("--:" for _ in table[0][1:])])]
+            lines += [_line([_md(text) for text in row]) for row in table[1:]]
     if quotes := published.published(group):
         lines += ["", f"**{published.TITLE}**", "", published.WARNING, "", _line(list(published.HEAD)), "|---|--:|---|"]
         lines += [_line([_md(text) for text in quote]) for quote in quotes]

@@ -20,6 +20,7 @@ from bench.progress import Progress
 from bench.records import Record, load_record
 from bench.task import get_task, tasks
 from bench.teacher_key import teacher_key
+from bench.training import TrainingProgress
 from bench.trial import Trial
 
 STUDY = """
@@ -51,15 +52,15 @@ class Notebook:
 
     def __init__(self) -> None:
         self.plans: list[Plan] = []
-        self.teachers: list[tuple[str, int, int]] = []
+        self.teachers: list[tuple[str, float, int]] = []
         self.ended_ids: list[str] = []
 
     def planned(self, plan: Plan, workers: int) -> None:
         del workers
         self.plans.append(plan)
 
-    def teacher(self, task: str, done: int, of: int) -> None:
-        self.teachers.append((task, done, of))
+    def teacher(self, task: str, progress: TrainingProgress) -> None:
+        self.teachers.append((task, progress.epoch, progress.epochs))
 
     def update(self, trial: Trial, progress: Progress) -> None:
         pass
@@ -278,7 +279,7 @@ def test_teachers_are_trained_once_and_before_the_trials(tmp_path: Path, monkeyp
     monkeypatch.setitem(tasks(), task.name, quick)  # type: ignore[index]
     notebook = Notebook()
     assert run(study(tmp_path), tmp_path / "out", notebook).statuses == {"ok": 2}
-    assert notebook.teachers == [(task.name, done, 2) for done in range(3)]
+    assert [notebook.teachers[0], notebook.teachers[-1]] == [(task.name, 0, 2), (task.name, 2, 2)]
     assert [passport["key"] for passport in passports()] == [teacher_key(quick)]
 
 

@@ -39,7 +39,8 @@ def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str
 def test_training_says_how_to_use_the_teacher(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(["teacher", "train", TASK, "--recipe", "quick"]) == 0
     text = capsys.readouterr().out
-    assert "epoch 2 of 2" in text
+    assert "training the teacher of digits/lenet5-half: 2 epochs" in text
+    assert "the teacher of digits/lenet5-half is trained (" in text
     (row,) = listed(capsys, "list")
     assert f"to use it, add to a study: teachers: {{{TASK}: {row['key']}}}" in text
     assert (row["recipe"], row["seed"]) == ("quick", 0)

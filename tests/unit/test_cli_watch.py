@@ -15,6 +15,7 @@ from bench.cli import run
 from bench.cli.watch import LiveTable, PlainLines
 from bench.progress import Progress
 from bench.study import expand, load_study
+from bench.training import TrainingProgress
 from bench.trial import Trial
 
 STUDY = """
@@ -105,9 +106,10 @@ def test_only_as_many_rows_as_the_terminal_has_and_the_running_one_among_them(tm
 
 def test_the_teacher_is_shown_while_it_is_trained(tmp_path: Path) -> None:
     screen = Screen(make_plan(tmp_path))
-    screen.table.teacher("digits/lenet5-half", 3, 40)
-    assert screen.lines()[-1] == "training the teacher of digits/lenet5-half: epoch 3 of 40"
-    screen.table.teacher("digits/lenet5-half", 40, 40)
+    screen.table.teacher("digits/lenet5-half", TrainingProgress(10, 40, 0.25, seconds=20))
+    last = "training the teacher of digits/lenet5-half: epoch 10.0 of 40, loss 0.250, about 1 min 0 s left"
+    assert screen.lines()[-1] == last
+    screen.table.teacher("digits/lenet5-half", TrainingProgress(40, 40, 0.1, seconds=80))
     assert "training" not in "".join(screen.lines())
 
 
@@ -132,9 +134,8 @@ def test_plain_lines_tell_of_each_start_and_end_once(tmp_path: Path, capsys: pyt
     first, second = plan.trials[:2]
     with PlainLines() as view:
         view.planned(plan, 1)
-        view.teacher("digits/lenet5-half", 0, 40)
-        view.teacher("digits/lenet5-half", 7, 40)
-        view.teacher("digits/lenet5-half", 40, 40)
+        for epoch, seconds in ((0, 0), (1, 2), (7, 14), (8, 16), (40, 80)):
+            view.teacher("digits/lenet5-half", TrainingProgress(epoch, 40, 0.5, seconds))
         for share in (0.0, 0.5, 0.9):
             view.update(first, Progress("running", share))
         view.ended(first, record_of(first, final=0.5))
@@ -142,7 +143,8 @@ def test_plain_lines_tell_of_each_start_and_end_once(tmp_path: Path, capsys: pyt
     assert capsys.readouterr().out.splitlines() == [
         f"seen: 6 trials, 40,000 teacher images each; results in {plan.results}",
         "training the teacher of digits/lenet5-half: 40 epochs",
-        "the teacher of digits/lenet5-half is trained",
+        "  epoch 7.0 of 40, loss 0.500, about 1 min 6 s left",
+        "the teacher of digits/lenet5-half is trained (1 min 20 s, loss 0.500)",
         f"running  noise, seed 0, digits/lenet5-half ({first.id})",
         "ok       noise, seed 0, digits/lenet5-half: 50.0 % (after 17 s; 1 of 6)",
         "crashed  noise, seed 1, digits/lenet5-half: broken [here] (after 18 s; 2 of 6)",

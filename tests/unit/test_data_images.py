@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.data.images import CHUNK, fingerprint, resize
+from bench.data.images import CHUNK, fingerprint, grey, resize, resize_labels, shorter_side, square
 
 
 def random_images(*shape: int) -> torch.Tensor:
@@ -25,6 +25,56 @@ def test_resize_agrees_with_pillow(size, channels):
     difference = resize(images, size).int() - torch.tensor(np.array(pillow)).int()
     assert difference.abs().max() <= 1  # Pillow rounds twice
     assert difference.float().mean().abs() < 0.1
+
+
+@pytest.mark.parametrize("target", [(18, 24), (36, 20), (40, 53), (9, 12)])
+def test_rectangles_are_resized_as_pillow_does(target):
+    images = random_images(2, 3, 36, 48)
+    resized = resize(images, target)
+    assert resized.shape == (2, 3, *target)
+    for image, ours in zip(images, resized, strict=True):
+        pillow = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(target[::-1], Image.Resampling.BILINEAR)
+        difference = ours.permute(1, 2, 0).int() - torch.tensor(np.array(pillow)).int()
+        assert difference.abs().max() <= 1
+
+
+@pytest.mark.parametrize("target", [(18, 24), (36, 20), (40, 53), (9, 12), (36, 48), (25, 33)])
+def test_labels_take_the_nearest_as_pillow_does(target):
+    labels = random_images(3, 36, 48)
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old % (2 * new) != 0 for new, old in zip(target, (36, 48), strict=True)
+    )  # not in the middle of two pixels, where Pillow's rounding decides
+    for label, ours in zip(labels, resize_labels(labels, target), strict=True):
+        pillow = Image.fromarray(label.numpy()).resize(target[::-1], Image.Resampling.NEAREST)
+        assert np.array_equal(ours.numpy()[rows][:, columns], np.array(pillow)[rows][:, columns])
+
+
+def test_a_label_in_the_middle_of_two_pixels_is_the_later_one():
+    assert resize_labels(torch.arange(48).expand(1, 36, 48), (9, 12))[0, 0].tolist() == list(range(2, 48, 4))
+
+
+def test_the_shorter_side_of_either_kind_of_image():
+    assert shorter_side(360, 480, 256) == (256, 341)
+    assert shorter_side(480, 360, 256) == (341, 256)
+    assert shorter_side(7, 7, 9) == (9, 9)
+
+
+def test_a_square_is_the_middle_of_the_longer_side():
+    images = random_images(2, 3, 8, 20)
+    assert torch.equal(square(images, 8), images[..., 6:14])
+    assert torch.equal(square(images.transpose(2, 3), 8), images.transpose(2, 3)[:, :, 6:14])
+    assert square(images, 5).shape == (2, 3, 5, 5)
+
+
+def test_grey_is_pillows():
+    images = random_images(3, 3, 9, 9)
+    pillow = [np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L")) for image in images]
+    assert np.array_equal(grey(images)[:, 0].numpy(), np.stack(pillow))
+
+
+def test_large_images_are_resized_few_at_a_time():
+    images = random_images(5, 1, 700, 900)
+    assert torch.equal(resize(images, (70, 90))[-1:], resize(images[-1:], (70, 90)))
 
 
 def test_resize_to_the_same_size_changes_nothing():

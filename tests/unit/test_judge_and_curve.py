@@ -14,7 +14,7 @@ from bench.capture import to_pixels
 from bench.curve import Curve
 from bench.data import Split
 from bench.desk import Desk
-from bench.judge import Judge, accuracy, predict
+from bench.judge import Judge, predict, score_network
 from bench.real import normalise
 from bench.session import session_for
 
@@ -41,8 +41,11 @@ def test_accuracy_of_a_perfect_and_a_wrong_network(make_desk: MakeDesk) -> None:
     with make_desk() as desk:
         images = torch.randint(256, (1500, *desk.image.shape), dtype=torch.uint8)
         labels = predict(desk._teacher.network, normalise(images, desk.image))
-        assert accuracy(desk._teacher.network, Split(images, labels), desk.image) == 1.0
-        assert accuracy(desk._teacher.network, Split(images, (labels + 1) % 10), desk.image) == 0.0
+        assert score_network(desk._teacher.network, Split(images, labels), desk.image, "0123456789") == (1.0, {})
+        assert score_network(desk._teacher.network, Split(images, (labels + 1) % 10), desk.image, "0123456789") == (
+            0.0,
+            {},
+        )
 
 
 def test_judging_leaves_the_student_its_mode_and_counts_nothing(make_desk: MakeDesk) -> None:

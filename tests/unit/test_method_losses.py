@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from torch import nn
 from bench import kl_divergence
 from bench.declare import Data
 from bench.real import normalise
-from methods.losses import imbalance, one_hot_loss, soft_cross_entropy
+from methods.losses import imbalance, one_hot_loss, rows, soft_cross_entropy
 from methods.optimizers import scheduled, student_optimizer
 
 LOGITS = np.array([[2.0, -1.0, 0.5, 0.0], [0.1, 0.3, -4.0, 1.5], [-2.0, 6.0, 5.0, 1.0]])
@@ -116,6 +117,49 @@ def test_distill_adds_the_weighted_divergence_and_cross_entropy() -> None:
     divergence = tau**2 * rel_entr(softmax(t / tau, axis=1), softmax(s / tau, axis=1)).sum() / 6
     hard = -log_softmax(s, axis=1)[np.arange(6), labels].mean()
     assert loss.item() == pytest.approx(alpha * divergence + beta * hard, rel=1e-5)
+
+
+# ---- segmentation: every pixel counts as an image would --------------------------------------------------------------
+
+DENSE = np.random.default_rng(7).normal(0, 3, (2, 4, 3, 5))
+DENSE_OTHER = np.random.default_rng(8).normal(0, 3, (2, 4, 3, 5))
+
+
+def pixel_rows(values: np.ndarray) -> torch.Tensor:
+    """(N, K, H, W) as (N * H * W, K), pixel by pixel."""
+    n, _, height, width = values.shape
+    places = [(i, y, x) for i in range(n) for y in range(height) for x in range(width)]
+    return tensor(np.array([values[i, :, y, x] for i, y, x in places]))
+
+
+def test_rows_are_the_pixels_in_their_order() -> None:
+    assert torch.equal(rows(tensor(DENSE)), pixel_rows(DENSE))
+    assert torch.equal(rows(tensor(LOGITS)), tensor(LOGITS))
+
+
+@pytest.mark.parametrize("tau", [1.0, 4.0])
+def test_kl_divergence_of_dense_logits_is_that_of_their_pixels(tau: float) -> None:
+    dense = tensor(DENSE), tensor(DENSE_OTHER).requires_grad_()
+    flat = pixel_rows(DENSE), pixel_rows(DENSE_OTHER).requires_grad_()
+    divergences = [kl_divergence(*pair, tau) for pair in (dense, flat)]
+    assert divergences[0].item() == pytest.approx(divergences[1].item(), rel=1e-12)
+    gradients = [torch.autograd.grad(loss, pair[1])[0] for loss, pair in zip(divergences, (dense, flat), strict=True)]
+    torch.testing.assert_close(rows(gradients[0]), gradients[1])
+
+
+@pytest.mark.parametrize("loss", [one_hot_loss, imbalance, lambda logits: imbalance(logits, math.e)])
+def test_shared_losses_of_dense_logits_are_those_of_their_pixels(loss: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    dense, flat = tensor(DENSE).requires_grad_(), pixel_rows(DENSE).requires_grad_()
+    values = [loss(dense), loss(flat)]
+    assert values[0].item() == pytest.approx(values[1].item(), rel=1e-12)
+    gradients = [torch.autograd.grad(value, each)[0] for value, each in zip(values, (dense, flat), strict=True)]
+    torch.testing.assert_close(rows(gradients[0]), gradients[1])
+
+
+def test_soft_cross_entropy_of_dense_logits_is_that_of_their_pixels() -> None:
+    soft = softmax(DENSE_OTHER, axis=1)
+    dense = soft_cross_entropy(tensor(DENSE), tensor(soft), 4.0)
+    assert dense.item() == pytest.approx(soft_cross_entropy(pixel_rows(DENSE), pixel_rows(soft), 4.0).item(), rel=1e-12)
 
 
 # ---- optimisers and schedules ----------------------------------------------------------------------------------------

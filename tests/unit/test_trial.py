@@ -54,6 +54,7 @@ OTHER: dict[str, Any] = {
     "image_metrics": (),
     "timeout": None,
     "method_files": (),
+    "own_task": {"name": "mine"},
 }
 
 

@@ -1,0 +1,72 @@
+"""Unpacking what was downloaded: only the files that are wanted, each of them whole and official or not at all.
+
+The folder and name of a file are those of its :class:`SourceFile`; an archive's own paths and links are never followed.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from bench.data.source import SourceFile
+
+BLOCK = 1 << 20  # bytes
+
+
+class RefusedError(Exception):
+    """What was downloaded, or lies there, is not the official file."""
+
+
+def unpack_gz(archive: Path, file: SourceFile, folder: Path) -> None:
+    """Put the contents of a ``.gz`` at ``file``'s place in the data folder.
+
+    Raises RefusedError for contents that are not official, and what gzip raises for a file that it cannot read.
+    """
+    with gzip.open(archive) as contents:
+        _put(contents, file, folder)
+
+
+def unpack_tar(archive: Path, files: Sequence[SourceFile], folder: Path) -> None:
+    """Put ``files`` from a ``.tar.gz`` at their places in the data folder; other members stay where they are.
+
+    Raises RefusedError for a member with a path that leads out of the archive, a file that is missing, not a regular
+    file or not official, and what tarfile raises for a file that it cannot read.
+    """
+    left = {file.name: file for file in files}
+    with tarfile.open(archive, "r:gz") as tar:
+        for member in tar:
+            path = PurePosixPath(member.name)
+            if path.is_absolute() or ".." in path.parts:
+                raise RefusedError(f"its member {member.name!r} leads out of the archive")
+            if (file := left.pop(path.as_posix(), None)) is None:
+                continue
+            contents = tar.extractfile(member) if member.isreg() else None  # of a link, it would follow the link
+            if contents is None:
+                raise RefusedError(f"its member {member.name!r} is no regular file")
+            if member.size != file.size:
+                raise RefusedError(f"its member {member.name!r} has {member.size} bytes, official {file.size}")
+            _put(contents, file, folder)
+    if left:
+        raise RefusedError(f"it does not hold {', '.join(left)}")
+
+
+def _put(contents: IO[bytes] | gzip.GzipFile, file: SourceFile, folder: Path) -> None:
+    target = folder / file.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    digest = hashlib.md5(usedforsecurity=False)
+    try:
+        with part.open("wb") as out:
+            while block := contents.read(BLOCK):
+                digest.update(block)
+                out.write(block)
+        if (found := digest.hexdigest()) != file.md5:
+            raise RefusedError(f"the md5 of {target.name} in it is {found}, official {file.md5}")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

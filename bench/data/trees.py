@@ -1,0 +1,147 @@
+"""What data sets of many image files have in common: decoding one file, and the states of the parts and of wrong files.
+
+A file that cannot be used is a MalformedError while it is looked at; :func:`usable` makes a UserError of it that names
+the file, and :func:`state_of` a state. Pillow and torch are imported where they are needed.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from bench.data.source import FileStatus, MalformedError, State
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from torch import Tensor
+
+T = TypeVar("T")
+
+SHOWN = 5  # wrong files of one part that are named, before they are only counted
+
+
+def header(path: Path) -> tuple[int, int]:
+    """(width, height) in pixels, from the file's header alone. Raises MalformedError."""
+    with _opened(path) as image:
+        return image.size
+
+
+def picture(path: Path) -> NDArray[np.uint8]:
+    """The decoded image as RGB (H, W, 3), whatever its own mode is. Raises MalformedError."""
+    import numpy as np
+
+    with _opened(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise MalformedError("corrupted", f"mode {image.mode}, where 8 bits a channel are needed")
+        return np.asarray(image.convert("RGB"))
+
+
+def mask(path: Path, values: int) -> NDArray[np.uint8]:
+    """The labels (H, W) of an image with one channel or a palette, all below ``values``. Raises MalformedError."""
+    import numpy as np
+
+    with _opened(path) as image:
+        if image.mode not in ("L", "P"):
+            raise MalformedError("corrupted", f"no label image: mode {image.mode}, where one 8-bit channel is needed")
+        labels = np.asarray(image)
+    if (largest := int(labels.max())) >= values:
+        raise MalformedError("corrupted", f"a label of {largest}, where the largest is {values - 1}")
+    return labels
+
+
+def squares(paths: Sequence[Path], size: int, channels: int) -> Tensor:
+    """uint8 (N, channels, size, size): the shorter sides resized, and the middle kept. UserError names a bad file."""
+    import torch
+
+    result = torch.empty(len(paths), channels, size, size, dtype=torch.uint8)
+    for index, path in enumerate(paths):
+        with usable(path):
+            pixels = picture(path)
+        result[index] = square_of(torch.from_numpy(pixels.copy()).movedim(2, 0)[None], size, channels)[0]
+    return result
+
+
+def square_of(images: Tensor, size: int, channels: int) -> Tensor:
+    """uint8 (N, channels, size, size) from uint8 (N, 1 or 3, H, W), with 1 or 3 ``channels``."""
+    from bench.data.images import grey, square
+
+    if channels == 1 and images.shape[1] == 3:
+        images = grey(images)
+    return square(images, size).expand(-1, channels, -1, -1).contiguous()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError:
+        raise MalformedError("missing", "missing") from None
+    except UnidentifiedImageError:
+        empty = path.stat().st_size == 0
+        raise MalformedError("truncated" if empty else "corrupted", "empty" if empty else "no image") from None
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        if "truncated" in reason.lower() or isinstance(error, EOFError):
+            raise MalformedError("truncated", "truncated: the image ends early") from None
+        raise MalformedError("corrupted", f"cannot be read: {reason}") from None
+
+
+@contextmanager
+def usable(path: Path) -> Iterator[None]:
+    """Makes the MalformedError of one file a UserError that names it."""
+    try:
+        yield
+    except MalformedError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def part(path: Path, root: Path, altered: Sequence[str], sentence: str) -> FileStatus:
+    """The state of a part that is there: altered for these reasons, or else ok with ``sentence`` to tell of it."""
+    name = path.relative_to(root.parent).as_posix()
+    if altered:
+        return FileStatus(name, path, "altered", None, None, None, None, f"{path}: altered: {'; '.join(altered)}")
+    return FileStatus(name, path, "ok", None, None, None, None, f"{path}: {sentence}")
+
+
+def wrong(path: Path, root: Path, state: State, sentence: str) -> FileStatus:
+    """The state of one file, or folder, that cannot be used."""
+    there = path if state != "missing" else None
+    name = path.relative_to(root.parent).as_posix()
+    return FileStatus(name, there, state, None, None, None, None, f"{path}: {sentence}")
+
+
+def shortened(statuses: Sequence[FileStatus]) -> list[FileStatus]:
+    """The wrong files of one part: the first five, and one line that counts the others."""
+    shown, others = list(statuses[:SHOWN]), statuses[SHOWN:]
+    if others:
+        states = {each.state for each in statuses}
+        state: State = states.pop() if len(states) == 1 else "corrupted"
+        more = f"and {len(others):,} more such files"
+        shown.append(FileStatus(more, None, state, None, None, None, None, more))
+    return shown
+
+
+def names_in(folder: Path) -> frozenset[str]:
+    """The names in a folder, or none where there is no folder: one look instead of one a file."""
+    try:
+        return frozenset(each.name for each in folder.iterdir())
+    except OSError:
+        return frozenset()
