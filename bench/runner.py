@@ -34,7 +34,7 @@ from bench.paths import teacher_folder
 from bench.progress import Progress, work_folder
 from bench.records import Record, write_trial
 from bench.session import session_for
-from bench.streams import derive, seed_everything
+from bench.streams import derive, only_deterministic, seed_everything
 from bench.task import TaskSpec, get_task
 from bench.teachers import Teacher, get_teacher, weights_hash
 from bench.trial import Trial
@@ -305,8 +305,7 @@ def _dataset(name: str, size: int, folder: Path | None, allow_altered: bool) -> 
 
 def _settle_torch(trial: Trial) -> None:
     torch.set_num_threads(trial.threads)
-    torch.use_deterministic_algorithms(trial.deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
+    only_deterministic(trial.deterministic)
     if trial.device.startswith("cuda"):
         torch.backends.cudnn.benchmark = not trial.deterministic
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products need

@@ -23,6 +23,13 @@ def seed_everything(seed: int) -> None:
     random.seed(derive(seed, "python"))
 
 
+def only_deterministic(wanted: bool) -> None:
+    """Allow only operations that repeat bit for bit, or all of them."""
+    torch.use_deterministic_algorithms(wanted)
+    # Filling fresh memory would guard against operations that read it unset, and costs a tenth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
 class Streams:
     """Generators by name, each seeded from the trial's seed and its name."""
 

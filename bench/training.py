@@ -23,7 +23,7 @@ from bench.errors import Diverged
 from bench.kept import state_of
 from bench.models import build
 from bench.real import RealImages
-from bench.streams import derive, seed_everything
+from bench.streams import derive, only_deterministic, seed_everything
 from bench.task import Recipe, TaskSpec, TeacherSpec, get_recipe
 
 CHECKPOINT_SECONDS = 60.0
@@ -233,14 +233,11 @@ def _isolated(seed: int, threads: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng():
         seed_everything(seed)
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(device.type == "cpu")
-        torch.utils.deterministic.fill_uninitialized_memory = (
-            False  # it costs time, and guards against torch's bugs only
-        )
+        only_deterministic(device.type == "cpu")
         if device.type == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what a deterministic trial after it needs
         try:
             yield
         finally:
             torch.set_num_threads(before)
-            torch.use_deterministic_algorithms(deterministic)
+            only_deterministic(deterministic)

@@ -49,7 +49,7 @@ NETWORKS: Mapping[str, str] = {
 
 
 def check_name(name: str) -> None:
-    """Raise UserError for a name that cannot be a network. Of torchvision's and a user's own, only ``build`` can tell."""
+    """Raise UserError for a name that cannot be a network; of torchvision's and a user's own, ``build`` alone knows."""
     if name not in NETWORKS and not name.startswith("torchvision/") and ":" not in name:
         raise UserError(f"unknown network {name!r}{nearest(name, NETWORKS)}")
 

@@ -122,6 +122,8 @@ def make_curve(record: Record) -> list[dict[str, Any]]:
                 "agreement": 0.9 * share,
                 "agreement_ema": 0.89 * share,
                 "held_out_agreement": None,
+                "details": {},
+                "details_ema": {},
                 "logs": {"loss": 3.0 * (1 - share)},
             }
         )
