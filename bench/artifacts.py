@@ -42,7 +42,7 @@ def evenly(images: Tensor, count: int) -> Tensor:
     return images[index]
 
 
-def contact_sheet(folder: Path, images: Tensor, maps: Sequence[Tensor] = (), gap: int = 2) -> Path:
+def contact_sheet(folder: Path, images: Tensor, maps: Sequence[Tensor] = ()) -> Path:
     """A PNG of uint8 images (N, C, H, W) in their order, row by row.
 
     ``maps`` are segmentations of these images, classes (N, H, W) each: they stand to the right of each image.
@@ -52,7 +52,7 @@ def contact_sheet(folder: Path, images: Tensor, maps: Sequence[Tensor] = (), gap
         coloured = COLOURS[classes.long() % len(COLOURS)].permute(0, 3, 1, 2)
         pictures = torch.cat([pictures, coloured], 3)
     chosen = pictures.permute(0, 2, 3, 1)
-    columns = MAPPED_COLUMNS if maps else COLUMNS
+    columns, gap = (MAPPED_COLUMNS, 6) if maps else (COLUMNS, 2)
     side_y, side_x, channels = chosen.shape[1:]
     rows = -(-len(chosen) // columns)
     sheet = torch.full((rows * (side_y + gap) + gap, columns * (side_x + gap) + gap, channels), 255, dtype=torch.uint8)

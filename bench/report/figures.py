@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
 from bench.records import Record, read_curve
-from bench.report.groups import CEILING, FLOOR, Group, Row
+from bench.report.groups import CEILING, FLOOR, Group, Row, metric_word
 from bench.report.tables import budget_words
 from bench.stats import mean_interval
 
@@ -130,7 +130,7 @@ def draw_curves(group: Group, results: Path, colours: Mapping[str, str], layout:
     _finish(left, group, "Teacher images" + (" († student images)" if any(map(_never_asks, rows)) else ""))
     _finish(right, group, "Seconds, scoring not counted")
     for axis in (left, right) if layout == "narrow" else (left,):
-        axis.set_ylabel(f"Test {group.key.metric}, %")
+        axis.set_ylabel(f"Test {metric_word(group.key.metric)}, %")
     handles = [Line2D([], [], **looks[row.label]) for row in rows]
     figure.legend(
         handles,

@@ -16,6 +16,11 @@ FLOOR, CEILING = "noise", "kd"  # the baselines that every task is run with
 NEEDS = ("none", "pool", "train")
 
 
+def metric_word(metric: str) -> str:
+    """What a score is, as a reader says it."""
+    return {"miou": "mean IoU"}.get(metric, metric)
+
+
 class Key(NamedTuple):
     """Records that differ in any of these are never in one table."""
 

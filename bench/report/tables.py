@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from bench.budget import in_words
 from bench.records import Record
 from bench.report import class_table, image_table, published
-from bench.report.groups import Group, Row, Table, tables_of
+from bench.report.groups import Group, Row, Table, metric_word, tables_of
 
 COLUMNS = {
     "rank": "Rank",
@@ -119,14 +119,14 @@ def facts(group: Group) -> list[str]:
     key, teacher = group.key, group.teacher
     who = "Teacher: never loaded"
     if teacher:
-        score = f"{key.metric} {100 * teacher.score:.1f} %"
+        score = f"{metric_word(key.metric)} {100 * teacher.score:.1f} %"
         who = f"Teacher: {teacher.network} ({score}, sha256 {teacher.sha256[:12]})"
     return [
         who,
         f"Budget: {budget_words(group)}",
         f"Selection rule: {key.headline}",
         f"Suite {key.suite}",
-        f"Score: {key.metric} on the test images",
+        f"Score: {metric_word(key.metric)} on the test images",
         f"{key.device}, {key.precision}, scored {key.points} times on the way, task definition {key.task_sha[:7]}",
     ]
 
