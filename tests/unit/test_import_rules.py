@@ -48,3 +48,9 @@ def test_a_contract_notices(copy: Path, file: str, line: str, contract: str) -> 
     done = lint(copy)
     assert done.returncode == 1
     assert f"{contract} BROKEN" in done.stdout
+
+
+def test_a_report_loads_no_torch() -> None:
+    """The linter lets a task know data sets and networks; this is what that must not lead to."""
+    code = "import sys, bench.report, bench.records, bench.stats, bench.task; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

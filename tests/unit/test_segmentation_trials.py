@@ -190,13 +190,13 @@ def test_the_contact_sheet_has_the_teachers_map_and_the_students_beside_each_ima
 ) -> None:
     task, folder = get_task("tiny"), done.folder(method)
     sheet = np.asarray(Image.open(folder / "images.png"))
-    assert sheet.shape == (6 * (64 + 2) + 2, 4 * (3 * 64 + 2) + 2, 3)  # 24 images in rows of four, 2 pixels apart
+    assert sheet.shape == (6 * (64 + 6) + 6, 4 * (3 * 64 + 6) + 6, 3)  # 24 images in rows of four, 6 pixels apart
     captured = load_file(folder / "images.safetensors")["images"]
     student = build(task.student, task.image, 5)
     student.load_state_dict(load_file(folder / "student.safetensors"))
     teacher = get_teacher(task, done.summary.plan.trials[0].teacher, data).network
     for place in (0, 3, 4, 23):
-        top, left = 2 + place // 4 * 66, 2 + place % 4 * 194
+        top, left = 6 + place // 4 * 70, 6 + place % 4 * 198
         picture = torch.from_numpy(sheet[top : top + 64, left : left + 192].copy()).permute(2, 0, 1)
         image, *maps = picture.split(64, dim=2)
         assert (captured == image).flatten(1).all(1).any()
@@ -318,7 +318,7 @@ def test_the_page_has_both_as_well(report: Path) -> None:
     assert "Further test metrics, %" in text
     for name in ("pixel accuracy", "ground", "triangle", "stripes"):
         assert f">{name}<" in text
-    assert "miou" in text
+    assert "mean IoU" in text
     csv = (report / "leaderboard.csv").read_text(encoding="utf-8")
     assert "zskd" not in csv
     assert csv.count(",miou,") == csv.count("\n") - 1
