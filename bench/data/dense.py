@@ -74,8 +74,10 @@ def inspect(root: Path, split: SceneSplit, masks: Masks, thorough: bool) -> list
         altered.append(f"{_by(size)} where the official images are {masks.width}x{masks.height}")
     if len(scenes) != split.official:
         altered.append(f"{len(scenes)} images where the official split has {split.official}")
-    sentence = f"{len(scenes)} images" + (f" of {_by(size)} pixels" if size else "")
-    return [trees.part(split.path, root, altered, sentence), *trees.shortened(bad)]
+    count = f"{len(whole)} of {len(scenes)}" if gone else f"{len(scenes)}"
+    sentence = f"{count} images" + (f" of {_by(size)} pixels" if size else "")
+    part = [trees.part(split.path, root, altered, sentence)] if whole else []
+    return [*part, *trees.shortened(bad)]
 
 
 def read(split: SceneSplit, masks: Masks, size: int) -> Pair:

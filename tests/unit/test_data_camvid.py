@@ -134,9 +134,15 @@ def test_many_missing_files_are_counted(root):
     lines = [f"train/{number}.png trainannot/{number}.png\n" for number in range(100)]
     (root / "train.txt").write_text("".join(lines))
     rows = data.status("camvid", root.parent)
-    assert [row.name for row in rows[1:3]] == ["CamVid/train/0.png", "CamVid/trainannot/0.png"]
-    assert len(rows) == 1 + 5 + 1 + 1
-    assert (rows[6].message, rows[6].state) == ("and 195 more such files", "missing")
+    # no row says that a split is there of which no image is
+    assert [row.name for row in rows[:2]] == ["CamVid/train/0.png", "CamVid/trainannot/0.png"]
+    assert len(rows) == 5 + 1 + 1
+    assert (rows[5].message, rows[5].state) == ("and 195 more such files", "missing")
+
+
+def test_a_split_with_a_missing_file_says_how_many_images_are_there(root):
+    (root / "trainannot" / "b.png").unlink()
+    assert "2 of 3 images" in data.status("camvid", root.parent)[0].message
 
 
 @pytest.mark.usefixtures("small_is_official")
