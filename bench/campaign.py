@@ -17,11 +17,12 @@ from bench.data import files
 from bench.draft import card_of, record_failure
 from bench.errors import MissingData, UserError, nearest
 from bench.executors import EXECUTORS, Watcher, Work, get_executor
+from bench.expansion import expand
 from bench.machine import choose_device, usable_cores
 from bench.paths import teacher_folder
 from bench.records import Record, load_record, open_results
 from bench.records.folder import writing
-from bench.study import Study, expand, load_study
+from bench.study import Study, load_study
 from bench.support import why_unsupported
 from bench.task import TaskSpec, get_task
 from bench.trial import Trial

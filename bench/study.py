@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,11 +17,10 @@ from bench.budget import UNITS, Budget
 from bench.cards import MethodCard, find_methods, get_card
 from bench.errors import UserError, nearest
 from bench.metrics import image_metric
-from bench.options import check_value, check_values
+from bench.options import check_value
 from bench.selection import DATA_FREE, RULES
 from bench.task import Strict, TaskSpec, add_tasks, check_recipes, get_task, read_tasks
-from bench.teacher_key import quick_teacher, teacher_key
-from bench.trial import Trial
+from bench.teacher_key import quick_teacher
 from bench.yamlio import at_line, read_yaml, validate, where
 
 FOLDER = Path(__file__).resolve().parent.parent / "studies"
@@ -205,63 +203,6 @@ def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
     return LoadedStudy(study, tasks, cards, tuple(entries), tuple(dict.fromkeys(files)))
 
 
-def expand(loaded: LoadedStudy, device: str = "cpu", altered_data: bool = False) -> list[Trial]:
-    """All trials of a study: by task, then method, then option cell, then seed.
-
-    Entries that come to the same trial (an option written out that has this value anyway) make it once.
-    """
-    study = loaded.study
-    trials: dict[str, Trial] = {}
-    for task_name in loaded.tasks:
-        task = get_task(task_name)
-        # 4e4 steps are 40,000 steps: one trial, one id
-        budget = Budget.parse(study.budgets.get(task_name, study.budget)).limits()
-        spec = quick_teacher(task) if study.teacher == "quick" and task_name not in study.teachers else None
-        teacher = study.teachers.get(task_name) or teacher_key(task, spec, altered_data)
-        task_sha = task.sha
-        own_task = None if task.built_in else task.model_dump(mode="json")
-        for name, written in loaded.entries:
-            card = loaded.cards[name]
-            sha = card.sha
-            base = {**card.defaults(), **preset(card, task, study.settings)}
-            for cell in _grid(card, written):
-                options = {**base, **cell}
-                label = name + (f" ({_short(cell)})" if cell else "")
-                for seed in study.seeds:
-                    trial = Trial(
-                        suite=SUITE,
-                        task=task_name,
-                        task_sha=task_sha,
-                        teacher=teacher,
-                        method=name,
-                        method_sha=sha,
-                        options=options,
-                        budget=budget,
-                        seed=seed,
-                        device=device,
-                        threads=study.threads,
-                        precision=study.precision,
-                        deterministic=study.deterministic,
-                        altered_data=altered_data,
-                        points=study.points,
-                        selection=study.selection,
-                        study=study.name,
-                        label=label,
-                        image_metrics=study.image_metrics,
-                        timeout=study.timeout,
-                        method_files=loaded.method_files,
-                        own_task=own_task,
-                    )
-                    trials.setdefault(trial.id, trial)
-    return list(trials.values())
-
-
-def preset(card: MethodCard, task: TaskSpec, settings: str) -> dict[str, Any]:
-    """The options that differ from a method's defaults on a task: the paper's for its data set, then the task's."""
-    values = {**card.presets.get(task.data, {}), **task.settings.get(settings, {}).get(card.name, {})}
-    return dict(check_values(card.specs, values, f"{card.name} (task {task.name!r}, settings {settings!r})"))
-
-
 @cache
 def study_files() -> Mapping[str, Path]:
     """The studies that come with the suite, by path below ``studies/`` without the ending."""
@@ -321,7 +262,7 @@ def _check_options(
         if name not in specs:
             raise UserError(f"{here}: {card.name} has no option {name!r}{nearest(name, specs)}")
         try:
-            axis = _axis(specs[name].is_sequence, value)
+            axis = axis_of(specs[name].is_sequence, value)
             if axis is not None and not axis:
                 raise UserError(f"the grid of option {name!r} is empty")
             cells = [check_value(specs[name], item) for item in (axis if axis is not None else [value])]
@@ -331,32 +272,13 @@ def _check_options(
             raise UserError(f"{here}: {error}") from None
 
 
-def _axis(is_sequence: bool, value: Any) -> list[Any] | None:
+def axis_of(is_sequence: bool, value: Any) -> list[Any] | None:
     """The values of a grid axis, or None when the value is a single one."""
     if not isinstance(value, list | tuple):
         return None
     if is_sequence and not (value and isinstance(value[0], list | tuple)):
         return None
     return list(value)
-
-
-def _grid(card: MethodCard, written: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    specs = {spec.name: spec for spec in card.specs}
-    axes = []
-    for name, value in written.items():
-        values = _axis(specs[name].is_sequence, value)
-        axes.append([(name, check_value(specs[name], item)) for item in (values if values is not None else [value])])
-    for cell in itertools.product(*axes):
-        yield dict(cell)
-
-
-def _short(cell: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_short_number(value)}" for name, value in cell.items())
-
-
-def _short_number(value: Any) -> str:
-    short = f"{value:g}" if isinstance(value, float) else str(value)
-    return repr(value) if isinstance(value, float) and float(short) != value else short
 
 
 assert set(RULES) == set(Rule.__args__)  # type: ignore[attr-defined]

@@ -14,9 +14,10 @@ from torch.optim import Optimizer
 from bench.cards import MethodCard
 from bench.declare import Access
 from bench.desk import Desk
+from bench.expansion import preset
 from bench.records import Record, open_results, read_curve
 from bench.runner import Interrupted, Setting, run_trial
-from bench.study import SUITE, preset
+from bench.study import SUITE
 from bench.task import get_task
 from bench.teacher_key import teacher_key
 from bench.trial import Trial

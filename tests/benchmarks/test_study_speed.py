@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.study import expand, load_study
+from bench.expansion import expand
+from bench.study import load_study
 
 COUNT = 50 * 40 * 5
 

@@ -13,8 +13,9 @@ from rich.console import Console
 from bench.campaign import Plan
 from bench.cli import run
 from bench.cli.watch import LiveTable, PlainLines
+from bench.expansion import expand
 from bench.progress import Progress
-from bench.study import expand, load_study
+from bench.study import load_study
 from bench.training import TrainingProgress
 from bench.trial import Trial
 

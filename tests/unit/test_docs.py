@@ -25,11 +25,12 @@ from bench.check.battery import BUDGETS
 from bench.cli.app import app
 from bench.data import Split
 from bench.declare import Data
+from bench.expansion import expand
 from bench.records import CurvePoint, MeterReading, Record, TrialIdentity
 from bench.records.schema import Status
 from bench.selection import RULES
 from bench.session import session_for
-from bench.study import Study, expand, load_study
+from bench.study import Study, load_study
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("reports/**/*.md")])

@@ -12,7 +12,8 @@ import pytest
 from bench.campaign import run_study
 from bench.cli import answer
 from bench.errors import UserError
-from bench.study import LoadedStudy, expand, load_study
+from bench.expansion import expand
+from bench.study import LoadedStudy, load_study
 from bench.task import Augmentation, TaskSpec, add_tasks, get_task, read_tasks, recipes, tasks
 from bench.teacher_key import quick_teacher, teacher_key
 from bench.trial import Trial

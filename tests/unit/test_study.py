@@ -14,7 +14,8 @@ import pytest
 
 from bench.cards import find_methods
 from bench.errors import UserError
-from bench.study import LoadedStudy, Study, expand, find_study, load_study, study_files
+from bench.expansion import expand
+from bench.study import LoadedStudy, Study, find_study, load_study, study_files
 from bench.task import get_task
 from bench.trial import Trial
 
@@ -142,7 +143,7 @@ def test_ids_depend_on_the_trial_and_not_on_its_study(load: Load, tmp_path: Path
 def test_another_process_finds_the_same_ids_without_torch(file: Path, load: Load) -> None:
     trials = expand(load(EXAMPLE))
     code = (
-        "import json, pathlib, sys; from bench.study import expand, load_study\n"
+        "import json, pathlib, sys; from bench.expansion import expand; from bench.study import load_study\n"
         "trials = expand(load_study(pathlib.Path(sys.argv[1])))\n"
         "print(json.dumps([[t.id for t in trials], sorted({'torch', 'pandas', 'numpy'} & sys.modules.keys())]))"
     )

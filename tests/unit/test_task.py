@@ -11,8 +11,8 @@ import pytest
 from bench import data, task
 from bench.cards import find_methods
 from bench.errors import UserError
+from bench.expansion import preset
 from bench.models import NETWORKS
-from bench.study import preset
 from bench.task import ImageSpec, Published, TaskSpec, TeacherSpec, get_recipe, get_task, read_tasks, recipes, tasks
 from bench.teacher_key import teacher_key
 
