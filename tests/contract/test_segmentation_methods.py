@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from bench import runner
 from bench.cards import find_methods
 from bench.check import run_battery
-from bench.task import Recipe, add_tasks, get_task, recipes, tasks
+from bench.data import shapes
+from bench.task import Recipe, get_task, recipes, tasks
 
-PARTS = ("runs", "trains the student", "access", "gradients", "reproducible", "resumes", "budget in teacher_images")
+PARTS = ("runs", "trains the student", "access", "gradients", "resumes")
 
 
 @pytest.fixture
-def tiny() -> Iterator[str]:
-    """A segmentation task whose teacher is trained in a moment."""
-    shapes = get_task("shapes/unet-small")
-    recipes()["moment"] = Recipe(optimizer="adam", lr=0.01, batch=50, epochs=1)  # type: ignore[index]
-    teacher = shapes.teacher.model_copy(update={"network": "unet-small", "recipe": "moment"})
-    add_tasks([shapes.model_copy(update={"name": "moment", "teacher": teacher})])
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """A segmentation task on a few images, whose teacher is trained in a moment."""
+    monkeypatch.setenv("DFKD_CACHE", str(tmp_path))
+    monkeypatch.setattr(shapes, "COUNTS", (60, 20))
+    task = get_task("shapes/unet-small")
+    teacher = task.teacher.model_copy(update={"network": "unet-small", "recipe": "moment"})
+    monkeypatch.setitem(recipes(), "moment", Recipe(optimizer="adam", lr=0.01, batch=20, epochs=1))
+    monkeypatch.setitem(tasks(), "moment", task.model_copy(update={"name": "moment", "teacher": teacher}))
+    runner._dataset.cache_clear()
     yield "moment"
-    del tasks()["moment"], recipes()["moment"]  # type: ignore[attr-defined]
+    runner._dataset.cache_clear()
 
 
 @pytest.mark.slow
