@@ -19,6 +19,7 @@ from bench.errors import MissingData, UserError, nearest
 from bench.executors import EXECUTORS, Watcher, Work, get_executor
 from bench.expansion import expand
 from bench.machine import choose_device, usable_cores
+from bench.own_tasks import keep_tasks
 from bench.paths import teacher_folder
 from bench.records import Record, load_record, open_results
 from bench.records.folder import writing
@@ -75,6 +76,17 @@ class Summary:
     @property
     def statuses(self) -> Mapping[str, int]:
         return Counter(outcome.record.status for outcome in self.outcomes)
+
+    @property
+    def unmeasured(self) -> Mapping[str, int]:
+        """Image metrics that the study asks for and finished trials do not have: on how many of them."""
+        return Counter(
+            name
+            for outcome in self.outcomes
+            if outcome.record.status == "ok"
+            for name in outcome.trial.image_metrics
+            if name not in outcome.record.image_metrics
+        )
 
     @property
     def failures(self) -> list[Outcome]:
@@ -145,6 +157,7 @@ def run_study(
     device: str = "auto",
     method_files: Sequence[Path] = (),
     data_folder: Path | None = None,
+    weights: Path | None = None,
     allow_altered: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     audience: Audience | None = None,
@@ -159,6 +172,7 @@ def run_study(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         method_files: method files beside those that the study names.
         data_folder: where to look for data sets first.
+        weights: a folder or file to look in first for the weights of image metrics.
         allow_altered: use data files that are well-formed but not the official ones.
         checkpoint_seconds: how often a running trial is saved.
         audience: told how it comes along.
@@ -177,7 +191,7 @@ def run_study(
     _check_teachers(able)
     count = 1 if executor == "inline" else workers or default_workers(plan)
     open_results(plan.results, create=True)
-    with _locked(plan.results):
+    with locked(plan.results):
         plan = replace(plan, finished=_finished(plan.results, plan.trials))  # another run may just have ended
         _prepare_folder(plan, file)
         audience.planned(plan, count)
@@ -193,7 +207,7 @@ def run_study(
         device = "cpu" if plan.gpu is None and all(trial.device == "cpu" for trial in able) else f"cuda:{plan.gpu or 0}"
         _train_teachers(able, data_folder, allow_altered, device, audience)
         if able:
-            work = Work(plan.results, data_folder, checkpoint_seconds, count, plan.gpu)
+            work = Work(plan.results, data_folder, checkpoint_seconds, count, plan.gpu, weights)
             get_executor(executor)(able, work, audience)
         return Summary(plan, tuple(_outcome(trial, plan.results) for trial in plan.trials))
 
@@ -206,7 +220,7 @@ def default_workers(plan: Plan) -> int:
 
 def _unsupported(trials: Iterable[Trial]) -> dict[str, str]:
     """The trials whose method is not made for their task, by id, and why."""
-    reasons = {trial.id: why_unsupported(card_of(trial), get_task(trial.task)) for trial in trials}
+    reasons = {trial.id: why_unsupported(card_of(trial), get_task(trial.task), trial.options) for trial in trials}
     return {trial: reason for trial, reason in reasons.items() if reason}
 
 
@@ -265,7 +279,7 @@ def _teachers_of(trials: Iterable[Trial]) -> list[tuple[TaskSpec, str]]:
 
 
 @contextmanager
-def _locked(results: Path) -> Iterator[None]:
+def locked(results: Path) -> Iterator[None]:
     """Two runs in one folder would run the same trials; records are safe without, the time would be wasted."""
     lock = FileLock(str(results / ".lock"), timeout=0)
     with writing(results):
@@ -280,7 +294,7 @@ def _locked(results: Path) -> Iterator[None]:
 
 
 def _prepare_folder(plan: Plan, file: Path) -> None:
-    """Keep a copy of the study, and clear what a kill between a trial's record and its clean-up left behind."""
+    """Keep a copy of the study and of its own tasks, and clear what a kill between a trial's record and its clean-up left behind."""
     with writing(plan.results):
         copy = plan.results / "study.yaml"
         part = copy.with_name(".study.yaml.part")
@@ -289,6 +303,7 @@ def _prepare_folder(plan: Plan, file: Path) -> None:
             part.replace(copy)
         finally:
             part.unlink(missing_ok=True)
+        keep_tasks(plan.results, [trial.own_task for trial in plan.trials if trial.own_task])
         for name in plan.finished:
             shutil.rmtree(plan.results / "work" / name, ignore_errors=True)
 

@@ -23,6 +23,7 @@ from bench.provenance import device_name
 from bench.records import SCHEMA
 from bench.task import tasks
 from bench.teacher_key import teacher_key
+from bench.weights import weights_status
 
 LIBRARIES = ("torch", "numpy", "scikit-learn", "safetensors", "pandas", "matplotlib", "typer", "rich", "pydantic")
 GIB = 2**30
@@ -46,6 +47,7 @@ def examine(data_folder: Path | None = None) -> Iterator[Fact]:
     yield from _data(data_folder)
     yield from _cache()
     yield from _teachers()
+    yield from _weights()
     yield Fact("results", "schema", f"reads and writes version {SCHEMA}")
 
 
@@ -155,6 +157,13 @@ def _teachers() -> Iterator[Fact]:
             state == "ok",
             "" if state == "ok" else again,
         )
+
+
+def _weights() -> Iterator[Fact]:
+    for each in weights_status():
+        mend = "" if each.state == "ok" else f"dfkd weights fetch {each.file.name}   (for {each.file.used_by})"
+        value = {"ok": f"whole, {each.path}", "missing": "not there"}.get(each.state, each.message)
+        yield Fact("weights", each.file.name, value, each.state == "ok", mend)
 
 
 def _told(group: str, name: str, look: Callable[[], str], mend: str) -> Fact:

@@ -17,8 +17,23 @@ class MissingData(UserError):
     """A data set's files are not there. The message names them, and the command or folder that mends it."""
 
 
+class MissingWeights(UserError):
+    """A metric's weights file is not there. The message names it, and the command or folder that mends it."""
+
+
+class Unavailable(Exception):
+    """A metric that cannot be measured here; the message says what is missing and what to do."""
+
+
 class MethodError(Exception):
     """A method file breaks the contract of the Session (a share above 1, an unused optimiser, ...)."""
+
+
+class Unsupported(MethodError):
+    """A method asks for something that this task's networks do not have, which only building them could tell.
+
+    The trial is left out by plan: its record says ``unsupported``, and it is no failure.
+    """
 
 
 class AccessDenied(BaseException):

@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.budget import Budget
 from bench.cards import MethodCard
+from bench.metrics import image_metrics
 from bench.options import check_value, check_values
 from bench.study import SUITE, LoadedStudy, axis_of
 from bench.task import TaskSpec, get_task
@@ -57,7 +58,8 @@ def expand(loaded: LoadedStudy, device: str = "cpu", altered_data: bool = False)
                         selection=study.selection,
                         study=study.name,
                         label=label,
-                        image_metrics=study.image_metrics,
+                        image_metrics=image_metrics(study.image_metrics),
+                        real_images=study.real_images,
                         timeout=study.timeout,
                         method_files=loaded.method_files,
                         own_task=own_task,

@@ -73,6 +73,8 @@ class RealImages:
 
     def _augmented(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         pad, size = self._augment.pad, self._image.size
+        if not pad and not self._augment.flip and pixels.shape[-2:] == (size, size):
+            return pixels, labels
         stream = torch.Generator().manual_seed(derive(self._seed, "augment", self._taken))
         dense = labels.ndim == 3
         if pad:

@@ -16,18 +16,17 @@ from typing import Any
 import torch
 
 from bench import guard, kept
-from bench.artifacts import MAPPED_SHEET, SHEET, contact_sheet, evenly, save_images, save_student
 from bench.cards import load_method
 from bench.checkpoint import load_checkpoint, save_checkpoint
+from bench.closing import Ended, artifacts, judged
 from bench.curve import Curve
 from bench.data import Dataset, load, protected_paths
 from bench.declare import Access, Data, Method
 from bench.desk import BudgetSpent, Desk
 from bench.draft import card_of, draft
 from bench.errors import AccessDenied, DataLeak, Diverged
-from bench.judge import Judge, answers
+from bench.judge import Judge
 from bench.memory import peak_memory_mib, reset_peak_memory
-from bench.metrics.synthetic import score_images
 from bench.models import build
 from bench.outcome import Outcome, TimedOut, outcome_of
 from bench.paths import teacher_folder
@@ -52,6 +51,7 @@ class Setting:
 
     results: Path
     data_folder: Path | None = None
+    weights: Path | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     report: Callable[[Progress], None] = lambda progress: None  # noqa: ARG005
     inspect: Callable[[Desk], None] = lambda desk: None  # noqa: ARG005
@@ -242,9 +242,12 @@ class _Run:
             }
             if outcome.status == "ok":
                 values["stopped_by"] = unit if spent >= 1.0 else "method"
-                values |= self._judged()
+                ended = Ended(
+                    self.trial, self.task, self.dataset, self.teacher, desk, self.judge, self.curve, self.work
+                )
+                values |= judged(ended, self.setting.weights, self.setting.data_folder)
                 if values["status"] == "ok":
-                    files = self._artifacts()
+                    files = artifacts(ended)
             rows = self.curve.rows
         if (self.work / "log.txt").exists():
             files["log.txt"] = self.work / "log.txt"
@@ -253,48 +256,6 @@ class _Run:
         shutil.rmtree(self.work, ignore_errors=True)
         self.setting.report(Progress(record.status, 1.0, record.scores.get(record.headline), record.meter.seconds))
         return record
-
-    def _judged(self) -> dict[str, Any]:
-        """What only a trial that ended well has: scores, agreement, images and their metrics."""
-        chosen = self.curve.select(self.trial.selection)
-        headline = self.trial.selection[0]
-        if headline not in chosen:
-            reason = f"the headline rule {headline!r} has nothing to choose by: the method trains without s.distill"
-            return {"status": "crashed", "reason": reason}
-        images = self._images()
-        classes = len(self.dataset.classes)
-        return {
-            "scores": {rule: choice.score for rule, choice in chosen.items()},
-            "test_metrics": chosen[headline].details,
-            "agreement": chosen[headline].agreement,
-            "images": {"count": len(images), "clipped": self.desk.capture.clipped},
-            "image_metrics": score_images(
-                self.trial.image_metrics, images, self.teacher.network, self.task.image, classes
-            ),
-        }
-
-    def _images(self) -> torch.Tensor:
-        images = self.desk.capture.training.column("images")
-        return images if images is not None else torch.zeros(0, *self.task.image.shape, dtype=torch.uint8)
-
-    def _artifacts(self) -> dict[str, Path]:
-        files = {"student.safetensors": save_student(self.work, self.desk.student)}
-        if len(self._images()):
-            files["images.png"] = self._contact_sheet()
-            files["images.safetensors"] = save_images(self.work, self._images(), self.desk.capture.training.steps())
-        return files
-
-    def _contact_sheet(self) -> Path:
-        """For segmentation with the teacher's map and the student's beside each image."""
-        if not self.dataset.dense:
-            return contact_sheet(self.work, evenly(self._images(), SHEET))
-        chosen = evenly(self._images(), MAPPED_SHEET)
-        pixels = chosen.to(self.desk.device)
-        maps = [
-            answers(self.teacher.network, pixels, self.task.image),
-            self.judge.answers(self.desk.student.state_dict(), pixels),
-        ]
-        return contact_sheet(self.work, chosen, [each.cpu() for each in maps])
 
 
 @lru_cache(maxsize=1)

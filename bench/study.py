@@ -16,7 +16,7 @@ import bench
 from bench.budget import UNITS, Budget
 from bench.cards import MethodCard, find_methods, get_card
 from bench.errors import UserError, nearest
-from bench.metrics import image_metric
+from bench.metrics import image_metrics
 from bench.options import check_value
 from bench.selection import DATA_FREE, RULES
 from bench.task import Strict, TaskSpec, add_tasks, check_recipes, get_task, read_tasks
@@ -98,6 +98,11 @@ class Study(Strict):
         description="selection rules; the first one is the headline and must be data-free",
     )
     image_metrics: tuple[str, ...] = Field(default=(), description="see `dfkd list metrics`")
+    real_images: Whole | None = Field(
+        default=None,
+        ge=2,
+        description="how many training images the synthetic ones are compared with at most; all if not given",
+    )
     teacher: Literal["paper", "quick"] = Field(
         default="paper", description="`quick`: each task's teacher for small machines, where it has one"
     )
@@ -166,7 +171,7 @@ def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
         at_line(file, data, ["budgets", task], lambda budget=budget: Budget.parse(budget))  # type: ignore[misc]
     tasks = _tasks(study, file, data)
     for index, name in enumerate(study.image_metrics):
-        at_line(file, data, ["image_metrics", index], lambda name=name: image_metric(name))  # type: ignore[misc]
+        at_line(file, data, ["image_metrics", index], lambda name=name: image_metrics([name]))  # type: ignore[misc]
     for key in ("teachers", "budgets"):
         for task in getattr(study, key):
             if task not in tasks:

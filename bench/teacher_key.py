@@ -29,8 +29,16 @@ def teacher_key(task: TaskSpec, teacher: TeacherSpec | None = None, altered_data
     if own := source_hashes(teacher.network):
         identity["networks"] = own
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    name = re.sub("[^A-Za-z0-9_.-]+", "-", teacher.network)  # it names a folder
-    return f"{name}-{digest}" + ("-altered" if altered_data else "")
+    return f"{folder_name(teacher.network)}-{digest}" + ("-altered" if altered_data else "")
+
+
+def folder_name(network: str) -> str:
+    """A network's name as a part of a folder's: ``torchvision/resnet18`` has a slash.
+
+    >>> folder_name("torchvision/resnet18")
+    'torchvision-resnet18'
+    """
+    return re.sub("[^A-Za-z0-9_.-]+", "-", network)
 
 
 def quick_teacher(task: TaskSpec) -> TeacherSpec:

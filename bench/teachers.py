@@ -12,20 +12,19 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
 from bench.data import Dataset
 from bench.errors import Diverged, UserError, nearest
 from bench.judge import score_network
 from bench.models import build
-from bench.models.deeplab import load_backbone
+from bench.models.loading import fit, read_weights
 from bench.passports import SCHEMA, passports, read_passport
 from bench.paths import teacher_folder
 from bench.provenance import provenance
 from bench.task import TaskSpec, TeacherSpec, get_recipe
-from bench.teacher_key import known_teachers, teacher_key
+from bench.teacher_key import folder_name, known_teachers, teacher_key
 from bench.training import Report, TrainingProgress, has_bfloat16, train
 
 CPU = torch.device("cpu")
@@ -109,7 +108,9 @@ def train_teacher(
     extra: dict[str, Any] = {}
     prepare: Callable[[nn.Module], None] = lambda network: None  # noqa: E731, ARG005
     if backbone is not None:
-        weights = _read_weights(backbone)
+        from bench.models.deeplab import load_backbone  # torchvision takes a second to import
+
+        weights = read_weights(backbone)
         digest = hashlib.sha256(backbone.read_bytes()).hexdigest()
         extra = {"backbone": backbone.name, "backbone_sha256": digest}
         key += f"-backbone-{digest[:12]}"
@@ -149,53 +150,16 @@ def import_teacher(task: TaskSpec, file: Path, dataset: Dataset) -> Path:
     Raises:
         UserError: the file cannot be read, or names or shapes of its tensors do not fit the network.
     """
-    weights = _read_weights(file)
+    weights = read_weights(file)
     network = build(task.teacher.network, task.image, len(dataset.classes)).eval()
-    _fit(network, weights, file)
+    fit(network, weights, file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     passport = {"recipe": "imported", "imported_from": file.name, "imported_sha256": digest, "seed": None}
     _make(teacher_folder())
-    key = f"{task.teacher.network}-{task.data}-import-{digest[:12]}"
+    key = f"{folder_name(task.teacher.network)}-{task.data}-import-{digest[:12]}"
     with FileLock(str(teacher_folder() / f".{key}.lock")):
         made_on = provenance(threads=1, deterministic=True)
         return _store(teacher_folder() / key, task, task.teacher.network, network, dataset, passport, made_on)
-
-
-def _read_weights(file: Path) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise UserError(f"no such checkpoint: {file}")
-    if file.suffix == ".safetensors":
-        try:
-            return load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} is not a whole safetensors file: {error}") from None
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # many kinds, all meaning that this file cannot be used; torch's advice would be to trust it
-        hint = "save the network's state_dict() with torch.save or as safetensors"
-        raise UserError(f"{file} cannot be read as a checkpoint of plain tensors; {hint}") from None
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{file} holds no state_dict (names and tensors)")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
-
-
-def _fit(network: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
-    wanted = network.state_dict()
-    missing, extra = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
-    if missing or extra:
-        parts = [
-            f"missing {', '.join(missing[:4])}" if missing else "",
-            f"not known {', '.join(extra[:4])}" if extra else "",
-        ]
-        raise UserError(f"{file} does not fit {type(network).__name__}: {'; '.join(part for part in parts if part)}")
-    for name, value in weights.items():
-        if value.shape != wanted[name].shape:
-            shapes = f"{tuple(value.shape)}, the network needs {tuple(wanted[name].shape)}"
-            raise UserError(f"{file} does not fit {type(network).__name__}: {name} has shape {shapes}")
-    network.load_state_dict(dict(weights))
 
 
 def load_teacher(folder: Path, task: TaskSpec, classes: int) -> Teacher:
@@ -217,7 +181,7 @@ def load_teacher(folder: Path, task: TaskSpec, classes: int) -> Teacher:
     if passport["image"] != task.image.model_dump(mode="json"):
         raise UserError(f"teacher {passport['key']!r} takes images of another size or normalisation than {task.name!r}")
     network = build(str(passport["network"]), task.image, classes)
-    _fit(network, load_file(file), file)
+    fit(network, load_file(file), file)
     return Teacher(network.eval().requires_grad_(False), passport)
 
 

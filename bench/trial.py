@@ -37,6 +37,7 @@ class Trial:
     study: str = ""
     label: str = ""
     image_metrics: tuple[str, ...] = ()
+    real_images: int | None = None
     timeout: float | None = None
     method_files: tuple[Path, ...] = ()
     own_task: Mapping[str, Any] | None = None  # a user's own task, written out; its hash is in the identity
@@ -59,7 +60,7 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """For another process; :meth:`from_json` makes the task known there, if it is the user's own."""
-        extra = {name: getattr(self, name) for name in ("study", "label", "timeout", "own_task")}
+        extra = {name: getattr(self, name) for name in ("study", "label", "real_images", "timeout", "own_task")}
         lists = {"image_metrics": list(self.image_metrics), "method_files": [str(file) for file in self.method_files]}
         return self.identity() | extra | lists
 
@@ -75,7 +76,7 @@ class Trial:
         return cls(**fixed)
 
 
-OUTSIDE = ("study", "label", "image_metrics", "timeout", "method_files", "own_task")
+OUTSIDE = ("study", "label", "image_metrics", "real_images", "timeout", "method_files", "own_task")
 IDENTITY = tuple(field.name for field in dataclasses.fields(Trial) if field.name not in OUTSIDE)
 
 

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import bench
-from bench.cli import check, data, doctor_cmd, lists, run, show, teacher
+from bench.cli import check, data, doctor_cmd, lists, run, score, show, teacher, weights
 from bench.cli.settings import PLAIN
 
 
@@ -25,10 +25,12 @@ HELP = {
     "run": "Run a study, or go on with one.",
     "list": "List tasks, methods, metrics and studies.",
     "show": "Show all that is known of one trial.",
+    "score": "Measure image metrics of finished trials.",
     "report": "Write leaderboard, figures and a page.",
     "check": "Try a method against the contract.",
     "teacher": "Train, import and look at teachers.",
     "data": "Look at data sets, and fetch them.",
+    "weights": "Look at the metrics' weights files, and fetch them.",
     "doctor": "Show what is there, and how to mend what is not.",
 }
 app = typer.Typer(
@@ -58,11 +60,12 @@ def _root(
 _VERBS: dict[str, Callable[..., None]] = {
     "run": run.run,
     "show": show.show,
+    "score": score.score,
     "report": show.report,
     "check": check.check,
     "doctor": doctor_cmd.doctor,
 }
 for _name, _verb in _VERBS.items():
     app.command(_name, short_help=HELP[_name])(_verb)
-for _name, _group in {"list": lists.app, "teacher": teacher.app, "data": data.app}.items():
+for _name, _group in {"list": lists.app, "teacher": teacher.app, "data": data.app, "weights": weights.app}.items():
     app.add_typer(_group, name=_name, short_help=HELP[_name])

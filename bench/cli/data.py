@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,7 +47,7 @@ def fetch(
     for name in names:
         find(name)  # a wrong name is told before anything is downloaded
     for name in names:
-        folder = fetch_data(name, data, _Download(sys.stdout.isatty()))
+        folder = fetch_data(name, data, out.Download())
         out.say(f"{name}: complete in {folder}")
 
 
@@ -80,23 +79,6 @@ def path(names: Names = None, data: DataFolder = None) -> None:
             out.say(str(folder))
     for name in names or []:
         out.say(str(_folder_of(name, data_status(name, data))))
-
-
-class _Download:
-    """Tells of a download: a line that counts on a terminal, a line a file elsewhere."""
-
-    def __init__(self, terminal: bool) -> None:
-        self._terminal = terminal
-        self._percent = -1
-
-    def __call__(self, name: str, done: int, of: int) -> None:
-        percent = 100 * done // max(of, 1)
-        if self._terminal and percent != self._percent:
-            self._percent = percent
-            sys.stdout.write(f"\r{name}: {percent} % of {out.size(of)}" + ("\n" if done >= of else ""))
-            sys.stdout.flush()
-        elif not self._terminal and done >= of:
-            out.say(f"{name}: {out.size(of)}")
 
 
 def _verdict(states: Sequence[str]) -> str:

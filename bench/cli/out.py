@@ -113,3 +113,20 @@ def count(number: int, noun: str) -> str:
     ('1 trial', '1,200 trials')
     """
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+class Download:
+    """Tells of a download: a line that counts on a terminal, a line a file elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._percent = -1
+
+    def __call__(self, name: str, done: int, of: int) -> None:
+        percent = 100 * done // max(of, 1)
+        if self._terminal and percent != self._percent:
+            self._percent = percent
+            sys.stdout.write(f"\r{name}: {percent} % of {size(of)}" + ("\n" if done >= of else ""))
+            sys.stdout.flush()
+        elif not self._terminal and done >= of:
+            say(f"{name}: {size(of)}")

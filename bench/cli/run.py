@@ -13,7 +13,7 @@ import typer
 from bench.budget import in_words
 from bench.campaign import CHECKPOINT_SECONDS, Outcome, Plan, Summary, plan_study, run_study
 from bench.cli import out
-from bench.cli.settings import DataFolder, MethodFiles
+from bench.cli.settings import DataFolder, MethodFiles, Weights
 from bench.cli.watch import LiveTable, PlainLines, name_of
 from bench.executors import EXECUTORS
 from bench.selection import RULES
@@ -37,6 +37,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Plain lines in place of the live table.")] = False,
     method: MethodFiles = None,
     data: DataFolder = None,
+    weights: Weights = None,
     allow_altered: Annotated[
         bool, typer.Option("--allow-altered", help="Use data files that are not the official ones, and record which.")
     ] = False,
@@ -64,6 +65,7 @@ def run(
                 device=device,
                 method_files=files,
                 data_folder=data,
+                weights=weights,
                 allow_altered=allow_altered,
                 checkpoint_seconds=checkpoint_seconds,
                 audience=view,
@@ -120,6 +122,9 @@ def _print_summary(summary: Summary) -> None:
     kept = f" ({summary.kept} of them before this run)" if summary.kept else ""
     again = "; the same command tries the others again" if summary.failures else ""
     out.say(f"{ok} of {out.count(len(plan.trials), 'trial')} ok{kept}{again}")
+    if summary.unmeasured:
+        out.say(f"not measured on trials that had finished before: {', '.join(summary.unmeasured)}")
+        out.say(f"  `dfkd score {plan.results}` measures them from the images that were kept")
     out.say(f"records: {plan.results / 'trials'}")
     out.say(f"next: dfkd report --results {plan.results}")
 

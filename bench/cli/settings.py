@@ -23,6 +23,12 @@ DataFolder = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="Where to look for data sets first (else DFKD_DATA, then the cache)."),
 ]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights", metavar="PATH", help="A folder, or a file, to look in first for the weights of image metrics."
+    ),
+]
 AllowAltered = Annotated[
     bool, typer.Option("--allow-altered", help="Use well-formed data files that are not the official ones.")
 ]

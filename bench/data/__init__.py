@@ -12,11 +12,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.data import caltech, camvid, cifar, digits, download, files, mnist, nyuv2, pool, shapes, svhn
-from bench.data.download import Progress
 from bench.data.folders import protected_paths, search_folders
 from bench.data.pool import Pool, load_pool
 from bench.data.source import Dataset, FileStatus, Source, SourceFile, Split
 from bench.errors import UserError, nearest
+from bench.transfer import Progress
 
 __all__ = [
     "SOURCES", "NAMES", "load", "load_pool", "status", "fetch", "search_folders", "protected_paths",

@@ -14,12 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from bench.data.source import SourceFile
+from bench.transfer import RefusedError
 
 BLOCK = 1 << 20  # bytes
-
-
-class RefusedError(Exception):
-    """What was downloaded, or lies there, is not the official file."""
 
 
 def unpack_gz(archive: Path, file: SourceFile, folder: Path) -> None:

@@ -1,29 +1,23 @@
-"""Downloading a data set's files: the only place where the data sets touch the network."""
+"""Downloading a data set's files, and putting them in place once they are verified."""
 
 from __future__ import annotations
 
-import http.client
 import os
 import shlex
 import tarfile
-import urllib.request
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
 
-from bench.data.archives import RefusedError, unpack_gz, unpack_tar
+from bench.data.archives import unpack_gz, unpack_tar
 from bench.data.files import archive_seen, folder_of, home, inspect, md5_of_file
 from bench.data.source import Archive, Source, SourceFile
 from bench.errors import UserError
+from bench.transfer import FAILURES, Progress, RefusedError, transfer
 
-Progress: TypeAlias = Callable[[str, int, int], None]  # file name, bytes so far, bytes in all
-
-BLOCK = 1 << 18  # bytes
-TIMEOUT = 30.0  # seconds without an answer
-FAILURES = (OSError, http.client.HTTPException, ValueError, EOFError, zlib.error, tarfile.TarError, RefusedError)
+BROKEN = (*FAILURES, EOFError, zlib.error, tarfile.TarError)  # what a transfer or an archive may raise
 
 
 def fetch(source: Source, folder: Path | None, folders: Sequence[Path], progress: Progress | None) -> Path:
@@ -67,13 +61,13 @@ def _bring_archive(
         try:
             _demand(placed, archive)
             return unpack_tar(placed, wanted, target)
-        except FAILURES as error:
+        except BROKEN as error:
             problems.append(f"{placed}: {error}")
     for url in archive.urls:
         try:
             with _downloaded(archive, url, target, archive.name, progress) as path:
                 return unpack_tar(path, wanted, target)
-        except FAILURES as error:
+        except BROKEN as error:
             problems.append(f"{url}: {error}")
     again = f"`dfkd data fetch {source.name} --data {shlex.quote(str(target))}`"
     raise UserError(
@@ -89,7 +83,7 @@ def _bring_files(source: Source, wanted: Sequence[SourceFile], target: Path, pro
             try:
                 _bring(file, url, target, progress)
                 break
-            except FAILURES as error:
+            except BROKEN as error:
                 problems.append(f"{url}: {error}")
         else:
             raise UserError(_failure(source, target, problems, wanted[position:]))
@@ -123,25 +117,11 @@ def _downloaded(archive: Archive, url: str, folder: Path, shown: str, progress: 
     place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
-        _transfer(archive, url, part, shown, progress)
+        transfer(url, part, archive.size, shown, progress)
         _demand(part, archive)
         yield part
     finally:
         part.unlink(missing_ok=True)
-
-
-def _transfer(archive: Archive, url: str, part: Path, shown: str, progress: Progress | None) -> None:
-    done = 0
-    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, part.open("wb") as out:
-        while block := answer.read(BLOCK):
-            out.write(block)
-            done += len(block)
-            if done > archive.size:  # a login page, or a server that never stops
-                raise RefusedError(f"more than the official {archive.size} bytes")
-            if progress is not None:
-                progress(shown, done, archive.size)
-    if done < archive.size:
-        raise RefusedError(f"ended after {done} of {archive.size} bytes")
 
 
 def _demand(path: Path, archive: Archive) -> None:

@@ -24,6 +24,7 @@ class Work:
     checkpoint_seconds: float
     workers: int
     gpu: int | None = None  # the number of the GPU to use; None: the first
+    weights: Path | None = None  # where to look first for the weights of image metrics
 
 
 class Watcher(Protocol):

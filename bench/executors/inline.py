@@ -31,6 +31,7 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
             setting = Setting(
                 results=work.results,
                 data_folder=work.data_folder,
+                weights=work.weights,
                 checkpoint_seconds=work.checkpoint_seconds,
                 report=lambda progress, trial=trial: watcher.update(trial, progress),  # type: ignore[misc]
                 stop=lambda: bool(asked),

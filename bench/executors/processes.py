@@ -74,6 +74,7 @@ def _start(trial: Trial, work: Work) -> _Job:
         "trial": trial.to_json(),
         "results": str(work.results),
         "data_folder": str(work.data_folder) if work.data_folder else None,
+        "weights": str(work.weights) if work.weights else None,
         "checkpoint_seconds": work.checkpoint_seconds,
         "gpu": work.gpu,
         "parent": os.getpid(),

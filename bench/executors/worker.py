@@ -28,6 +28,7 @@ def main(folder: Path) -> int:
     setting = Setting(
         results=Path(order["results"]),
         data_folder=Path(order["data_folder"]) if order["data_folder"] else None,
+        weights=Path(order["weights"]) if order["weights"] else None,
         checkpoint_seconds=order["checkpoint_seconds"],
         report=lambda progress: write_progress(folder, progress),
         stop=lambda: bool(asked) or os.getppid() != order["parent"],  # an orphan saves itself and makes room

@@ -1,111 +1,85 @@
-"""What is measured, and what each number means: unit, direction, bounds and what it needs.
+"""The names of metrics, and which are right; what each means is declared in :mod:`bench.metrics.declared`.
 
-The leaderboard, the figures and the regression gate read these declarations; nothing here imports torch.
+The leaderboard, the figures and the regression gate read the declarations; nothing here imports torch.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+import re
+from collections.abc import Iterable
 
 from bench.errors import UserError, nearest
+from bench.metrics.declared import METRICS, Metric
+
+__all__ = ["METRICS", "Metric", "extractor_of", "image_metrics", "metric_of"]
+
+INCEPTION = "inception"
+RANDOM = "-random"  # ends the name of an extractor with random weights: nothing to download, nothing to publish
+FEATURE_EXTRACTORS = (INCEPTION, f"{INCEPTION}{RANDOM}", "teacher", "vgg16", f"vgg16{RANDOM}")  # and those of OPEN
+PERCEPTUAL = tuple(f"{net}{ending}" for net in ("alex", "vgg16", "squeeze") for ending in ("", RANDOM))
+OPEN = re.compile(r"lenet5-\w+|torchvision/\w+|[\w./-]+:\w+")
+OPEN_WORDS = "lenet5-DATASET, torchvision/NETWORK or MODULE:FUNCTION"
+ALIASES = {"fid": "fid[inception]", "lpips": "lpips[alex]", "lpips_all": "lpips_all[alex]"}
+PROTOCOLS = {"rdskd_protocol": ("rdskd_is[inception]", "rdskd_fid[inception]", "rdskd_lpips[alex]")}
+_OPEN_KINDS = ("EXTRACTOR", "NETWORK", "CLASS")
+_FAMILIES = {name.partition("[")[0]: name for name, metric in METRICS.items() if metric.kind == "image"}
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A number that the suite reports.
+def metric_of(name: str) -> Metric | None:
+    """The declaration of a metric as a record names it: ``fd[teacher]`` is declared as ``fd[EXTRACTOR]``.
 
-    ``higher_is_better`` is None where neither direction is better in itself. ``kind`` says where it comes from: the
-    student's ``score``, the synthetic ``image``s, or what the trial ``cost``.
+    >>> metric_of("fd[teacher]").name
+    'fd[EXTRACTOR]'
     """
-
-    name: str
-    doc: str
-    kind: Literal["score", "image", "cost"]
-    unit: str
-    higher_is_better: bool | None
-    low: float | None = 0.0
-    high: float | None = None
-    needs: str = ""
+    if name in METRICS:
+        return METRICS[name]
+    family = name.partition("[")[0]
+    return next((METRICS[each] for each in (f"{family}[{kind}]" for kind in _OPEN_KINDS) if each in METRICS), None)
 
 
-_ALL = (
-    Metric("accuracy", "share of test images whose class the student predicts", "score", "share", True, high=1.0),
-    Metric(
-        "miou",
-        "segmentation: intersection over union of each class over all test pixels, averaged over the classes; void "
-        "pixels do not count",
-        "score",
-        "share",
-        True,
-        high=1.0,
-    ),
-    Metric(
-        "pixel_accuracy",
-        "segmentation: share of test pixels given their class, void left out",
-        "score",
-        "share",
-        True,
-        high=1.0,
-    ),
-    Metric("iou[CLASS]", "segmentation: the intersection over union of one class", "score", "share", True, high=1.0),
-    Metric(
-        "agreement",
-        "share of test images (in segmentation, of pixels that have a class) on which student and teacher agree",
-        "score",
-        "share",
-        True,
-        high=1.0,
-    ),
-    Metric(
-        "class_balance",
-        "entropy of the classes that the teacher assigns to the synthetic images, divided by ln(classes)",
-        "image",
-        "share",
-        True,
-        high=1.0,
-        needs="the teacher",
-    ),
-    Metric(
-        "confidence",
-        "mean of the teacher's highest class probability on the synthetic images",
-        "image",
-        "probability",
-        None,
-        high=1.0,
-        needs="the teacher",
-    ),
-    Metric(
-        "intra_class_pixel_std",
-        "standard deviation of a pixel over the synthetic images of one class (as the teacher assigns them), "
-        "averaged over pixels and classes",
-        "image",
-        "share of the pixel range",
-        True,
-        high=math.sqrt(0.5),  # of two images, one black and one white, with the n - 1 in the denominator
-        needs="the teacher",
-    ),
-    Metric("seconds", "wall-clock time inside the method, evaluation excluded", "cost", "s", False),
-    Metric("steps", "passes through the method's loops", "cost", "steps", False),
-    Metric("optimizer_steps", "optimiser updates of any network or image", "cost", "steps", False),
-    Metric("teacher_images", "images forward through the teacher", "cost", "images", False),
-    Metric("teacher_backward", "images backward through the teacher", "cost", "images", False),
-    Metric("student_images", "images forward through the student", "cost", "images", False),
-    Metric("student_backward", "images backward through the student", "cost", "images", False),
-    Metric("synthesised_images", "images made by kept networks or drawn as noise", "cost", "images", False),
-    Metric("real_images", "real images that the method was given", "cost", "images", False),
-    Metric("gmacs", "multiply-adds of all networks, forward and backward", "cost", "10^9", False),
-    Metric("evaluation_seconds", "wall-clock time of scoring and checkpointing", "cost", "s", False),
-    Metric("peak_memory_mib", "highest memory use of the process, or of the GPU", "cost", "MiB", False),
-)
-METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _ALL}
+def extractor_of(name: str) -> str:
+    """What stands in a metric's brackets; empty where it has none.
+
+    >>> extractor_of("fd[teacher]")
+    'teacher'
+    """
+    return name.partition("[")[2].removesuffix("]")
 
 
-def image_metric(name: str) -> Metric:
-    """A metric of the synthetic images by name; UserError with the nearest name otherwise."""
-    names = [metric.name for metric in _ALL if metric.kind == "image"]
-    if name not in names:
-        raise UserError(f"unknown image metric {name!r}{nearest(name, names)}")
-    return METRICS[name]
+def image_metrics(names: Iterable[str]) -> tuple[str, ...]:
+    """The metrics that a user's names stand for, each once: ``fid`` is ``fid[inception]``, a protocol all of its own.
+
+    Raises:
+        UserError: one is not known, or is one of Inception's with another extractor; the nearest name is told.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        for each in PROTOCOLS.get(name, (ALIASES.get(name, name),)):
+            _check(each)
+            found[each] = None
+    return tuple(found)
+
+
+def _check(name: str) -> None:
+    family, bracket, rest = name.partition("[")
+    if family not in _FAMILIES:
+        raise UserError(f"unknown image metric {name!r}{nearest(family, [*_FAMILIES, *PROTOCOLS])}")
+    declared, chosen = extractor_of(_FAMILIES[family]), rest.removesuffix("]")
+    if bracket and not rest.endswith("]"):
+        raise UserError(f"image metric {name!r} lacks its closing bracket")
+    if not declared and bracket:
+        raise UserError(f"{name!r}: {family} looks through no extractor; write it without brackets")
+    if not declared:
+        return
+    if not chosen:
+        example = {"NETWORK": "alex", INCEPTION: INCEPTION}.get(declared, "teacher")
+        raise UserError(f"image metric {name!r} needs an extractor, as in {family}[{example}]")
+    twin = family.replace("fd", "fid") if declared == "EXTRACTOR" else family.replace("fid", "fd")
+    if twin in _FAMILIES and twin != family and (chosen == INCEPTION) != (declared == INCEPTION):
+        raise UserError(f"{name!r}: the name fid belongs to Inception, and to nothing else; this is {twin}[{chosen}]")
+    if declared == "NETWORK" and chosen not in PERCEPTUAL:
+        raise UserError(f"{name!r}: unknown network {chosen!r}{nearest(chosen, PERCEPTUAL)}")
+    if declared != "NETWORK" and chosen not in FEATURE_EXTRACTORS and not OPEN.fullmatch(chosen):
+        raise UserError(
+            f"{name!r}: unknown extractor {chosen!r}{nearest(chosen, FEATURE_EXTRACTORS)} (or {OPEN_WORDS})"
+        )

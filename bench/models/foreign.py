@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,22 +71,33 @@ def from_user(name: str, image: ImageSpec, classes: int) -> nn.Module:
     Raises:
         UserError: no such module, file or function; it fails; or it gives no network for these images and classes.
     """
+    _, network = call_own(name, image, classes)
+    _must_fit(f"network {name!r}", network, image, classes)
+    return network
+
+
+def call_own(name: str, *arguments: object) -> tuple[Path, nn.Module]:
+    """The file of ``module:function`` or ``path/to/file.py:function``, and the network that the function gives.
+
+    Raises:
+        UserError: no such module, file or function; it fails; or it gives no network.
+    """
     file = own_file(name)
-    assert file is not None
+    if file is None:
+        raise UserError(f"network {name!r}: write it as module:function or path/to/file.py:function")
     place, _, function = name.rpartition(":")
     module = import_module(file, None if place.endswith(".py") else place)
-    make: Callable[[ImageSpec, int], object] | None = getattr(module, function, None)
+    make: Callable[..., object] | None = getattr(module, function, None)
     if not callable(make):
         functions = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
         raise UserError(f"network {name!r}: {place} has no function {function!r}{nearest(function, functions)}")
     try:
-        network = make(image, classes)
+        network = make(*arguments)
     except Exception as error:
         raise UserError(f"network {name!r}: {function} fails with {type(error).__name__}: {error}") from error
     if not isinstance(network, nn.Module):
         raise UserError(f"network {name!r}: {function} gives {type(network).__name__}, not a torch.nn.Module")
-    _must_fit(f"network {name!r}", network, image, classes)
-    return network
+    return file, network
 
 
 def _must_fit(name: str, network: nn.Module, image: ImageSpec, classes: int) -> None:

@@ -98,6 +98,24 @@ def write_trial(results: Path, record: Record, curve: list[dict[str, Any]], file
     return target
 
 
+def replace_record(folder: Path, record: Record) -> None:
+    """Put another record in the place of a finished trial's, whole or not at all; its id must be the same.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; the old record is still there.
+    """
+    if load_record(folder).id != record.id:
+        raise ValueError(f"{folder} holds another trial than {record.id}")
+    part = folder / f".record.{os.getpid()}.tmp"
+    with writing(folder):
+        try:
+            _write_file(part, as_json(record))
+            part.replace(folder / "record.json")
+            _sync(folder)
+        finally:
+            part.unlink(missing_ok=True)
+
+
 def load_record(folder_or_file: Path) -> Record:
     """Read and check one record.
 

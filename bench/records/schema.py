@@ -87,12 +87,23 @@ class TeacherFacts(_Part):
 
 
 class ImageMetric(_Part):
-    """One property of the images that the student was trained on."""
+    """One property of the images that the student was trained on, and all that it depends on."""
 
     value: float | None = Field(description="null when it could not be measured; the note says why")
-    status: str
-    images: Count = Field(description="how many images it was measured on")
+    status: Literal["ok", "unreliable", "unavailable", "failed"] = Field(
+        description="unreliable: too few images for the value to mean much; unavailable: something is missing or the "
+        "images do not allow it; failed: an error of the suite's"
+    )
+    images: Count = Field(description="how many synthetic images it was measured on")
     note: str = ""
+    spread: Amount | None = Field(default=None, description="standard deviation over splits or subsets")
+    pairs: Count | None = Field(default=None, description="how many pairs of images a diversity is the mean of")
+    real_images: Count | None = Field(default=None, description="how many training images they were compared with")
+    dimension: Count | None = Field(default=None, description="of the extractor's features")
+    extractor: str = Field(
+        default="", description="hash of the extractor's weights and code; empty where it needs none"
+    )
+    preprocessing: str = Field(default="", description="what happened to the images before the extractor")
 
 
 class MeterReading(_Part):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.errors import UserError
+from bench.own_tasks import published_of_kept
 from bench.records import load_records, open_results
 from bench.records.folder import writing
 from bench.report.figures import colours_of, draw_curves, draw_sheets, first_sheets, style, to_bytes
 from bench.report.groups import Group, group_records
+from bench.report.image_table import image_csv
 from bench.report.page import Curves, page
+from bench.report.scatter import draw_scatter
 from bench.report.tables import comma_separated, markdown
 
 __all__ = ["render"]
@@ -20,7 +23,8 @@ def render(results: Path, out: Path) -> list[Path]:
 
     Args:
         results: a results folder.
-        out: where ``leaderboard.md``, ``leaderboard.csv``, ``index.html`` and ``figures/`` go; made if missing.
+        out: where ``leaderboard.md``, ``leaderboard.csv``, ``image_metrics.csv`` (where there are any), ``index.html``
+            and ``figures/`` go; made if missing.
 
     Returns:
         The files that were written.
@@ -28,19 +32,24 @@ def render(results: Path, out: Path) -> list[Path]:
     Raises:
         UserError: there are no records, one is damaged, or ``out`` cannot be written.
     """
-    groups = group_records(load_records(open_results(results)))
+    groups = group_records(load_records(open_results(results)), published_of_kept(results))
     if not groups:
         raise UserError(f"{results} holds no records yet; `dfkd run STUDY.yaml --results {results}` makes them")
     colours = colours_of(row.method for group in groups for row in group.rows)
     contents: dict[str, bytes] = {}
     listed: dict[str, list[tuple[str, str]]] = {}
     curves: dict[str, Curves] = {}
+    scatters: dict[str, Curves] = {}
     with style():
         for group in groups:
             contents |= _figures(group, results, colours, listed, curves)
-    contents["leaderboard.md"] = markdown(groups, listed).encode()
+            contents |= _scatter(group, colours, scatters)
+    paths = {name: _scatter_name(name, "png") for name in scatters}
+    contents["leaderboard.md"] = markdown(groups, listed, paths).encode()
     contents["leaderboard.csv"] = comma_separated(groups).encode()
-    contents["index.html"] = page(groups, results, curves).encode()
+    if images := image_csv(groups):
+        contents["image_metrics.csv"] = images.encode()
+    contents["index.html"] = page(groups, results, curves, scatters).encode()
     with writing(out):
         (out / "figures").mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
@@ -71,3 +80,18 @@ def _figures(
         contents[f"{name}.png"] = to_bytes(draw_sheets(sheets), "png")  # pixels gain nothing from an SVG around them
         listed.setdefault(group.name, []).append((f"{name}.png", "Images that the students were trained on"))
     return contents
+
+
+def _scatter(group: Group, colours: dict[str, str], scatters: dict[str, Curves]) -> dict[str, bytes]:
+    """Draw score against each image metric, where there is enough to be seen; note it for the page in ``scatters``."""
+    alone, wide, narrow = (draw_scatter(group, colours, layout) for layout in ("file", "wide", "narrow"))
+    if alone is None or wide is None or narrow is None:
+        return {}
+    scatters[group.name] = Curves(
+        wide=to_bytes(wide, "svg", transparent=True), narrow=to_bytes(narrow, "svg", transparent=True)
+    )
+    return {_scatter_name(group.name, kind): to_bytes(alone, kind) for kind in ("png", "svg")}
+
+
+def _scatter_name(group: str, kind: str) -> str:
+    return f"figures/{group}-quality.{kind}"

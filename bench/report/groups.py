@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from bench.records import Record, TeacherFacts, short_text, trial_id
 from bench.stats import CLEARLY, mean_interval, normalised
+from bench.task import Published, tasks
 
 FLOOR, CEILING = "noise", "kd"  # the baselines that every task is run with
 NEEDS = ("none", "pool", "train")
@@ -78,6 +79,7 @@ class Group:
     teacher: TeacherFacts | None
     rows: tuple[Row, ...]  # the best first, those that failed last
     unsupported: tuple[str, ...] = ()  # why methods were left out by plan
+    published: Published = field(default_factory=Published)  # what papers say of this task
 
     @property
     def name(self) -> str:
@@ -117,8 +119,12 @@ class Group:
         return max((row.score[0] for row in self.rows if row.method == method and row.score), default=None)
 
 
-def group_records(records: Iterable[Record]) -> list[Group]:
-    """Sort records into groups that may be compared, in a stable order."""
+def group_records(records: Iterable[Record], own: Mapping[str, Published] | None = None) -> list[Group]:
+    """Sort records into groups that may be compared, in a stable order.
+
+    ``own``: published numbers of a user's own tasks, by the task's name; those of the built-in ones are known.
+    """
+    quoted = {**(own or {}), **{name: task.published for name, task in tasks().items() if task.built_in}}
     records = sorted(records, key=lambda record: record.id)
     shas: dict[tuple[Any, ...], set[str]] = defaultdict(set)
     for record in records:
@@ -130,14 +136,14 @@ def group_records(records: Iterable[Record]) -> list[Group]:
         recipe = (*_rules(record), record.trial.teacher)
         for sha in [record.teacher.sha256] if record.teacher else sorted(shas.get(recipe, {""})):
             groups[Key(*_rules(record), sha)].append(record)
-    return [_group(key, group) for key, group in sorted(groups.items())]
+    return [_group(key, group, quoted.get(key.task, Published())) for key, group in sorted(groups.items())]
 
 
-def _group(key: Key, records: list[Record]) -> Group:
+def _group(key: Key, records: list[Record], published: Published) -> Group:
     able = [record for record in records if record.status != "unsupported"] or records
     reasons = sorted({record.reason for record in records if record.status == "unsupported"})
     teacher = next((record.teacher for record in able if record.teacher), None)
-    return Group(key, teacher, tuple(_rows(able)), tuple(reasons))
+    return Group(key, teacher, tuple(_rows(able)), tuple(reasons), published)
 
 
 def tables_of(group: Group) -> list[Table]:

@@ -1,40 +1,188 @@
-"""The image metrics that a study asked for, beside the methods' scores."""
+"""The image metrics that a study asked for, beside the methods' scores: as a table, and as a CSV of every trial."""
 
 from __future__ import annotations
 
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
-from bench.metrics import METRICS
+from bench.metrics import METRICS, Metric, extractor_of, metric_of
+from bench.records import ImageMetric, Record
 from bench.report.groups import Group, Row
 
 TITLE = "The images that the students were trained on"
 ABSENT = "—"
+UNRELIABLE = "!"
+MARKS = {"unreliable": f"{UNRELIABLE} ", "unavailable": f"{ABSENT} ", "failed": f"{ABSENT} ", "ok": ""}
+CSV_HEAD = (
+    *("task", "budget", "teacher_sha", "method", "label", "seed", "id", "score", "metric", "extractor"),
+    *("value", "status", "images", "real_images", "dimension", "pairs", "spread"),
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric through one extractor: numbers from different extractors are never in one column."""
+
+    name: str
+    extractor: str  # hash; empty for a metric that needs none
+    among_several: bool = False  # whether the group has this metric through other extractors of the same name as well
+
+    @property
+    def metric(self) -> Metric | None:
+        return metric_of(self.name)
+
+    @property
+    def title(self) -> str:
+        """``fd[teacher]``, or ``fd[teacher] @1a2b3c4d`` where its name alone would not tell it apart."""
+        return f"{self.name} @{self.extractor[:8] or 'unknown'}" if self.among_several else self.name
+
+    @property
+    def head(self) -> str:
+        """The title with an arrow in the better direction, where there is one."""
+        better = self.metric.higher_is_better if self.metric else None
+        return self.title + {True: " ↑", False: " ↓", None: ""}[better]
+
+    def entry(self, record: Record) -> ImageMetric | None:
+        """The record's measurement for this column, if it has one with a value."""
+        entry = record.image_metrics.get(self.name)
+        return entry if entry is not None and _measured(entry) and entry.extractor == self.extractor else None
+
+
+def columns_of(group: Group) -> list[Column]:
+    """In the order in which the metrics are declared, then by extractor; those without any value too."""
+    hashes: dict[str, set[str]] = {}
+    for row in group.rows:
+        for record in row.ok:
+            for name, entry in record.image_metrics.items():
+                hashes.setdefault(name, set()).update({entry.extractor} if _measured(entry) else ())
+    return [
+        Column(name, extractor, len(hashes[name]) > 1)
+        for name in sorted(hashes, key=_place)
+        for extractor in sorted(hashes[name] or {""})
+    ]
 
 
 def image_table(group: Group) -> list[list[str]]:
     """A head and one line a method: mean over seeds of each metric; empty when the study asked for none.
 
-    A metric's arrow says which direction is better, where one is. ``—`` stands where it could not be measured.
+    In brackets: n, the number of images; d, the dimension of the extractor's features; pairs, of which a diversity is
+    the mean. ``!``: at least one seed's value is unreliable. ``—``: there is none. ``image_notes`` says why.
     """
-    names = sorted({name for row in group.rows for record in row.ok for name in record.image_metrics})
-    if not names:
+    columns = columns_of(group)
+    if not columns:
         return []
-    head = ["Method", *(f"{name}{_arrow(name)}" for name in names), "Images"]
-    return [head, *([row.label, *(_mean(row, name) for name in names), _count(row)] for row in group.rows if row.ok)]
+    lines = [[row.label, *(_cell(row, column) for column in columns)] for row in group.rows if row.ok]
+    return [["Method", *(column.head for column in columns)], *lines]
 
 
-def _arrow(name: str) -> str:
-    metric = METRICS.get(name)
-    if metric is None or metric.higher_is_better is None:
+def image_notes(group: Group) -> list[str]:
+    """What stands under the table: how to read it, and every different note of a record once."""
+    columns = columns_of(group)
+    if not columns:
+        return []
+    rows = [row for row in group.rows if row.ok]
+    said: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
+    compared: dict[str, dict[str, None]] = {}
+    for column in columns:
+        for row in rows:
+            for record in row.ok:
+                entry = column.entry(record) or _missing(record, column.name)
+                if entry is None:
+                    continue
+                if entry.note or entry.status != "ok":
+                    titles, labels = said.setdefault((entry.status, entry.note), ({}, {}))
+                    titles[column.title if _measured(entry) else column.name] = None
+                    labels[row.label] = None
+                if entry.real_images is not None and _measured(entry):
+                    compared.setdefault(f"{entry.real_images:,}", {})[column.title] = None
+    entries = [entry for column in columns for row in rows for record in row.ok if (entry := column.entry(record))]
+    features = ", d: dimension of the features" if any(entry.dimension is not None for entry in entries) else ""
+    found = [f"Mean over seeds; n: images of each seed{features}. ↑ ↓: better that way."]
+    found += [f"Compared with {count} training images: {', '.join(titles)}." for count, titles in compared.items()]
+    for status, mark in MARKS.items():
+        for (stated, note), (titles, labels) in said.items():
+            if stated == status:
+                whose = "" if len(labels) == len(rows) else f" ({', '.join(labels)})"
+                reason = ": ".join(text for text in ("" if status == "ok" else status, note) if text)
+                found.append(f"{mark}{', '.join(titles)}{whose}: {reason}")
+    return found
+
+
+def image_csv(groups: Iterable[Group]) -> str:
+    """One line per finished trial and metric, with plain numbers; empty when no trial has an image metric."""
+    lines = [_csv_line(group, row, record, name) for group, row, record, name in _measurements(groups)]
+    if not lines:
         return ""
-    return " ↑" if metric.higher_is_better else " ↓"
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([CSV_HEAD, *lines])
+    return out.getvalue()
 
 
-def _mean(row: Row, name: str) -> str:
-    found = [record.image_metrics[name].value for record in row.ok if name in record.image_metrics]
-    values = [value for value in found if value is not None]
-    return f"{fmean(values):.3f}" if values else ABSENT
+def number(value: float) -> str:
+    """At least three significant digits, whatever the magnitude.
+
+    >>> [number(value) for value in (0, 0.0012, 0.98, 12.34, 1234.5, -0.000001)]
+    ['0', '0.00120', '0.980', '12.3', '1,234', '-1.00e-06']
+    """
+    if value == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(float(f"{value:.2e}"))))
+    return f"{value:,.{max(0, 2 - magnitude)}f}" if -5 < magnitude < 7 else f"{value:.2e}"
 
 
-def _count(row: Row) -> str:
-    return f"{fmean(record.images.count for record in row.ok):,.0f}"
+def _measured(entry: ImageMetric) -> bool:
+    return entry.value is not None and math.isfinite(entry.value)
+
+
+def _missing(record: Record, name: str) -> ImageMetric | None:
+    entry = record.image_metrics.get(name)
+    return entry if entry is not None and not _measured(entry) else None
+
+
+def _place(name: str) -> tuple[int, str, str]:
+    metric = metric_of(name)
+    return list(METRICS).index(metric.name) if metric else len(METRICS), extractor_of(name), name
+
+
+def _cell(row: Row, column: Column) -> str:
+    found = [entry for record in row.ok if (entry := column.entry(record)) is not None]
+    if not found:
+        return ABSENT
+    beside = [f"{len(found)} of {len(row.ok)} seeds"] if len(found) < len(row.ok) else []
+    beside += [f"n {_range([entry.images for entry in found])}"]
+    beside += [f"d {text}" for text in [_range([entry.dimension for entry in found])] if text]
+    beside += [f"pairs {text}" for text in [_range([entry.pairs for entry in found])] if text]
+    flag = UNRELIABLE if any(entry.status == "unreliable" for entry in found) else ""
+    mean = fmean(entry.value for entry in found if entry.value is not None)
+    return f"{number(mean)}{flag} ({', '.join(beside)})"
+
+
+def _range(counts: Sequence[int | None]) -> str:
+    """``2,048``, or ``500 to 2,048`` where the seeds differ; empty where none has a count."""
+    known = [count for count in counts if count is not None]
+    if not known:
+        return ""
+    low, high = min(known), max(known)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _measurements(groups: Iterable[Group]) -> Iterable[tuple[Group, Row, Record, str]]:
+    for group in groups:
+        for row in group.rows:
+            for record in row.ok:
+                for name in sorted(record.image_metrics, key=_place):
+                    yield group, row, record, name
+
+
+def _csv_line(group: Group, row: Row, record: Record, name: str) -> list[object]:
+    entry = record.image_metrics[name]
+    value = f"{entry.value:.9g}" if entry.value is not None and _measured(entry) else ""
+    spread = f"{entry.spread:.9g}" if entry.spread is not None else ""
+    score = f"{record.scores[record.headline]:.9g}"
+    trial = [group.key.task, group.key.budget, group.key.teacher, row.method, row.label, record.trial.seed, record.id]
+    counts = [entry.images, entry.real_images, entry.dimension, entry.pairs]
+    return [*trial, score, name, entry.extractor, value, entry.status, *counts, spread]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bench.report import class_table, image_table, published
+from bench.report import class_table, image_table, published, quality_panel
 from bench.report.figures import caption, first_sheets
 from bench.report.groups import Group, tables_of
 from bench.report.tables import COLUMNS, MEANINGS, budget_words, cells, facts, failure, methods, notes, title_of
@@ -17,14 +17,16 @@ from bench.report.tables import COLUMNS, MEANINGS, budget_words, cells, facts, f
 
 @dataclass(frozen=True)
 class Curves:
-    """A group's curves as SVG: for a wide and for a narrow screen."""
+    """A group's curves, or its scatter plots, as SVG: for a wide and for a narrow screen."""
 
     wide: bytes
     narrow: bytes
 
 
-def page(groups: Sequence[Group], results: Path, curves: dict[str, Curves]) -> str:
-    """The page's HTML; ``curves`` by the group's name."""
+def page(
+    groups: Sequence[Group], results: Path, curves: dict[str, Curves], scatters: dict[str, Curves] | None = None
+) -> str:
+    """The page's HTML; ``curves``, and ``scatters`` of the image metrics, by the group's name."""
     environment = Environment(
         loader=PackageLoader("bench.report"),
         autoescape=True,
@@ -34,7 +36,7 @@ def page(groups: Sequence[Group], results: Path, curves: dict[str, Curves]) -> s
         keep_trailing_newline=True,
     )
     return environment.get_template("page.html").render(
-        groups=[_section(group, results, curves.get(group.name)) for group in groups],
+        groups=[_section(group, results, curves.get(group.name)) | _quality(group, scatters or {}) for group in groups],
         columns=COLUMNS,
         meanings=MEANINGS,
         methods=methods(groups),
@@ -61,6 +63,7 @@ def _section(group: Group, results: Path, curves: Curves | None) -> dict[str, ob
         "classes_title": class_table.TITLE,
         "images": image_table.image_table(group),
         "images_title": image_table.TITLE,
+        "images_notes": image_table.image_notes(group),
         "quotes": published.published(group),
         "quotes_title": published.TITLE,
         "quotes_warning": published.WARNING,
@@ -79,6 +82,19 @@ def _section(group: Group, results: Path, curves: Curves | None) -> dict[str, ob
             }
             for row, record, path in first_sheets(group, results)
         ],
+    }
+
+
+def _quality(group: Group, scatters: dict[str, Curves]) -> dict[str, object]:
+    """The panel on image quality; empty where no image metric was measured."""
+    scatter = scatters.get(group.name)
+    return {
+        "quality": quality_panel.quality_table(group),
+        "quality_title": quality_panel.TITLE,
+        "quality_said": quality_panel.sentences(group),
+        "quality_caption": quality_panel.quality_caption(group) if scatter else "",
+        "quality_wide": _embedded(scatter.wide, "svg+xml") if scatter else "",
+        "quality_narrow": _embedded(scatter.narrow, "svg+xml") if scatter else "",
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bench.report.groups import Group
-from bench.task import tasks
 
 TITLE = "Published numbers, quoted"
 WARNING = "From papers: other budgets, teachers and selection rules. Not measured here, and in no ranking."
@@ -12,9 +11,6 @@ HEAD = ("Method", "Published, %", "Source")
 
 def published(group: Group) -> list[tuple[str, str, str]]:
     """(method, percent, source) for the teacher and every method that a paper gives a number for on this task."""
-    task = tasks().get(group.key.task)
-    if task is None:
-        return []
-    quotes = [("teacher", task.published.teacher)] if task.published.teacher else []
-    quotes += [(entry.method, entry) for entry in task.published.methods]
+    quotes = [("teacher", group.published.teacher)] if group.published.teacher else []
+    quotes += [(entry.method, entry) for entry in group.published.methods]
     return [(name, f"{100 * entry.score:.2f}", entry.source) for name, entry in quotes if entry is not None]

@@ -6,11 +6,11 @@ import csv
 import html
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from bench.budget import in_words
 from bench.records import Record
-from bench.report import class_table, image_table, published
+from bench.report import class_table, image_table, published, quality_panel
 from bench.report.groups import Group, Row, Table, metric_word, tables_of
 
 COLUMNS = {
@@ -48,8 +48,13 @@ NEED = {"none": "data-free methods", "pool": "methods on other real images", "tr
 ABSENT = "—"
 
 
-def markdown(groups: Sequence[Group], figures: dict[str, list[tuple[str, str]]]) -> str:
-    """The whole leaderboard; ``figures`` holds (relative path, alternative text) by the group's name."""
+def markdown(
+    groups: Sequence[Group], figures: dict[str, list[tuple[str, str]]], scatters: Mapping[str, str] | None = None
+) -> str:
+    """The whole leaderboard; ``figures`` holds (relative path, alternative text) by the group's name.
+
+    ``scatters`` holds the relative path of the image metrics' figure by the group's name, where there is one.
+    """
     lines = ["# Leaderboard", ""]
     for group in groups:
         lines += [f"## {_md(group.key.task)}: {_md(budget_words(group))}", "", _md(". ".join(facts(group)) + "."), ""]
@@ -63,7 +68,7 @@ def markdown(groups: Sequence[Group], figures: dict[str, list[tuple[str, str]]])
             lines += [_line([_md(cell) for cell in failure(row, record)]) for row, record in group.failures]
         for path, text in figures.get(group.name, []):
             lines += ["", f"![{_md(text)}]({path})"]
-        lines.append("")
+        lines += [*_quality_panel(group, (scatters or {}).get(group.name)), ""]
     lines += ["## Columns", "", *(f"- {name}: {meaning}." for name, meaning in MEANINGS.items()), ""]
     lines += ["## Methods", "", *(f"- {_md(text)}" for text in methods(groups)), ""]
     return "\n".join(lines)
@@ -187,19 +192,31 @@ DECIMALS = {"seconds": 1, "gmacs": 1}
 
 def _further_tables(group: Group) -> list[str]:
     """Image metrics and published numbers, each in a table of its own."""
-    lines = []
-    for title, table in (
-        (class_table.TITLE, class_table.class_table(group)),
-        (image_table.TITLE, image_table.image_table(group)),
-    ):
-        if table:
-            lines += ["", f"**{title}**", "", _line([_md(text) for text in table[0]])]
-            lines += [_line(["---", *("--:" for _ in table[0][1:])])]
-            lines += [_line([_md(text) for text in row]) for row in table[1:]]
+    lines = _titled(class_table.TITLE, class_table.class_table(group))
+    lines += _titled(image_table.TITLE, image_table.image_table(group), image_table.image_notes(group))
     if quotes := published.published(group):
         lines += ["", f"**{published.TITLE}**", "", published.WARNING, "", _line(list(published.HEAD)), "|---|--:|---|"]
         lines += [_line([_md(text) for text in quote]) for quote in quotes]
     return lines
+
+
+def _quality_panel(group: Group, scatter: str | None) -> list[str]:
+    """What the image metrics have to do with the scores."""
+    said = quality_panel.sentences(group)
+    lines = _titled(quality_panel.TITLE, quality_panel.quality_table(group), said)
+    if scatter is not None:
+        lines += ["", f"![Test score against each image metric on {_md(group.key.task)}]({scatter})"]
+        lines += ["", _md(quality_panel.quality_caption(group))]
+    return lines
+
+
+def _titled(title: str, table: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> list[str]:
+    """A table under its title, with remarks below; what is empty is left out."""
+    lines = ["", f"**{title}**"] if table or remarks else []
+    if table:
+        lines += ["", _line([_md(text) for text in table[0]]), _line(["---", *("--:" for _ in table[0][1:])])]
+        lines += [_line([_md(text) for text in row]) for row in table[1:]]
+    return lines + (["", *(f"- {_md(text)}" for text in remarks)] if remarks else [])
 
 
 def _markdown_table(group: Group, table: Table) -> list[str]:

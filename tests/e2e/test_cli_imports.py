@@ -11,7 +11,7 @@ HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "scipy", "sklearn", "nu
 LIGHT = [
     ["--version"],
     ["--help"],
-    *([verb, "--help"] for verb in ("run", "list", "show", "report", "check", "teacher", "data", "doctor")),
+    *([verb, "--help"] for verb in ("run", "list", "show", "report", "check", "teacher", "data", "weights", "doctor")),
     *(["list", what] for what in ("tasks", "methods", "metrics", "studies")),
     *(["list", what, "--json"] for what in ("tasks", "methods", "metrics", "studies")),
     ["list", "methods", "dafl"],
@@ -19,6 +19,8 @@ LIGHT = [
     ["teacher", "list"],
     ["data", "status", "digits"],
     ["data", "path"],
+    ["weights", "status"],
+    ["weights", "verify"],
     ["run", "no such study"],
     ["run", "demo", "--dry-run", "--device", "cpu"],
     ["show", "abc"],

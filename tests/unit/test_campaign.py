@@ -126,6 +126,15 @@ def test_finished_trials_are_not_run_again_and_new_ones_are_added(tmp_path: Path
     assert notebook.ended_ids == [second.plan.trials[1].id]
 
 
+def test_metrics_that_finished_trials_lack_are_counted_and_nothing_is_run_again(tmp_path: Path) -> None:
+    run(study(tmp_path, seeds="[0]"), tmp_path / "out")
+    more = study(tmp_path, seeds="[0]", extra='image_metrics: [confidence, "kid[teacher]"]\n')
+    notebook = Notebook()
+    summary = run(more, tmp_path / "out", notebook)
+    assert notebook.ended_ids == []
+    assert summary.unmeasured == {"confidence": 1, "kid[teacher]": 1}
+
+
 def test_a_failure_does_not_stop_the_study_and_is_tried_again(tmp_path: Path) -> None:
     switch = tmp_path / "broken"
     switch.touch()

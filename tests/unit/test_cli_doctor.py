@@ -28,7 +28,8 @@ def facts(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[tuple[str
 
 def test_everything_is_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
     found = facts(capsys)
-    assert {group for group, _ in found} == {"machine", "libraries", "data sets", "cache", "teachers", "results"}
+    groups = {"machine", "libraries", "data sets", "cache", "teachers", "weights", "results"}
+    assert {group for group, _ in found} == groups
     assert {name for group, name in found if group == "data sets"} >= set(NAMES)
     assert found["data sets", "digits"]["ok"]
     assert found["libraries", "torchvision"]["value"].endswith(", imports")

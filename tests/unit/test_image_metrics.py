@@ -1,4 +1,4 @@
-"""Metrics of the synthetic images that need nothing but the teacher: known answers."""
+"""Metrics of the synthetic images that need no extractor: known answers."""
 
 from __future__ import annotations
 
@@ -6,36 +6,14 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from scene_fixtures import ByFirstPixel, images_of, noise, scored
+from torch import Tensor
 
-from bench.metrics import METRICS
-from bench.metrics.synthetic import score_images
-from bench.task import ImageSpec
-
-IMAGE = ImageSpec(channels=1, size=4, mean=(0.0,), std=(1.0,))
 NAMES = ("class_balance", "confidence", "intra_class_pixel_std")
 
 
-class ByFirstPixel(nn.Module):
-    """Class 1 where the first pixel is bright, class 0 elsewhere, with a known confidence."""
-
-    def __init__(self, margin: float = 2.0) -> None:
-        super().__init__()
-        self.margin = nn.Parameter(torch.tensor(margin))
-
-    def forward(self, images: Tensor) -> Tensor:
-        bright = images[:, 0, 0, 0] > 0.5
-        return torch.stack([torch.where(bright, 0.0, self.margin), torch.where(bright, self.margin, 0.0)], 1)
-
-
-def images_of(classes: list[int]) -> Tensor:
-    images = torch.zeros(len(classes), 1, 4, 4, dtype=torch.uint8)
-    images[:, 0, 0, 0] = torch.tensor(classes) * 255
-    return images
-
-
 def value(name: str, images: Tensor) -> float | None:
-    found = score_images((name,), images, ByFirstPixel(), IMAGE, 2)[name]["value"]
+    found = scored((name,), images)[name]["value"]
     assert found is None or isinstance(found, float)
     return found
 
@@ -58,28 +36,45 @@ def test_copies_have_no_spread_and_real_spread_is_measured() -> None:
     images[:5, 0, 1, 1] = 255
     spread = torch.tensor([1.0] * 5 + [0.0] * 5).std().item() / 16
     assert value("intra_class_pixel_std", images) == pytest.approx(spread)
+    found = scored(("intra_class_pixel_std",), images)["intra_class_pixel_std"]
+    assert (found["status"], found["note"]) == ("ok", "over 1 of 2 classes")
 
 
-def test_too_few_images_make_a_metric_unavailable() -> None:
-    scored = score_images(NAMES, images_of([0]), ByFirstPixel(), IMAGE, 2)
-    assert {entry["status"] for entry in scored.values()} == {"unavailable"}
-    assert {entry["value"] for entry in scored.values()} == {None}
-    lonely = score_images(("intra_class_pixel_std",), images_of([0, 1]), ByFirstPixel(), IMAGE, 2)
-    assert lonely["intra_class_pixel_std"]["note"] == "no class has two images"
+def test_a_class_of_one_image_has_no_spread() -> None:
+    lonely = scored(("intra_class_pixel_std",), images_of([0, 1]))["intra_class_pixel_std"]
+    assert (lonely["value"], lonely["status"], lonely["note"]) == (None, "unavailable", "no class has two images")
 
 
 def test_order_does_not_matter() -> None:
-    images = torch.randint(256, (40, 1, 4, 4), dtype=torch.uint8)
-    shuffled = images[torch.randperm(40)]
-    for name in NAMES:
+    images = noise(40)
+    shuffled = images[torch.randperm(40, generator=torch.Generator().manual_seed(3))]
+    for name in (*NAMES, "nearest_training_distance"):
         assert value(name, images) == pytest.approx(value(name, shuffled))
 
 
-def test_every_offered_metric_is_declared_within_its_bounds() -> None:
-    scored = score_images(NAMES, torch.randint(256, (40, 1, 4, 4), dtype=torch.uint8), ByFirstPixel(), IMAGE, 2)
-    assert {metric.name for metric in METRICS.values() if metric.kind == "image"} == set(NAMES)
-    for name, entry in scored.items():
-        metric = METRICS[name]
-        assert metric.low is not None
-        assert metric.high is not None
-        assert metric.low <= entry["value"] <= metric.high
+def test_copies_of_training_images_lie_at_no_distance() -> None:
+    real = noise(50, 7)
+    found = scored(("nearest_training_distance",), real[:20].clone(), real, noise(30, 8))["nearest_training_distance"]
+    assert found["value"] == 0.0
+    assert found["real_images"] == 50
+
+
+def test_the_distance_to_the_nearest_training_image_is_that_of_their_pixels() -> None:
+    real, images, unseen = noise(50, 7), noise(20, 1), noise(30, 8)
+    found = scored(("nearest_training_distance",), images, real, unseen)["nearest_training_distance"]
+
+    def mean_nearest(some: Tensor) -> float:
+        each = [min(((a.double() - b.double()) / 255).square().mean().sqrt().item() for b in real) for a in some]
+        return sum(each) / len(each)
+
+    assert found["value"] == pytest.approx(mean_nearest(images))
+    assert found["note"] == f"30 test images lie {mean_nearest(unseen):.3f} from theirs"
+
+
+def test_fewer_images_than_classes_are_said_to_mean_little() -> None:
+    teacher = ByFirstPixel()
+    teacher.head = torch.nn.Linear(16, 30)
+    found = scored(("class_balance",), noise(9), teacher=teacher, classes=30)["class_balance"]
+    assert found["status"] == "unreliable"
+    assert found["note"] == "9 images are fewer than the 30 classes"
+    assert found["value"] > 0

@@ -13,6 +13,7 @@ from bench.campaign import run_study
 from bench.cli import answer
 from bench.errors import UserError
 from bench.expansion import expand
+from bench.own_tasks import keep_tasks, know_kept, published_of_kept
 from bench.study import LoadedStudy, load_study
 from bench.task import Augmentation, TaskSpec, add_tasks, get_task, read_tasks, recipes, tasks
 from bench.teacher_key import quick_teacher, teacher_key
@@ -326,3 +327,31 @@ def test_a_task_is_added_once_and_the_suites_own_stay(tmp_path: Path) -> None:
     assert get_task("mine") == task
     assert get_task("digits/lenet5-half").built_in
     assert get_task("digits/lenet5-half").teacher.quick in recipes()
+
+
+# ---- beside the records ----------------------------------------------------------------------------------------------
+
+
+def test_own_tasks_are_kept_beside_the_records_and_known_again(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    keep_tasks(results, [])
+    assert not (results / "tasks.json").exists()
+    task = own(tmp_path)
+    quoted = {"teacher": {"score": 0.9, "source": "a paper"}}
+    keep_tasks(results, [task.model_dump(mode="json")])
+    keep_tasks(results, [task.model_dump(mode="json") | {"published": quoted}])  # a later run's stands in its place
+    assert list(published_of_kept(results)) == [task.name]
+    found = published_of_kept(results)[task.name].teacher
+    assert found is not None
+    assert found.score == 0.9
+    assert task.name not in tasks()
+    know_kept(results)
+    assert tasks()[task.name].sha == task.sha
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[1]", '[{"data": "digits"}]'])
+def test_a_damaged_file_of_own_tasks_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tasks.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=r"tasks\.json"):
+        know_kept(tmp_path)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from bench.data import Dataset, load
 from bench.errors import UserError
 from bench.models import build
+from bench.paths import teacher_folder
 from bench.task import TeacherSpec, get_task
 from bench.teacher_key import teacher_key
 from bench.teachers import get_teacher, import_teacher, load_teacher, passports, read_passport, train_teacher
@@ -176,3 +177,22 @@ def test_a_cache_that_cannot_be_written_is_named(
     monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match="set DFKD_CACHE"):
         train_teacher(TASK, QUICK, digits)
+
+
+def test_a_network_whose_name_has_slashes_is_imported_into_a_folder_of_the_cache(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    """Its network's name has a slash, and names a folder."""
+    file = tmp_path / "networks.py"
+    file.write_text(
+        "from torch import nn\n\ndef flat(image, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(image.size ** 2, classes))\n",
+        encoding="utf-8",
+    )
+    network = f"{file}:flat"
+    task = TASK.model_copy(update={"teacher": TASK.teacher.model_copy(update={"network": network})})
+    weights = tmp_path / "mine.safetensors"
+    save_file({"1.weight": torch.zeros(10, 1024), "1.bias": torch.zeros(10)}, weights)
+    folder = import_teacher(task, weights, digits)
+    assert folder.parent == teacher_folder()
+    assert get_teacher(task, folder.name, digits).passport["network"] == network

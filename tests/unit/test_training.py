@@ -18,6 +18,7 @@ from bench import teachers, training
 from bench.checkpoint import save_checkpoint
 from bench.data import Dataset, Split, load
 from bench.errors import UserError
+from bench.models import deeplab
 from bench.passports import passports, read_passport
 from bench.paths import teacher_folder
 from bench.task import Augmentation, Recipe, TaskSpec, TeacherSpec, get_recipe, get_task, recipes, tasks
@@ -322,7 +323,7 @@ def test_a_backbone_is_part_of_the_key_and_of_the_passport(
         with torch.no_grad():
             network.head[2].bias.copy_(given["bias"])
 
-    monkeypatch.setattr(teachers, "load_backbone", fill)
+    monkeypatch.setattr(deeplab, "load_backbone", fill)
     mine, folders = spec(epochs=1), [train_teacher(TASK, spec(epochs=1), data)]
     for number in range(2):
         file = tmp_path / f"backbone{number}.pt"

@@ -28,6 +28,7 @@ TRIAL = Trial(
     study="demo",
     label="zskd (temperature=20)",
     image_metrics=("confidence",),
+    real_images=500,
     timeout=5.0,
     method_files=(Path("/somewhere/my_method.py"),),
 )
@@ -52,6 +53,7 @@ OTHER: dict[str, Any] = {
     "study": "mine",
     "label": "",
     "image_metrics": (),
+    "real_images": None,
     "timeout": None,
     "method_files": (),
     "own_task": {"name": "mine"},

@@ -1,0 +1,106 @@
+"""``dfkd score``: image metrics of finished trials, from the images that they kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.campaign import RUNS, locked
+from bench.cli import out
+from bench.cli.places import searched
+from bench.cli.settings import DataFolder, TaskFiles, Weights, know
+from bench.errors import UserError
+from bench.machine import choose_device
+from bench.metrics import image_metrics
+from bench.records import Record, find_trial
+from bench.rescore import DONE, Scored, Wish, score_trials
+from bench.study import load_study
+
+
+def score(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="TRIAL|STUDY", help="A trial's id, or how it begins; a study in ./runs by name; a results folder."
+        ),
+    ],
+    metrics: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Separated by commas, see `dfkd list metrics`.  [default: the study's]"),
+    ] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", help="Where to look for a trial; may be repeated.  [default: ./runs and ./results]"
+        ),
+    ] = None,
+    weights: Weights = None,
+    data: DataFolder = None,
+    images: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Use so many synthetic images at most.  [default: all kept]")
+    ] = None,
+    real_images: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="N", help="Compare with so many training images at most.  [default: all]"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    again: Annotated[bool, typer.Option("--again", help="Measure also what has a value already.")] = False,
+    tasks: TaskFiles = None,
+) -> None:
+    """Measure image metrics of finished trials and write them into their records; nothing is trained again.
+
+    Exit code: 0 all were measured, 1 some could not be (the reason is told), 2 there is something to mend first.
+    """
+    know(tasks)
+    folder, ids = _find(what, results or [])
+    names = image_metrics(name.strip() for name in metrics.split(",")) if metrics else _of_study(folder)
+    kind, number = choose_device(device)
+    place = kind if number is None else f"{kind}:{number}"
+    wish = Wish(names, weights, data, images, real_images, place, again)
+    with locked(folder):
+        found = []
+        for scored in score_trials(folder, wish, ids, out.say):
+            _print(scored, names)
+            found.append(scored)
+    if not found:
+        raise UserError(f"{folder} holds no trial that ended well")
+    out.say(f"\nrecords: {folder / 'trials'}\nnext: dfkd report --results {folder}")
+    if any(scored.reason or _lacking(scored.record, names) for scored in found):
+        raise typer.Exit(1)
+
+
+def _find(what: str, results: list[Path]) -> tuple[Path, list[str]]:
+    """The results folder, and the trials' ids; none: all."""
+    for folder in (Path(what), RUNS / what):
+        if (folder / "results.json").is_file():
+            return searched([folder])[0], []
+    trial = find_trial(searched(results), what)
+    return trial.parent.parent, [trial.name]
+
+
+def _of_study(folder: Path) -> tuple[str, ...]:
+    copy = folder / "study.yaml"
+    names = load_study(copy).study.image_metrics if copy.is_file() else ()
+    if not names:
+        raise UserError("name the metrics with --metrics; `dfkd list metrics` shows them")
+    return image_metrics(names)
+
+
+def _lacking(record: Record, names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if record.image_metrics[name].status not in DONE]
+
+
+def _print(scored: Scored, names: tuple[str, ...]) -> None:
+    if scored.reason:
+        return out.say(f"{scored.record.id}: not measured: {scored.reason}")
+    if not scored.measured:
+        return out.say(f"{scored.record.id}: all there already; --again measures anew")
+    table = out.table("metric", "value", "images", "note", right=["value", "images"])
+    for name in names:
+        metric = scored.record.image_metrics[name]
+        value = metric.status if metric.value is None else f"{metric.value:.4g}"
+        mark = " !" if metric.status == "unreliable" else ""
+        table.add_row(name, f"{value}{mark}", f"{metric.images:,}", metric.note)
+    return out.show(table)

@@ -1,0 +1,69 @@
+"""Image metrics that need no extractor: what the teacher answers, and the pixels themselves."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from bench.artifacts import evenly
+from bench.errors import Unavailable
+from bench.metrics.neighbours import nearest_distance
+from bench.metrics.scene import Measured, Scene
+
+SAMPLE = 500  # test images whose distance to the nearest training image says what is usual
+BLOCK = 2**28  # bytes of float32 pixels at a time
+
+
+def class_balance(scene: Scene) -> Measured:
+    labels, _ = scene.answers
+    shares = torch.bincount(labels.flatten(), minlength=scene.classes).double() / labels.numel()
+    entropy = -(shares[shares > 0] * shares[shares > 0].log()).sum().item()
+    return Measured(max(entropy, 0.0) / math.log(scene.classes), too_few(scene))
+
+
+def confidence(scene: Scene) -> Measured:
+    return Measured(scene.answers[1].double().mean().item())
+
+
+def intra_class_pixel_std(scene: Scene) -> Measured:
+    labels = class_labels(scene)
+    pixels = scene.images.double() / 255
+    values = [pixels[labels == k].std(0).mean().item() for k in range(scene.classes) if int((labels == k).sum()) > 1]
+    if not values:
+        raise Unavailable("no class has two images")
+    return Measured(sum(values) / len(values), too_few(scene), over_classes(len(values), scene))
+
+
+def nearest_training_distance(scene: Scene) -> Measured:
+    """Says beside it how near test images, which are no copies, come to a training image."""
+    unseen = evenly(scene.middle(scene.dataset.test.images), SAMPLE)
+    note = f"{len(unseen)} test images lie {_mean_nearest(unseen, scene.real):.3f} from theirs"
+    return Measured(_mean_nearest(scene.images, scene.real), notes=(note,), facts={"real_images": len(scene.real)})
+
+
+def _mean_nearest(images: Tensor, real: Tensor) -> float:
+    rows = images.flatten(1).float() / 255
+    blocks = real.split(max(1, BLOCK // (4 * rows.shape[1])))
+    nearest = torch.stack([nearest_distance(rows, block.flatten(1).float() / 255) for block in blocks]).amin(0)
+    return nearest.mean().item() / math.sqrt(rows.shape[1])
+
+
+def class_labels(scene: Scene) -> Tensor:
+    """The teacher's class of each image, int64 (N,); Unavailable in segmentation, where an image has no single one."""
+    labels, _ = scene.answers
+    if labels.ndim > 1:
+        raise Unavailable("in segmentation an image has no single class")
+    return labels
+
+
+def too_few(scene: Scene) -> tuple[str, ...]:
+    """A doubt where there are fewer images than classes."""
+    count = len(scene.images)
+    return (f"{count} images are fewer than the {scene.classes} classes",) if count < scene.classes else ()
+
+
+def over_classes(found: int, scene: Scene) -> tuple[str, ...]:
+    """A note where some of the classes have no images (or too few) and do not count."""
+    return (f"over {found} of {scene.classes} classes",) if found < scene.classes else ()

@@ -1,0 +1,96 @@
+"""What image metrics look at: one trial's images and the real ones, each seen once through every extractor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.artifacts import evenly
+from bench.data import Dataset
+from bench.metrics.embedding import Extractor, embed
+from bench.metrics.extractors import Surroundings, get_extractor
+from bench.metrics.perceptual import Perceptual, get_perceptual
+from bench.metrics.reference import Reference
+from bench.real import normalise
+
+SMALL = 3 * 64 * 64  # values of an image of which 500 go through the teacher at once
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric's value and what it depends on; ``doubts`` are why it means little, ``notes`` what else to know."""
+
+    value: float
+    doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)  # further fields of a record's image metric
+
+
+class Scene:
+    """``images``: uint8 (N, C, H, W), N at least 1. ``real_images``: compare with so many training images at most."""
+
+    def __init__(self, images: Tensor, dataset: Dataset, around: Surroundings, real_images: int | None = None) -> None:
+        self.images = images
+        self.dataset = dataset
+        self.around = around
+        self.classes = around.classes
+        self._real_images = real_images
+        self._embedded: dict[str, tuple[Extractor, Tensor, Tensor | None]] = {}
+        self._references: dict[str, Reference] = {}
+        self._perceptual: dict[str, Perceptual] = {}
+        self._found: dict[tuple[str, str], tuple[float, float]] = {}
+
+    @cached_property
+    def answers(self) -> tuple[Tensor, Tensor]:
+        """The teacher's class of each image (int64) and its probability; of each pixel in segmentation."""
+        labels, confidence = [], []
+        for batch in self.images.split(500 if self.images[0].numel() <= SMALL else 50):
+            with torch.no_grad(), torch.autocast(self.around.device.type, enabled=False):
+                pixels = normalise(batch.to(self.around.device), self.around.task.image)
+                top = self.around.teacher(pixels).softmax(1).max(1)
+            labels.append(top.indices.cpu())
+            confidence.append(top.values.cpu())
+        return torch.cat(labels), torch.cat(confidence)
+
+    @cached_property
+    def real(self) -> Tensor:
+        """The training images, uint8 (N, C, size, size), evenly spread; larger ones are cut to their middle."""
+        images = self.dataset.train.images
+        return self.middle(evenly(images, self._real_images or len(images)))
+
+    def middle(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) cut to the task's size where they are larger (segmentation)."""
+        size = self.around.task.image.size
+        top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
+        return images[..., top : top + size, left : left + size]
+
+    def embedded(self, name: str) -> tuple[Extractor, Tensor, Tensor | None]:
+        """An extractor, and its features (N, D) and logits of the synthetic images; raises Unavailable."""
+        if name not in self._embedded:
+            extractor = get_extractor(name, self.around)
+            self._embedded[name] = (extractor, *embed(extractor, self.images))
+        return self._embedded[name]
+
+    def reference(self, name: str) -> Reference:
+        """The training images seen through an extractor; raises Unavailable."""
+        if name not in self._references:
+            extractor = self.embedded(name)[0]
+            self._references[name] = Reference(self.real, self.dataset, extractor)
+        return self._references[name]
+
+    def perceptual(self, name: str) -> Perceptual:
+        """A network of perceptual distances; raises Unavailable."""
+        if name not in self._perceptual:
+            self._perceptual[name] = get_perceptual(name, self.around.weights, self.around.device)
+        return self._perceptual[name]
+
+    def once(self, what: tuple[str, str], compute: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+        """Two values that come from one pass over all pairs, and are two metrics."""
+        if what not in self._found:
+            self._found[what] = compute()
+        return self._found[what]

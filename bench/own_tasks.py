@@ -1,0 +1,52 @@
+"""A user's own tasks, kept beside the records that were made on them: a report quotes their published numbers, and
+images are scored later on the very same task. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+from bench.task import Published, TaskSpec, add_tasks
+
+FILE = "tasks.json"
+
+
+def keep_tasks(results: Path, tasks: Iterable[Mapping[str, Any]]) -> None:
+    """Add tasks, written out, to those of a results folder; one of the same name is replaced."""
+    kept = {task["name"]: task for task in [*_read(results / FILE), *tasks]}
+    if kept:
+        part = results / f".{FILE}.part"
+        part.write_text(json.dumps(list(kept.values()), indent=1) + "\n", encoding="utf-8")
+        part.replace(results / FILE)
+
+
+def published_of_kept(results: Path) -> dict[str, Published]:
+    """The published numbers of a results folder's own tasks, by the task's name."""
+    return {task["name"]: Published.model_validate(task.get("published", {})) for task in _read(results / FILE)}
+
+
+def know_kept(results: Path) -> None:
+    """Make the own tasks of a results folder known in this process.
+
+    Raises:
+        UserError: the file is damaged, or a network of one is not there any more.
+    """
+    try:
+        add_tasks(TaskSpec.model_validate(task) for task in _read(results / FILE))
+    except ValueError as error:
+        raise UserError(f"{results / FILE}: {error}") from None
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    if not file.is_file():
+        return []
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+    if not isinstance(content, list) or not all(isinstance(task, dict) and "name" in task for task in content):
+        raise UserError(f"{file} must hold a list of tasks")
+    return content
