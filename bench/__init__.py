@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.declare import Access, Data, method
+    from bench.errors import Unsupported
     from bench.losses import kl_divergence
     from bench.models.generators import cmi_generator, dcgan_generator, image_generator, zskt_generator
     from bench.options import option
-    from bench.session import Session, TeacherOutput
+    from bench.session import BatchNormStatistics, Session, TeacherOutput
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "Access": "bench.declare",
+    "BatchNormStatistics": "bench.session",
     "Data": "bench.declare",
     "Session": "bench.session",
     "TeacherOutput": "bench.session",
+    "Unsupported": "bench.errors",
     "cmi_generator": "bench.models.generators",
     "dcgan_generator": "bench.models.generators",
     "image_generator": "bench.models.generators",
@@ -34,9 +37,11 @@ _WHERE = {
 
 __all__ = [
     "Access",
+    "BatchNormStatistics",
     "Data",
     "Session",
     "TeacherOutput",
+    "Unsupported",
     "cmi_generator",
     "dcgan_generator",
     "image_generator",

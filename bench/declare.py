@@ -13,7 +13,7 @@ from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
+from bench.errors import UserError, nearest
 from bench.options import OptionSpec, Value, check_spec, check_values, specs_of
 
 
@@ -54,6 +54,7 @@ class Method:
     presets: Mapping[str, Mapping[str, Value]]
     quick: Mapping[str, Value]
     segmentation: bool
+    batch_norm: bool | str
     file: Path
 
     @property
@@ -78,6 +79,7 @@ def method(
     presets: Mapping[str, Mapping[str, Value]] | None = None,
     quick: Mapping[str, Value] | None = None,
     segmentation: bool = False,
+    batch_norm: bool | str = False,
 ) -> Callable[[Runner], Runner]:
     """Declare a function ``f(session, options)`` to be a distillation method.
 
@@ -91,6 +93,8 @@ def method(
         quick: settings under which forty steps pass through every part of it, for ``dfkd check``.
         segmentation: it also takes networks that answer for every pixel, with logits (N, classes, H, W). Of the others,
             such trials are recorded as ``unsupported``.
+        batch_norm: it needs the statistics of the teacher's batch-norm layers: always, or, given the name of an option,
+            where that option is not 0. On tasks whose teacher has no such layer its trials are ``unsupported``.
 
     Raises:
         UserError: the declaration is not usable.
@@ -98,7 +102,8 @@ def method(
 
     def declare(function: Runner) -> Runner:
         options = _options_type(function)
-        check_declared(name, title, paper, data, access, specs_of(options), presets or {}, quick or {}, segmentation)
+        specs = specs_of(options)
+        check_declared(name, title, paper, data, access, specs, presets or {}, quick or {}, segmentation, batch_norm)
         declared = Method(
             name=name,
             title=title,
@@ -110,6 +115,7 @@ def method(
             presets=presets or {},
             quick=quick or {},
             segmentation=segmentation,
+            batch_norm=batch_norm,
             file=Path(inspect.getsourcefile(function) or "").resolve(),
         )
         function.declared = declared  # type: ignore[attr-defined]
@@ -128,6 +134,7 @@ def check_declared(
     presets: Any,
     quick: Any,
     segmentation: Any,
+    batch_norm: Any = False,
 ) -> None:
     """Check all that a method declares; whoever writes a method file may have written anything."""
     if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name):
@@ -147,6 +154,14 @@ def check_declared(
         check_values(specs, values, f"method {name!r} (preset {of!r})")
     if not isinstance(segmentation, bool):
         raise UserError(f"method {name!r}: segmentation must be True or False, not {segmentation!r}")
+    names = [spec.name for spec in specs]
+    if not isinstance(batch_norm, bool | str) or (isinstance(batch_norm, str) and batch_norm not in names):
+        hint = nearest(batch_norm, names) if isinstance(batch_norm, str) else ""
+        raise UserError(
+            f"method {name!r}: batch_norm must be True, False or the name of an option, not {batch_norm!r}{hint}"
+        )
+    if batch_norm and access < Access.BATCH_NORM:
+        raise UserError(f"method {name!r}: batch_norm needs Access.BATCH_NORM, not Access.{access.name}")
     if not isinstance(quick, Mapping):
         raise UserError(f"method {name!r}: quick must be {{option: value}}, not {quick!r}")
     check_values(specs, quick, f"method {name!r} (quick)")

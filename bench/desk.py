@@ -5,11 +5,12 @@ A :class:`~bench.session.Session` reaches it through :func:`current`, never by h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.optim.swa_utils import AveragedModel
@@ -21,7 +22,7 @@ from bench.clock import Clock
 from bench.data import Split
 from bench.declare import Access, Data
 from bench.errors import Diverged, MethodError
-from bench.metering import CountedTeacher, Counter
+from bench.metering import Answer, CountedTeacher, Counter, Pooled, Question, tap_groups
 from bench.models import classifier_weight
 from bench.real import RealImages
 from bench.streams import Streams
@@ -146,13 +147,23 @@ class Desk:
 
     # ---- networks --------------------------------------------------------------------------------------------------
 
-    def ask_teacher(
-        self, images: Tensor, features: bool, batch_norm: bool
-    ) -> tuple[Tensor, Tensor | None, list[tuple[Tensor, ...]]]:
+    def ask_teacher(self, images: Tensor, question: Question) -> Answer:
         """See :meth:`bench.metering.CountedTeacher.ask`."""
         self._charge()
-        gradients = self.access >= Access.GRADIENTS
-        return self._teacher.ask(images, gradients=gradients, features=features, batch_norm=batch_norm)
+        return self._teacher.ask(images, question, gradients=self.access >= Access.GRADIENTS)
+
+    def pooled_size(self, pooled: Pooled) -> int:
+        return self._teacher.pooled_size(pooled)
+
+    def ask_student(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The student's logits and groups, from one forward pass."""
+        groups: list[Tensor] = []
+        hooks = tap_groups(self.student, groups)
+        try:
+            return self.student(images), tuple(groups)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def classifier_weight(self) -> Tensor:
         return classifier_weight(self._teacher.network).detach().clone()
@@ -174,11 +185,11 @@ class Desk:
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
-    def update(self, optimizer: Optimizer, loss: Tensor) -> None:
+    def update(self, optimizer: Optimizer, loss: Tensor, clip: float | None = None) -> None:
         self._charge()
         if loss.ndim:
             raise MethodError(f"a loss is a single number, not a tensor of shape {tuple(loss.shape)}")
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        parameters = _parameters(optimizer)
         optimizer.zero_grad(set_to_none=True)
         if not loss.requires_grad:
             raise MethodError("the loss depends on nothing that can be learned (was it detached?)")
@@ -192,11 +203,30 @@ class Desk:
         if all(parameter.grad is None for parameter in parameters):
             raise MethodError("no parameter of the optimiser has a part in the loss: its gradient does not get there")
         self.on_gradients(optimizer)
+        if clip is not None:
+            if self._precision == "float16":
+                scaler.unscale_(optimizer)
+            clip_grad_norm_(parameters, clip)
         if self._precision == "float16":
             scaler.step(optimizer)
             scaler.update()
         else:
             optimizer.step()
+
+    def apply(self, optimizer: Optimizer, gradients: Sequence[Tensor], clip: float | None = None) -> None:
+        self._charge()
+        parameters = _parameters(optimizer)
+        shapes = [tuple(gradient.shape) for gradient in gradients]
+        if shapes != [tuple(parameter.shape) for parameter in parameters]:
+            raise MethodError("apply() takes one gradient for each of the optimiser's parameters, in their order")
+        norm = get_total_norm(gradients)
+        self._finite &= torch.isfinite(norm)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.detach().clone()
+        self.on_gradients(optimizer)
+        if clip is not None:
+            clip_grads_with_norm_(parameters, clip, norm)
+        optimizer.step()
 
     def _scaler(self, optimizer: Optimizer) -> torch.amp.GradScaler:
         return self._scalers.setdefault(id(optimizer), torch.amp.GradScaler(self.device.type))
@@ -213,7 +243,7 @@ class Desk:
                 raise MethodError(
                     f"an optimiser ({type(optimizer).__name__}) is used but not kept: s.keep(name, optimizer)"
                 )
-            parameters = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            parameters = {id(parameter) for parameter in _parameters(optimizer)}
             self._moves_student[id(optimizer)] = bool(parameters & self._student_parameters)
         self._charge()
         self.meter.optimizer_steps += 1
@@ -303,3 +333,7 @@ class Desk:
             self._real.restore(state["real"])
         self.streams.restore(state["streams"])  # last: nothing above may draw after it
         self.clock.restart()
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

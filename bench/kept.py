@@ -21,9 +21,15 @@ def check_kept(name: str, thing: Any) -> None:
 
 
 def state_of(thing: Any) -> Any:
-    """A copy that later changes of ``thing`` do not touch."""
+    """What later changes of ``thing`` do not touch: a copy.
+
+    A store of many images that says ``state_is_snapshot = True`` promises never to change the tensors that its
+    ``state_dict`` gave away, nor those that ``load_state_dict`` gets; they are not copied.
+    """
     if isinstance(thing, Tensor):
         return thing.detach().clone()
+    if getattr(thing, "state_is_snapshot", False):
+        return thing.state_dict()
     return _copied(thing if isinstance(thing, dict) else thing.state_dict())
 
 
@@ -36,15 +42,20 @@ def restore(thing: Any, state: Any) -> None:
         thing.clear()
         thing.update(_copied(state))
     else:
-        thing.load_state_dict(_copied(state))
+        thing.load_state_dict(state if getattr(thing, "state_is_snapshot", False) else _copied(state))
 
 
 def move(thing: Any, device: torch.device) -> Any:
-    """The thing on the device; a leaf tensor stays a leaf that wants gradients if it did."""
+    """The thing on the device; a leaf tensor stays a leaf that wants gradients if it did.
+
+    Other objects may have a ``move_to(device)``.
+    """
     if isinstance(thing, nn.Module):
         return thing.to(device)
     if isinstance(thing, Tensor) and thing.device != device:
         return thing.detach().to(device).requires_grad_(thing.requires_grad)
+    if callable(move_to := getattr(thing, "move_to", None)):
+        move_to(device)
     return thing
 
 

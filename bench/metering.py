@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from bench.budget import Meter
-from bench.models import head
-from bench.models.cost import macs
+from bench.errors import Unsupported
+from bench.models import head, stages
+from bench.models.cost import bare_copy, macs
 
 
 class Counter:
@@ -74,34 +77,57 @@ class Counter:
         network.register_forward_hook(on_forward)
 
 
+Pooled = Literal["batch_norm", "stages"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a method wants to know of the teacher beside its logits."""
+
+    features: bool = False
+    batch_norm: bool = False
+    pooled: Pooled | None = None
+    groups: bool = False
+
+
+@dataclass
+class Answer:
+    """The teacher's logits and what was asked for beside them, in the order of the forward pass."""
+
+    logits: Tensor = field(default_factory=lambda: torch.empty(0))
+    features: list[Tensor] = field(default_factory=list)  # one, the input of the head
+    statistics: list[tuple[Tensor, ...]] = field(default_factory=list)  # mean, var, running mean, running var
+    means: list[Tensor] = field(default_factory=list)  # (N, C) each
+    groups: list[Tensor] = field(default_factory=list)  # (N, C, h, w) each
+
+    @property
+    def pooled(self) -> Tensor:
+        """(N, D), all spatial means side by side."""
+        return torch.cat(self.means, 1)
+
+
 class CountedTeacher:
     """A frozen teacher in evaluation mode, its answers counted."""
 
     def __init__(self, network: nn.Module, image_shape: tuple[int, int, int], meter: Meter) -> None:
         self.network = network.eval().requires_grad_(False)
         self._macs = macs(network, image_shape)
+        self._image_shape = image_shape
         self._meter = meter
 
-    def ask(
-        self, images: Tensor, *, gradients: bool, features: bool, batch_norm: bool
-    ) -> tuple[Tensor, Tensor | None, list[tuple[Tensor, ...]]]:
-        """(logits, features or None, one (mean, var, running mean, running var) for each batch-norm layer asked for)"""
-        tapped: list[Tensor] = []
-        statistics: list[tuple[Tensor, ...]] = []
-        hooks = []
-        if features:
-            hooks.append(head(self.network).register_forward_pre_hook(lambda _, args: tapped.append(args[0])))
-        if batch_norm:
-            hooks += [
-                module.register_forward_pre_hook(lambda layer, args: statistics.append(_moments(layer, args[0])))
-                for module in self.network.modules()
-                if isinstance(module, nn.modules.batchnorm._BatchNorm)
-            ]
+    def ask(self, images: Tensor, question: Question, *, gradients: bool) -> Answer:
+        """The network's answer to normalised images (N, C, H, W); only what is asked for is computed.
+
+        Raises:
+            Unsupported: the network has no batch norm, or no stages, and the question is about them.
+        """
+        answer = Answer()
+        hooks = self._tap(question, answer)
         try:
             # Without declared gradients nothing could use a graph; with them one is built if the images want it.
             with torch.set_grad_enabled(torch.is_grad_enabled() and gradients):
                 entry = images.view_as(images)  # a gradient that passes here went through the teacher, and only there
-                logits = self.network(entry)
+                answer.logits = self.network(entry)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -110,11 +136,70 @@ class CountedTeacher:
         self._meter.macs += count * self._macs
         if entry.requires_grad:
             entry.register_hook(lambda _: self._count_backward(count))
-        return logits, tapped[0] if tapped else None, statistics
+        return answer
+
+    def pooled_size(self, pooled: Pooled) -> int:
+        """The length D of :attr:`Answer.pooled`; no image is asked about, and nothing is counted."""
+        ghost = CountedTeacher.__new__(CountedTeacher)
+        ghost.network = bare_copy(self.network).to("meta")
+        answer = Answer()
+        ghost._tap(Question(pooled=pooled), answer)
+        with torch.no_grad():
+            ghost.network(torch.empty(1, *self._image_shape, device="meta"))
+        return answer.pooled.shape[1]
+
+    def _tap(self, question: Question, answer: Answer) -> list[RemovableHandle]:
+        network = self.network
+        hooks = []
+        if question.features:
+            hooks.append(head(network).register_forward_pre_hook(lambda _, args: answer.features.append(args[0])))
+        if question.batch_norm:
+            hooks += [
+                layer.register_forward_pre_hook(lambda layer, args: answer.statistics.append(_moments(layer, args[0])))
+                for layer in _norms(network)
+            ]
+        if question.pooled is not None:
+            hooks += [
+                module.register_forward_pre_hook(lambda _, args: answer.means.append(_spatial_mean(args[0])))
+                for module in (_norms(network) if question.pooled == "batch_norm" else tapped_stages(network))
+            ]
+        if question.groups:
+            hooks += tap_groups(network, answer.groups)
+        return hooks
 
     def _count_backward(self, count: int) -> None:
         self._meter.teacher_backward += count
         self._meter.macs += count * self._macs
+
+
+def tap_groups(network: nn.Module, into: list[Tensor]) -> list[RemovableHandle]:
+    """Hooks that put the outputs of a network's stages into a list, until they are removed."""
+    return [stage.register_forward_hook(lambda *call: into.append(call[2])) for stage in tapped_stages(network)]
+
+
+def tapped_stages(network: nn.Module) -> list[nn.Module]:
+    """The network's stages.
+
+    Raises:
+        Unsupported: it names none.
+    """
+    found = stages(network)
+    if not found:
+        raise Unsupported(f"{type(network).__name__} names no stages, and the method asks for its groups")
+    return found
+
+
+def _norms(network: nn.Module) -> list[nn.Module]:
+    norm = nn.modules.batchnorm._BatchNorm
+    found: list[nn.Module] = [module for module in network.modules() if isinstance(module, norm)]
+    if not found:
+        raise Unsupported(f"{type(network).__name__} has no batch norm, and the method asks for its statistics")
+    return found
+
+
+def _spatial_mean(value: Tensor) -> Tensor:
+    """(N, C) of (N, C, ...)."""
+    return value.flatten(2).mean(2) if value.ndim > 2 else value
 
 
 def _moments(layer: nn.Module, value: Tensor) -> tuple[Tensor, ...]:

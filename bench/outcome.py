@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bench.errors import AccessDenied, DataLeak, Diverged, MethodError, MissingData, UserError
+from bench.errors import AccessDenied, DataLeak, Diverged, MethodError, MissingData, Unsupported, UserError
 
 
 class TimedOut(BaseException):
@@ -31,6 +31,7 @@ def outcome_of(error: BaseException, file: Path) -> Outcome | None:
         ((Diverged,), "diverged"),
         ((TimedOut,), "timed_out"),
         ((MissingData,), "missing_data"),
+        ((Unsupported,), "unsupported"),
         ((MemoryError, torch.cuda.OutOfMemoryError), "out_of_memory"),
     )
     for types, status in kinds:

@@ -6,7 +6,7 @@ harness's side (:mod:`bench.desk`), so that no attribute of a Session leads to a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from bench.asking import BatchNormStatistics, Teacher, TeacherOutput, need
 from bench.declare import Access, Data
 from bench.desk import current
-from bench.errors import AccessDenied, DataLeak
+from bench.errors import DataLeak
 from bench.losses import kl_divergence
 from bench.task import ImageSpec
 
@@ -31,87 +32,6 @@ class TaskView:
     image: ImageSpec
     classes: int
     segmentation: bool = False
-
-
-@dataclass(frozen=True)
-class BatchNormStatistics:
-    """One batch-norm layer of the teacher: statistics of its input over (N, H, W), and the stored running ones."""
-
-    mean: Tensor
-    var: Tensor  # biased
-    running_mean: Tensor
-    running_var: Tensor
-
-
-class TeacherOutput:
-    """The teacher's answer to a batch, as far as the method's declared access goes."""
-
-    def __init__(
-        self,
-        logits: Tensor,
-        features: Tensor | None,
-        batch_norm: tuple[BatchNormStatistics, ...] | None,
-    ) -> None:
-        self._logits = logits
-        self._features = features
-        self._batch_norm = batch_norm
-
-    @property
-    def labels(self) -> Tensor:
-        """The predicted classes, int64 (N,); (N, H, W) for segmentation."""
-        return self._logits.argmax(1)
-
-    @property
-    def logits(self) -> Tensor:
-        """(N, classes), or (N, classes, H, W) for segmentation; with a gradient from ``Access.GRADIENTS`` on."""
-        _need(Access.LOGITS, "the teacher's logits")
-        return self._logits
-
-    @property
-    def features(self) -> Tensor:
-        """The input of the network's head; only when asked for with ``features=True``.
-
-        (N, D), or (N, D, h, w) for segmentation.
-        """
-        if self._features is None:
-            raise AttributeError("ask for features: s.teacher(images, features=True)")
-        return self._features
-
-    @property
-    def batch_norm(self) -> tuple[BatchNormStatistics, ...]:
-        """One entry a batch-norm layer, in the order of the forward pass; only with ``batch_norm=True``."""
-        if self._batch_norm is None:
-            raise AttributeError("ask for the statistics: s.teacher(images, batch_norm=True)")
-        return self._batch_norm
-
-
-class Teacher:
-    """The frozen teacher, in evaluation mode. Calling it is metered and limited to the declared access."""
-
-    def __call__(self, images: Tensor, *, features: bool = False, batch_norm: bool = False) -> TeacherOutput:
-        """Ask about normalised images (N, C, H, W).
-
-        Raises:
-            AccessDenied: the method declared less access than it uses.
-        """
-        desk = current()
-        _need(Access.LABELS, "the teacher")
-        if features:
-            _need(Access.FEATURES, "the teacher's features")
-        if batch_norm:
-            _need(Access.BATCH_NORM, "the teacher's batch-norm statistics")
-        wants_gradient = images.requires_grad and torch.is_grad_enabled()
-        if wants_gradient:
-            _need(Access.GRADIENTS, "gradients through the teacher (else detach the images)")
-        logits, tapped, statistics = desk.ask_teacher(images, features, batch_norm)
-        found = tuple(BatchNormStatistics(*entry) for entry in statistics) if batch_norm else None
-        return TeacherOutput(logits, tapped, found)
-
-    @property
-    def classifier_weight(self) -> Tensor:
-        """A copy of the last linear layer's weight, (classes, D): the class templates of ZSKD."""
-        _need(Access.PARAMETERS, "the teacher's weights")
-        return current().classifier_weight()
 
 
 class Session:
@@ -173,9 +93,14 @@ class Session:
         desk.count_drawn(shape)
         return torch.rand(*shape, generator=desk.streams[stream], device=desk.device)
 
-    def generator(self, stream: str) -> torch.Generator:
-        """A named random stream for torch's own functions (``torch.randint(..., generator=s.generator("labels"))``)."""
-        return current().streams[stream]
+    def generator(self, stream: str, *, host: bool = False) -> torch.Generator:
+        """A named random stream for torch's own functions (``torch.randint(..., generator=s.generator("labels"))``).
+
+        With ``host`` it is on the CPU whatever the device: for a number that Python itself needs (a shift of all
+        images) or an index into a store on the host, so that no step waits for a GPU.
+        """
+        streams = current().streams
+        return streams.on_host(stream) if host else streams[stream]
 
     def images(self, batch: int) -> tuple[Tensor, Tensor]:
         """The next real training images, normalised (N, C, H, W), and labels, in an order shuffled every epoch.
@@ -191,13 +116,26 @@ class Session:
             raise DataLeak("the method asks for real images, but declares Data.NONE")
         return desk.real_images(batch)
 
-    def update(self, optimizer: Optimizer, loss: Tensor) -> None:
+    def update(self, optimizer: Optimizer, loss: Tensor, *, clip: float | None = None) -> None:
         """One optimiser step on ``loss``; gradients are computed for this optimiser's parameters only.
+
+        With ``clip`` their common L2 norm is scaled down to it first, where it is larger. The gradients stay in the
+        parameters' ``grad`` until the optimiser's next update.
 
         Raises:
             MethodError: no parameter of the optimiser has a part in the loss.
         """
-        current().update(optimizer, loss)
+        current().update(optimizer, loss, clip)
+
+    def apply(self, optimizer: Optimizer, gradients: Sequence[Tensor], *, clip: float | None = None) -> None:
+        """One optimiser step on gradients that are known: those of a meta-learner, added up over inner updates.
+
+        Args:
+            optimizer: kept, as for :meth:`update`.
+            gradients: one for each of its parameters, in their order and shapes.
+            clip: the largest common L2 norm.
+        """
+        current().apply(optimizer, gradients, clip)
 
     def distill(
         self,
@@ -209,9 +147,13 @@ class Session:
         alpha: float = 1.0,
         labels: Tensor | None = None,
         beta: float = 0.0,
-        criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
+        criterion: Callable[..., Tensor] | None = None,
+        rows: Tensor | None = None,
+        groups: Sequence[Tensor] | None = None,
+        group_loss: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor] | None = None,
+        clip: float | None = None,
     ) -> Tensor:
-        """One student step on alpha * KL_tau(teacher || student) + beta * CE(student, labels).
+        """One student step on alpha * KL_tau(teacher || student) + beta * CE(student, labels) + group_loss.
 
         Args:
             optimizer: over the student's parameters.
@@ -221,40 +163,49 @@ class Session:
             alpha: weight of the teacher's term.
             labels: int64 (N,), or (N, H, W) for segmentation, for ``beta`` above 0.
             beta: weight of the cross-entropy with ``labels``.
-            criterion: ``f(teacher_logits, student_logits)`` in place of the KL divergence.
+            criterion: ``f(teacher_logits, student_logits)`` in place of the KL divergence; with ``rows`` it is called
+                ``f(teacher_logits, student_logits, rows)``.
+            rows: something of each image's own, (N, ...): its weight, or its place in a store. The harness may hold
+                images out and put others in their place; the criterion gets the rows of those that are trained on.
+            groups: the teacher's groups of these images, if they are known already.
+            group_loss: ``f(teacher_groups, student_groups)``, added as it is; the student's groups come from the same
+                forward pass as its logits.
+            clip: the largest common L2 norm of the gradients.
 
         Returns:
             The loss, detached.
         """
         desk = current()
         images = images.detach()
-        if logits is None:
+        asks_groups = group_loss is not None and groups is None
+        if logits is None or asks_groups:
             with torch.no_grad():
-                logits = self.teacher(images).logits
-        _need(Access.LOGITS, "the teacher's logits")
+                out = self.teacher(images, groups=asks_groups)
+            logits = out.logits if logits is None else logits
+            groups = out.groups if asks_groups else groups
+        need(Access.LOGITS, "the teacher's logits")
         logits = logits.detach()
+        groups = [group.detach() for group in groups or ()]
         order = desk.withhold(images, logits)
         if order is not None:
-            images, logits = images[order], logits[order]
+            images, logits, groups = images[order], logits[order], [group[order] for group in groups]
             labels = labels[order] if labels is not None else None
-        answer = self.student(images)
-        matching = criterion or (lambda teacher, student: kl_divergence(teacher, student, temperature))
-        loss = alpha * matching(logits, answer)
+            rows = rows[order.to(rows.device)] if rows is not None else None
+        answer, own_groups = desk.ask_student(images) if group_loss is not None else (self.student(images), ())
+        if criterion is None:
+            loss = alpha * kl_divergence(logits, answer, temperature)
+        else:
+            loss = alpha * (criterion(logits, answer) if rows is None else criterion(logits, answer, rows))
         if labels is not None and beta:
             loss = loss + beta * nn.functional.cross_entropy(answer, labels)
-        desk.update(optimizer, loss)
+        if group_loss is not None:
+            loss = loss + group_loss(groups, own_groups)
+        desk.update(optimizer, loss, clip)
         return loss.detach()
 
     def log(self, **values: Tensor | float) -> None:
         """Record scalars; the curve holds their means between two evaluations."""
         current().log(values)
-
-
-def _need(level: Access, what: str) -> None:
-    desk = current()
-    if desk.access < level:
-        raise AccessDenied(f"the method uses {what}, but declares Access.{desk.access.name}, not Access.{level.name}")
-    desk.used = max(desk.used, level)
 
 
 def session_for(image: ImageSpec, classes: int, segmentation: bool = False) -> Session:

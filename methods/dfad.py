@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import Adam
 
 from bench import Access, Data, Session, dcgan_generator, image_generator, method, option
+from methods.losses import DISCREPANCIES
 from methods.optimizers import scheduled, set_lr, student_optimizer
 
 
@@ -100,9 +100,6 @@ def dfad(s: Session, o: Options) -> None:
         difference = differ(s.teacher(images).logits, s.student(images))
         s.update(opt_g, generation_loss(difference, o.adaptive))
         s.log(imitation=imitation, difference=difference)
-
-
-DISCREPANCIES = {"mae": F.l1_loss, "mse": F.mse_loss}
 
 
 def generation_loss(difference: Tensor, adaptive: bool) -> Tensor:

@@ -25,6 +25,7 @@ class MethodCard:
     presets: Mapping[str, Mapping[str, Value]]
     quick: Mapping[str, Value]
     segmentation: bool
+    batch_norm: bool | str
     file: Path
     module: str | None  # None: a file outside every package
 
@@ -32,6 +33,12 @@ class MethodCard:
     def sha(self) -> str:
         """Hash of the method's file and of the project modules that it imports."""
         return source_hash(self.file)
+
+    def needs_batch_norm(self, options: Mapping[str, Value]) -> bool:
+        """Whether the teacher must have batch-norm layers under these options (those left out have their defaults)."""
+        if isinstance(self.batch_norm, str):
+            return bool({**self.defaults(), **options}[self.batch_norm])
+        return self.batch_norm
 
     def defaults(self) -> dict[str, Value]:
         """Every option at its default, in the option's own type: an int that stands for a float is that float."""

@@ -107,6 +107,7 @@ def _card_of(declared: Method, file: Path, module: str | None) -> MethodCard:
         presets=declared.presets,
         quick=declared.quick,
         segmentation=declared.segmentation,
+        batch_norm=declared.batch_norm,
         file=file,
         module=module,
     )

@@ -3,6 +3,6 @@
 ``dfkd check my_method.py`` runs it on a file; our own tests run it over every built-in method.
 """
 
-from bench.check.battery import Finding, run_battery
+from bench.check.battery import Finding, default_task, run_battery
 
-__all__ = ["Finding", "run_battery"]
+__all__ = ["Finding", "default_task", "run_battery"]

@@ -14,7 +14,9 @@ from bench.cards import MethodCard, load_method
 from bench.check.dead_options import dead_options
 from bench.check.plays import STEPS, Play, Stage, counts
 from bench.data import load
-from bench.errors import nearest
+from bench.errors import UserError, nearest
+from bench.expansion import preset
+from bench.support import why_unsupported
 from bench.task import get_task
 from bench.teacher_key import teacher_key
 from bench.teachers import get_teacher
@@ -35,7 +37,7 @@ class Finding:
 def run_battery(
     card: MethodCard,
     *,
-    task: str = "digits/lenet5-half",
+    task: str | None = None,
     method_files: tuple[Path, ...] = (),
     only: Container[str] | None = None,
     report: Callable[[Finding], None] = lambda finding: None,  # noqa: ARG005
@@ -46,14 +48,19 @@ def run_battery(
 
     Args:
         card: the method.
-        task: the task to check it on; its data and teacher are needed.
+        task: the task to check it on; its data and teacher are needed. By default :func:`default_task`.
         method_files: the files that methods are looked for in, besides the built-in ones.
         only: names of the checks to make; all by default.
         report: called with each finding as it comes.
 
     Raises:
-        UserError: the method's file cannot be loaded, or the task's data or teacher cannot be had.
+        UserError: the method's file cannot be loaded, the method is not made for the task, or the task's data or
+            teacher cannot be had.
     """
+    task = task or default_task(card)
+    spec = get_task(task)
+    if reason := why_unsupported(card, spec, {**preset(card, spec, "paper"), **card.quick}):
+        raise UserError(f"{reason}; try --task {default_task(card)}")
     findings: list[Finding] = []
 
     def note(name: str, check: Callable[[], tuple[bool, str]]) -> bool:
@@ -68,7 +75,6 @@ def run_battery(
 
     note("imports", lambda: _imports(card))
     load_method(card)
-    spec = get_task(task)
     get_teacher(spec, teacher_key(spec), load(spec.data, size=spec.stored_size))
     with tempfile.TemporaryDirectory(prefix="dfkd-check-") as folder:
         stage = Stage(card, task, method_files, Path(folder))
@@ -83,6 +89,11 @@ def run_battery(
             note(f"budget in {unit}", lambda unit=unit, limit=limit: _budget(stage, unit, limit))  # type: ignore[misc]
         note("options", lambda: dead_options(stage))
     return findings
+
+
+def default_task(card: MethodCard) -> str:
+    """The digits with a LeNet-5 as teacher, with batch norm where the method needs that."""
+    return "digits/lenet5bn-half" if card.needs_batch_norm(card.quick) else "digits/lenet5-half"
 
 
 def _imports(card: MethodCard) -> tuple[bool, str]:

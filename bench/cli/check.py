@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def check(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="A method file, or a name from `dfkd list methods`.")],
-    task: Annotated[str, typer.Option(help="The task to try it on.")] = "digits/lenet5-half",
+    task: Annotated[str | None, typer.Option(help="The task to try it on; one of the digits by default.")] = None,
     tasks: TaskFiles = None,
     as_json: Json = False,
 ) -> None:
@@ -28,17 +28,19 @@ def check(
     Exit code: 0 all is well, 1 something is wrong, 2 the file cannot be used.
     """
     know(tasks)
-    get_task(task)
+    if task is not None:
+        get_task(task)
     files, cards = _chosen(method)
 
-    from bench.check import run_battery
+    from bench.check import default_task, run_battery
 
     findings = []
     for card in cards:
+        on = task or default_task(card)
         if not as_json:
-            out.say(f"{card.name} on {task}")
+            out.say(f"{card.name} on {on}")
         report = _silent if as_json else _print
-        findings += [(card.name, each) for each in run_battery(card, task=task, method_files=files, report=report)]
+        findings += [(card.name, each) for each in run_battery(card, task=on, method_files=files, report=report)]
     if as_json:
         out.print_json([{"method": name, **dataclasses.asdict(each)} for name, each in findings])
     else:

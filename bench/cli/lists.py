@@ -142,6 +142,7 @@ def _method(card: MethodCard) -> dict[str, Any]:
         "doc": card.doc,
         "data": card.data.value,
         "access": card.access.label,
+        "batch_norm": card.batch_norm,
         "file": str(card.file),
         "options": [_option(spec) for spec in card.specs],
         "presets": card.presets,
@@ -165,7 +166,8 @@ def _option(spec: OptionSpec) -> dict[str, Any]:
 def _print_method(card: MethodCard) -> None:
     out.say(f"{card.name}: {card.title}\n")
     about = [("what", card.doc), ("paper", card.paper), ("real data", card.data.value)]
-    out.pairs([*about, ("teacher access", card.access.label), ("file", str(card.file))])
+    needs = [("batch norm", _batch_norm(card))] if card.batch_norm else []
+    out.pairs([*about, ("teacher access", card.access.label), *needs, ("file", str(card.file))])
     if not card.specs:
         return out.say("\nIt has no options.")
     table = out.table("option", "default", "type", "limits", "unit", "meaning")
@@ -178,6 +180,11 @@ def _print_method(card: MethodCard) -> None:
             f"\nOn {data}, the paper's: {', '.join(f'{name}={out.value(value)}' for name, value in values.items())}"
         )
     return None
+
+
+def _batch_norm(card: MethodCard) -> str:
+    where = f" where {card.batch_norm} is not 0" if isinstance(card.batch_norm, str) else ""
+    return f"the teacher must have it{where}"
 
 
 def _limits(spec: OptionSpec) -> str:

@@ -6,7 +6,7 @@ torchvision, or ``module:function`` or ``path/to/file.py:function`` for a user's
 
 A network's ``head`` is the module from its features to the logits: the features of a method's ``features=True`` are the
 head's input, as the papers define them. Its last layer is the classifier. Networks with stages that a method may tap
-(ResNets and wide ResNets) list these modules as ``stages``.
+(ResNets: the four stages; wide ResNets: the three groups; LeNets: the two poolings) list these modules as ``stages``.
 """
 
 from __future__ import annotations
@@ -46,6 +46,14 @@ NETWORKS: Mapping[str, str] = {
     "unet": "bench.models.unet:unet",
     "unet-small": "bench.models.unet:unet_small",
 }
+
+
+WITHOUT_BATCH_NORM = frozenset({"lenet5", "lenet5-half", "hintonnet", "hintonnet-half"})  # a test builds them all
+
+
+def has_batch_norm(name: str) -> bool | None:
+    """Whether a network has batch-norm layers; None for those not in the registry, which must be built to know."""
+    return name not in WITHOUT_BATCH_NORM if name in NETWORKS else None
 
 
 def check_name(name: str) -> None:
@@ -89,6 +97,14 @@ def head(network: nn.Module) -> nn.Module:
     if layer is None:
         raise UserError(f"{type(network).__name__} has no `head`; its features are not defined")
     return layer
+
+
+def stages(network: nn.Module) -> list[nn.Module]:
+    """The modules whose outputs (N, C, h, w) are the network's groups, in the order of the forward pass.
+
+    They are the network's ``stages``; empty for a network that names none.
+    """
+    return list(getattr(network, "stages", ()))
 
 
 def classifier_weight(network: nn.Module) -> Tensor:

@@ -114,8 +114,9 @@ def cmi_generator(latent: int, image: ImageSpec, width: int = 128, *, large: boo
 def zskt_generator(latent: int, image: ImageSpec, width: int = 128) -> nn.Sequential:
     """ZSKT's generator: DAFL's without tanh; the last batch norm has a scale and a shift.
 
-    The images may leave the range of real pixels. Initialisation is the framework's default. 1,051,145 parameters for
-    codes of 100 and 3x32x32.
+    The images may leave the range of real pixels. This is the latest version of the paper's code; an earlier one began
+    with maps of 10x10, enlarged 1.6 and 2 times, and its last batch norm had neither scale nor shift. Initialisation is
+    the framework's default. 1,051,145 parameters for codes of 100 and 3x32x32.
 
     Args:
         latent: length of a code (100 in the paper).

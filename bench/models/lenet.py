@@ -17,7 +17,7 @@ class LeNet(nn.Module):
 
     The features are the last convolution's flattened output, after ReLU (120 numbers for LeNet-5, 60 for the half),
     as in DAFL. Initialisation is the framework's default. With ``norm`` each convolution is followed by batch norm,
-    before ReLU.
+    before ReLU. :attr:`stages` are the two poolings, the last modules whose outputs have positions: 14x14 and 5x5.
     """
 
     def __init__(
@@ -33,6 +33,10 @@ class LeNet(nn.Module):
             *(*_convolution(b, features, norm), nn.Flatten()),
         )
         self.head = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        return [module for module in self.body if isinstance(module, nn.MaxPool2d)]
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.body(images))

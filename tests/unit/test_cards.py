@@ -52,6 +52,18 @@ def test_a_card_that_was_read_equals_one_that_was_imported(name: str) -> None:
     assert method.make_options(card.defaults()) == method.options()
 
 
+@pytest.mark.parametrize("needs", ["False", "True", '"x"'])
+def test_what_is_declared_of_batch_norm_is_read_and_asked(write: Write, needs: str) -> None:
+    declared = DECLARED.replace("LOGITS)", f"BATCH_NORM, batch_norm={needs})")
+    file = write(with_option('x: float = option(0.5, "x", low=0)', declared))
+    (card,) = read_cards(file)
+    method = load_method(card)
+    assert card == registry._card_of(method, card.file, card.module)
+    assert card.batch_norm == method.batch_norm
+    assert card.needs_batch_norm({}) == (needs != "False")
+    assert card.needs_batch_norm({"x": 0.0}) == (needs == "True")
+
+
 def test_reading_cards_runs_no_method_file_and_no_torch() -> None:
     code = (
         "import json, sys; from bench.cards import find_methods; found = sorted(find_methods())\n"
@@ -143,6 +155,9 @@ MISTAKES = [
     (declared('"mine"', '"my-method"'), 10, "a method's name is made of"),
     (declared(")", ', presets={"cifar10": {"y": 1}})'), 10, "method 'mine' (preset 'cifar10') has no option 'y'"),
     (declared(")", ', quick={"x": "a"})'), 10, "option 'x' must be int, not 'a'"),
+    (declared(")", ", batch_norm=1)"), 10, "batch_norm must be True, False or the name of an option, not 1"),
+    (declared(")", ', batch_norm="y")'), 10, "the name of an option, not 'y'; allowed: x"),
+    (declared(")", ', batch_norm="x")'), 10, "method 'mine': batch_norm needs Access.BATCH_NORM, not Access.LOGITS"),
     (declared("", "").replace("o: Options", "o"), 10, "annotate 'run'"),
     (declared("", "").replace("o: Options", "o: Options, p"), 10, "'run' must take (session) or (session, options)"),
     (HEAD + DECLARED + WITHOUT + DECLARED + WITHOUT, None, "two methods are called 'mine'"),

@@ -235,7 +235,7 @@ def test_only_methods_for_segmentation_are_run_on_it() -> None:
     cards, dense, flat = find_methods(), get_task("shapes/unet-small"), get_task("digits/lenet5-half")
     assert why_unsupported(cards["zskd"], dense) == "zskd is for classification, and shapes/unet-small is segmentation"
     assert all(not why_unsupported(cards[name], dense) for name in METHODS)
-    assert not any(why_unsupported(card, flat) for card in cards.values())
+    assert not any(why_unsupported(card, flat) for card in cards.values() if not card.batch_norm)
 
 
 def test_a_method_for_classification_is_no_failure(done: Done) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from method_fixtures import lenet
 from torch import Tensor, nn
 from torch.optim import SGD
 
@@ -38,7 +39,12 @@ LEVELS: list[tuple[Access, Callable[[Session, Tensor], Any]]] = [
     (Access.LOGITS, lambda s, x: s.teacher(x).logits),
     (Access.GRADIENTS, lambda s, x: s.teacher(x.clone().requires_grad_()).logits.sum().backward()),
     (Access.FEATURES, lambda s, x: s.teacher(x, features=True).features),
+    (Access.FEATURES, lambda s, x: s.teacher(x, groups=True).groups),
+    (Access.FEATURES, lambda s, x: s.teacher(x, pooled="stages").pooled),
+    (Access.FEATURES, lambda s, x: s.teacher.pooled_size("stages")),
     (Access.BATCH_NORM, lambda s, x: s.teacher(x, batch_norm=True).batch_norm),
+    (Access.BATCH_NORM, lambda s, x: s.teacher(x, pooled="batch_norm").pooled),
+    (Access.BATCH_NORM, lambda s, x: s.teacher.pooled_size("batch_norm")),
     (Access.PARAMETERS, lambda s, x: s.teacher.classifier_weight),
 ]
 
@@ -46,7 +52,7 @@ LEVELS: list[tuple[Access, Callable[[Session, Tensor], Any]]] = [
 @pytest.mark.parametrize("declared", list(Access))
 def test_each_level_allows_what_it_includes_and_denies_the_rest(make_desk: MakeDesk, declared: Access) -> None:
     for level, use in LEVELS:
-        with make_desk(access=declared) as desk:
+        with make_desk(access=declared, teacher=lenet(1, "lenet5bn")) as desk:
             images = torch.randn(4, *desk.image.shape)
             if level <= declared:
                 use(sit(desk), images)
