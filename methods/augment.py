@@ -11,6 +11,7 @@ same), and the number of salted pixels is right on average, not exactly.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,7 +48,28 @@ GEOMETRIC: tuple[Variant, ...] = (
 NOISY: tuple[Variant, ...] = (Variant(salt=1), Variant(gauss=1), Variant(salt=1, gauss=1))
 
 
-def augment(pixels: Tensor, stream: torch.Generator, *, noise: bool = False, expand: bool = False) -> Tensor:
+def family(variant: Variant) -> str:
+    """What kind a geometric variant is of: "zoom", "shift", "rotation", "flip", two of the first three, or ""."""
+    moved = {
+        "zoom": variant.zoom != 1,
+        "shift": bool(variant.right or variant.down),
+        "rotation": variant.angle != 0,
+        "flip": variant.flip != 0,
+    }
+    return "+".join(name for name, is_so in moved.items() if is_so)
+
+
+FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(family(variant) for variant in GEOMETRIC if family(variant)))
+
+
+def augment(
+    pixels: Tensor,
+    stream: torch.Generator,
+    *,
+    noise: bool = False,
+    expand: bool = False,
+    families: Sequence[str] = FAMILIES,
+) -> Tensor:
     """Variants of images (N, C, S, S) with pixels in [0, 1].
 
     Args:
@@ -55,8 +77,10 @@ def augment(pixels: Tensor, stream: torch.Generator, *, noise: bool = False, exp
         stream: draws the variants and the noise.
         noise: take the three noisy variants as well.
         expand: every variant of every image, (N * variants, C, S, S), instead of one each, drawn uniformly.
+        families: the kinds of geometric variants to take, of :data:`FAMILIES`; the original is always there.
     """
-    table = torch.tensor(GEOMETRIC + NOISY if noise else GEOMETRIC, dtype=pixels.dtype, device=pixels.device)
+    chosen = tuple(variant for variant in GEOMETRIC if family(variant) in ("", *families))
+    table = torch.tensor(chosen + NOISY if noise else chosen, dtype=pixels.dtype, device=pixels.device)
     if expand:
         which = torch.arange(len(table), device=pixels.device).repeat(len(pixels))
         pixels = pixels.repeat_interleave(len(table), 0)

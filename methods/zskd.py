@@ -10,11 +10,16 @@
 4. The student minimises KL_tau(T || S), whose gradient is that of the paper's soft cross-entropy, with the factor tau^2
    on augmented impressions, which the teacher labels anew. No hard labels.
 
-Differences from paper and code: the budget decides how many impressions there are (``share`` of it goes into making
-them, at most ``impressions`` of them), and an unfinished batch is used as it is. The impressions of a batch are of all
-classes and scales in turn, not of one. The student draws impressions with replacement, and sees one random variant of
-each; with ``expand`` all variants at once, as in the code. MNIST's and Fashion-MNIST's settings are not in the released
-code: they are those of a re-implementation, and best knowledge where it says nothing.
+The size of the transfer set is ``impressions``, where the budget allows it: ``share`` of it goes into making them, and an
+unfinished batch is used as it is. ``families`` says which of the code's augmentations are applied; its two families
+with noise are in ``augmentation``. A pool beyond ``pool_mib`` is stored in 8 bits.
+
+Differences from paper and code: the impressions of a batch are of all classes and scales in turn, not of one
+(``one_class``; the next batch then takes the next class and scale, so that a budget cuts all of them alike). The
+student draws impressions with replacement, and sees one random variant of each; with ``expand`` all variants at once,
+as in the code. The soft labels that the code stores with the impressions have no part in training there, nor here.
+MNIST's and Fashion-MNIST's settings are not in the released code: they are those of a re-implementation, and best
+knowledge where it says nothing.
 """
 
 from dataclasses import dataclass
@@ -29,6 +34,7 @@ from torch.optim import Adam
 from bench import Access, Data, Session, method, option
 from methods.augment import augment
 from methods.losses import soft_cross_entropy
+from methods.pixels import PixelSpace
 from methods.pools import ImagePool
 
 
@@ -37,7 +43,10 @@ class Options:
     temperature: float = option(20.0, "softmax temperature tau, for the impressions and for the student", above=0)
     betas: tuple[float, ...] = option((1.0, 0.1), "scales of the Dirichlet's concentration, in equal parts", above=0)
     beta: float | None = option(None, "one scale in place of the list", above=0)
-    impressions: int = option(24_000, "the most Data Impressions to make", unit="images", low=1)
+    impressions: int = option(
+        24_000, "size of the transfer set: the most Data Impressions to make", unit="images", low=1
+    )
+    pool_mib: float = option(1024.0, "a larger pool of impressions lies on the host in 8 bits", unit="MiB", above=0)
     iterations: int = option(1500, "updates of a batch of impressions", low=1)
     batch: int = option(100, "impressions made at a time", unit="images", low=1)
     lr_images: float = option(
@@ -46,9 +55,16 @@ class Options:
     rescale: bool = option(True, "rescale the batch to [0, 1] after every update")
     warm_start: bool = option(False, "start from the last batch's images and moments, as the reference code does")
     scale_cancels: bool = option(False, "min-max rescaling after beta, which cancels it, as the reference code does")
+    one_class: bool = option(False, "a batch is of one class and scale, as in the reference code; else of all in turn")
     share: float = option(0.5, "share of the budget spent on impressions", above=0, high=0.99)
     augmentation: Literal["geometry", "geometry+noise", "none"] = option(
         "geometry", "the 103 geometric variants, the 3 noisy ones too (in the paper for CIFAR-10 only), or none"
+    )
+    families: tuple[
+        Literal["zoom", "shift", "rotation", "flip", "zoom+shift", "shift+rotation", "zoom+rotation"], ...
+    ] = option(
+        ("zoom", "shift", "rotation", "flip", "zoom+shift", "shift+rotation", "zoom+rotation"),
+        "kinds of geometric variants, beside the original",
     )
     expand: bool = option(False, "train on all variants of each impression, not on one drawn at random")
     batch_student: int = option(512, "impressions a student step", unit="images", low=1)
@@ -68,15 +84,14 @@ class Options:
             "batch_student": 64, "lr_student": 1e-3,
         },
     },
-    quick={"iterations": 3, "batch": 16, "batch_student": 32, "impressions": 64},
+    quick={"iterations": 3, "batch": 16, "batch_student": 32, "impressions": 64, "pool_mib": 0.25},
 )  # fmt: skip
 def zskd(s: Session, o: Options) -> None:
     """Images are optimised until the teacher answers with class mixtures drawn from its own similarities."""
-    mean, std = (
-        torch.tensor(value, device=s.device).view(1, -1, 1, 1) for value in (s.task.image.mean, s.task.image.std)
-    )
+    space = PixelSpace.of(s)
     concentration = concentrations(s.teacher.classifier_weight, o)
-    pool = s.keep("pool", ImagePool(o.impressions))
+    as_it_is = PixelSpace([0.0] * s.task.image.channels, [1.0] * s.task.image.channels, s.device)  # holds pixels
+    pool = s.keep("pool", ImagePool(o.impressions, as_it_is, limit_mib=o.pool_mib))
     pixels = s.keep("pixels", torch.zeros(o.batch, *s.task.image.shape, requires_grad=True))
     targets = s.keep("targets", torch.zeros(o.batch, s.task.classes))
     opt_x = s.keep("opt_x", Adam([pixels], o.lr_images))
@@ -87,12 +102,13 @@ def zskd(s: Session, o: Options) -> None:
         if at["iteration"] == 0:
             if pool.full:
                 break
-            rows = (torch.arange(o.batch, device=s.device) + at["made"]) % len(concentration)
+            first, step = (at["made"] // o.batch, 0) if o.one_class else (at["made"], 1)
+            rows = (torch.arange(o.batch, device=s.device) * step + first) % len(concentration)
             targets.copy_(Dirichlet(concentration[rows]).sample())
             if not (o.warm_start and at["made"]):
                 pixels.data.copy_(s.uniform(*pixels.shape))
                 opt_x.state.clear()
-        loss = soft_cross_entropy(s.teacher((pixels - mean) / std).logits, targets, o.temperature)
+        loss = soft_cross_entropy(s.teacher(space.normalise(pixels)).logits, targets, o.temperature)
         s.update(opt_x, loss)
         if o.rescale:
             low, high = pixels.data.aminmax()
@@ -108,10 +124,11 @@ def zskd(s: Session, o: Options) -> None:
         at["iteration"] = 0
 
     for _ in s.steps("distil"):
-        images = pool.sample(o.batch_student, s.generator("pool"))
+        images = pool.sample(o.batch_student, s.generator("pool", host=True))
         if o.augmentation != "none":
-            images = augment(images, s.generator("augment"), noise="noise" in o.augmentation, expand=o.expand)
-        s.log(distillation=s.distill(opt_s, (images - mean) / std, temperature=o.temperature))
+            noise = "noise" in o.augmentation
+            images = augment(images, s.generator("augment"), noise=noise, expand=o.expand, families=o.families)
+        s.log(distillation=s.distill(opt_s, space.normalise(images), temperature=o.temperature))
 
 
 def concentrations(weight: Tensor, o: Options) -> Tensor:

@@ -12,7 +12,7 @@ from bench.budget import in_words
 from bench.cards import MethodCard, find_methods, get_card
 from bench.cli import out
 from bench.cli.settings import PLAIN, Json, MethodFiles, TaskFiles, know
-from bench.metrics import METRICS
+from bench.metrics import ALIASES, FEATURE_EXTRACTORS, METRICS, OPEN_WORDS, PERCEPTUAL, PROTOCOLS
 from bench.options import OptionSpec
 from bench.study import LoadedStudy, Study, load_study, study_files
 from bench.task import TaskSpec
@@ -86,10 +86,16 @@ def metrics(as_json: Json = False) -> None:
     if as_json:
         return out.print_json(rows)
     words = {True: "higher", False: "lower", None: "neither"}
-    table = out.table("metric", "of", "unit", "better", "meaning")
+    table = out.table("metric", "of", "unit", "bounds", "better", "meaning")
     for metric in METRICS.values():
-        table.add_row(metric.name, metric.kind, metric.unit, words[metric.higher_is_better], metric.doc)
+        meaning = f"{metric.doc} (needs {metric.needs})" if metric.needs else metric.doc
+        better = words[metric.higher_is_better]
+        table.add_row(metric.name, metric.kind, metric.unit, _bounds(metric.low, metric.high), better, meaning)
     out.show(table)
+    out.say(f"\nEXTRACTOR: {', '.join(FEATURE_EXTRACTORS)}, {OPEN_WORDS}")
+    out.say(f"NETWORK: {', '.join(PERCEPTUAL)}")
+    out.say(f"short for others: {'; '.join(f'{name} = {whole}' for name, whole in ALIASES.items())}")
+    out.say("; ".join(f"{name} = {', '.join(parts)}" for name, parts in PROTOCOLS.items()))
     return out.say("\nA study's `image_metrics` are those of kind image; the others are always there.")
 
 
@@ -114,6 +120,12 @@ def studies(
         table.add_row(name, ", ".join(found.tasks), chosen, str(len(study.seeds)), budget, study.description)
     out.show(table)
     return out.say("\n`dfkd run NAME` runs one; `dfkd run NAME --dry-run` shows what it comes to.")
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    if low is None:
+        return "any"
+    return f"from {low:g}" if high is None else f"{low:g} to {high:.3g}"
 
 
 def _task(task: TaskSpec) -> dict[str, Any]:

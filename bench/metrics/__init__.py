@@ -19,7 +19,10 @@ FEATURE_EXTRACTORS = (INCEPTION, f"{INCEPTION}{RANDOM}", "teacher", "vgg16", f"v
 PERCEPTUAL = tuple(f"{net}{ending}" for net in ("alex", "vgg16", "squeeze") for ending in ("", RANDOM))
 OPEN = re.compile(r"lenet5-\w+|torchvision/\w+|[\w./-]+:\w+")
 OPEN_WORDS = "lenet5-DATASET, torchvision/NETWORK or MODULE:FUNCTION"
-ALIASES = {"fid": "fid[inception]", "lpips": "lpips[alex]", "lpips_all": "lpips_all[alex]"}
+ALIASES = {
+    **{name: f"{name}[{INCEPTION}]" for name in ("is", "fid", "kid")},  # what the field means by them
+    **{name: f"{name}[alex]" for name in ("lpips", "lpips_all")},
+}
 PROTOCOLS = {"rdskd_protocol": ("rdskd_is[inception]", "rdskd_fid[inception]", "rdskd_lpips[alex]")}
 _OPEN_KINDS = ("EXTRACTOR", "NETWORK", "CLASS")
 _FAMILIES = {name.partition("[")[0]: name for name, metric in METRICS.items() if metric.kind == "image"}

@@ -36,10 +36,10 @@ def few_images_pair() -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def digits_pair() -> tuple[Tensor, Tensor]:
-    """Pixels of real handwritten digits, and of others with noise. Some pixels are the same in all images."""
+    """Pixels of real handwritten digits, some of them the same in all images, and of others with noise."""
     pixels = torch.from_numpy(load_digits().data).float() / 16
     noise = torch.randn(900, 64, generator=torch.Generator().manual_seed(0))
-    return (pixels[:900] + 0.1 * noise * (pixels[:900] > 0)).clamp(0, 1), pixels[900:]
+    return (pixels[:900] + 0.2 * noise).clamp(0, 1), pixels[900:]
 
 
 @functools.cache

@@ -12,10 +12,11 @@ from bench.yamlio import read_yaml
 
 
 def test_short_names_stand_for_whole_ones_and_nothing_comes_twice() -> None:
-    assert image_metrics(["fid", "lpips", "fid[inception]", "fd[teacher]", "fid"]) == (
+    assert image_metrics(["fid", "lpips", "fid[inception]", "fd[teacher]", "kid"]) == (
         "fid[inception]",
         "lpips[alex]",
         "fd[teacher]",
+        "kid[inception]",
     )
 
 
