@@ -294,7 +294,7 @@ def locked(results: Path) -> Iterator[None]:
 
 
 def _prepare_folder(plan: Plan, file: Path) -> None:
-    """Keep a copy of the study and of its own tasks, and clear what a kill between a trial's record and its clean-up left behind."""
+    """Keep a copy of the study and of its own tasks; clear what a kill after a trial's record left behind."""
     with writing(plan.results):
         copy = plan.results / "study.yaml"
         part = copy.with_name(".study.yaml.part")

@@ -21,45 +21,54 @@ def to_pixels(images: Tensor, image: ImageSpec) -> Tensor:
 
 
 class EvenSample:
-    """Rows of tensors, taken from every ``stride``-th step; when full, every second step is dropped and stride doubles.
+    """Rows of tensors, taken from every ``stride``-th step that has some; when full, every second one goes, and the
+    stride doubles.
 
-    So at any time the sample is spread evenly over the steps so far, whatever their number turns out to be, and no
+    So at any time the sample is spread evenly over these steps so far, whatever their number turns out to be, and no
     random number is drawn for it.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.stride = 1
-        self.rows: list[tuple[int, dict[str, Tensor]]] = []
+        self.rows: list[tuple[int, int, dict[str, Tensor]]] = []  # turn, step, tensors
         self.last = -1
+        self._turn, self._at = -1, -1
 
     def wants(self, step: int) -> bool:
-        """Whether this step's images are to be taken (at most once a step)."""
-        return step % self.stride == 0 and step != self.last
+        """Whether this step's images are to be taken (at most once a step).
+
+        Steps that have images are counted, not all steps: in a loop where generator and student take turns, every
+        second step of all might never be the student's.
+        """
+        if step != self._at:
+            self._turn, self._at = self._turn + 1, step
+        return self._turn % self.stride == 0 and step != self.last
 
     def add(self, step: int, tensors: dict[str, Tensor]) -> None:
         """Keep these rows (same length in every tensor)."""
         self.last = step
-        self.rows.append((step, tensors))
-        while sum(len(next(iter(kept.values()))) for _, kept in self.rows) > self.capacity and len(self.rows) > 1:
+        self.rows.append((self._turn, step, tensors))
+        while sum(len(next(iter(kept.values()))) for *_, kept in self.rows) > self.capacity and len(self.rows) > 1:
             self.stride *= 2
-            self.rows = [(at, kept) for at, kept in self.rows if at % self.stride == 0]
+            self.rows = [row for row in self.rows if row[0] % self.stride == 0]
 
     def column(self, name: str) -> Tensor | None:
         """All rows of one tensor in order of their steps, or None when nothing was taken."""
-        parts = [kept[name] for _, kept in self.rows]
+        parts = [kept[name] for *_, kept in self.rows]
         return torch.cat(parts) if parts else None
 
     def steps(self) -> Tensor:
         """The step (int64) of each row."""
-        return torch.cat([torch.full((len(next(iter(kept.values()))),), at) for at, kept in self.rows])
+        return torch.cat([torch.full((len(next(iter(kept.values()))),), at) for _, at, kept in self.rows])
 
     def state(self) -> dict[str, Any]:
-        return {"stride": self.stride, "rows": self.rows, "last": self.last}
+        return {"stride": self.stride, "rows": self.rows, "last": self.last, "turn": self._turn, "at": self._at}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.stride, self.last = state["stride"], state["last"]
-        self.rows = [(int(at), kept) for at, kept in state["rows"]]
+        self._turn, self._at = state["turn"], state["at"]
+        self.rows = [(int(turn), int(at), kept) for turn, at, kept in state["rows"]]
 
 
 class Capture:

@@ -75,7 +75,10 @@ class Streams:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._streams.clear()
+        """In place: a method may hold a stream that it was given before."""
+        for name, stream in self._streams.items():
+            if name not in state["streams"]:  # not yet used when the checkpoint was written
+                stream.manual_seed(derive(self._seed, "stream", name.removesuffix(_HOST)))
         for name, value in state["streams"].items():
             stream = self.on_host(name.removesuffix(_HOST)) if name.endswith(_HOST) else self[name]
             stream.set_state(value)

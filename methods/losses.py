@@ -70,6 +70,13 @@ DISCREPANCIES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"mae": F.l1_l
 """Mean absolute or squared difference of raw logits, over images, classes and pixels (DFAD, DDAD, PRE-DFKD)."""
 
 
+def discrepancy(kind: str, temperature: float = 1.0) -> Callable[[Tensor, Tensor], Tensor]:
+    """How far apart two networks' logits are: ``mae``, ``mse``, or ``kl``, tau^2 KL(teacher || student)."""
+    if kind == "kl":
+        return lambda teacher, student: kl_rows(teacher, student, temperature).mean()
+    return DISCREPANCIES[kind]
+
+
 def kl_rows(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """tau^2 sum_k p_T log(p_T / p_S) of each image, (N,); for segmentation the mean over its pixels."""
     teacher_log = F.log_softmax(teacher_logits / temperature, dim=1)

@@ -10,9 +10,9 @@
 4. The student minimises KL_tau(T || S), whose gradient is that of the paper's soft cross-entropy, with the factor tau^2
    on augmented impressions, which the teacher labels anew. No hard labels.
 
-The size of the transfer set is ``impressions``, where the budget allows it: ``share`` of it goes into making them, and an
-unfinished batch is used as it is. ``families`` says which of the code's augmentations are applied; its two families
-with noise are in ``augmentation``. A pool beyond ``pool_mib`` is stored in 8 bits.
+The size of the transfer set is ``impressions``, where the budget allows it: ``share`` of it goes into making them, and
+an unfinished batch is used as it is. ``families`` says which of the code's geometric augmentations are applied, and
+``augmentation`` whether those with noise are. A pool beyond ``pool_mib`` is stored in 8 bits.
 
 Differences from paper and code: the impressions of a batch are of all classes and scales in turn, not of one
 (``one_class``; the next batch then takes the next class and scale, so that a budget cuts all of them alike). The

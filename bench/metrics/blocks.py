@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-BLOCK = 2048  # rows: a block of 2,048 dimensions is 32 MiB in float64, and so is a matrix of two blocks' pairs
+BLOCK = 1024  # rows: of 2,048 dimensions they are 16 MiB in float64, the pairs of two blocks 8 MiB
 
 
 def check_features(*sets: Tensor, rows: int = 2) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from bench.metrics.blocks import blocks, check_features, mean_row
 
 EPSILON = torch.finfo(torch.float64).eps
+PANEL = 512  # dimensions
 PRECISION = 1e-7  # of a distance, relative; what it is measured against is good to 1e-6
 
 
@@ -40,10 +41,7 @@ def moments(features: Tensor) -> Moments:
     mean = mean_row(features)
     if count - 1 < dimension:
         return Moments(mean, (features.detach().double() - mean) / math.sqrt(count - 1), count)
-    covariance = torch.zeros(dimension, dimension, dtype=torch.float64, device=features.device)
-    for _, block in blocks(features, mean):
-        covariance.addmm_(block.T, block)
-    return Moments(mean, _factor(covariance / (count - 1)), count)
+    return Moments(mean, _factor(_covariance(features, mean)), count)
 
 
 def moments_of(mean: Tensor, covariance: Tensor, count: int) -> Moments:
@@ -109,6 +107,17 @@ def frechet_infinity(features: Tensor, reference: Moments, points: int = 15, see
         chosen = torch.from_numpy(draws.permutation(count)[:size]).to(features.device)
         distances.append(frechet_distance(moments(features[chosen]), reference))
     return float(np.polynomial.polynomial.polyfit(1 / sizes, distances, 1)[0])
+
+
+def _covariance(features: Tensor, mean: Tensor) -> Tensor:
+    """float64 (D, D), from its upper half: of all products of two dimensions little more than half are computed."""
+    dimension = len(mean)
+    sums = torch.zeros(dimension, dimension, dtype=torch.float64, device=features.device)
+    for _, block in blocks(features, mean):
+        for start in range(0, dimension, PANEL):
+            panel = slice(start, start + PANEL)
+            sums[panel, start:].addmm_(block[:, panel].T, block[:, start:])
+    return (sums.triu() + sums.triu(1).T) / (len(features) - 1)
 
 
 def _factor(covariance: Tensor) -> Tensor:

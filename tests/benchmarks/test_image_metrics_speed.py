@@ -1,4 +1,4 @@
-"""Image metrics beside those of torch-fidelity and pytorch-fid, on the same features with the same number of threads.
+"""Image metrics beside those of torch-fidelity and pytorch-fid, on the same features with one thread each.
 
 ``make bench`` prints them; docs/performance.md holds the ratios. Speed is measured here, never asserted.
 """
@@ -28,15 +28,13 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric  # noqa: E402
 from torch_fidelity.metric_prc import prc_features_to_metric  # noqa: E402
 
-THREADS = 2
-
 
 @pytest.fixture(autouse=True)
-def _as_many_threads_for_all() -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     """torch has its own, numpy and scipy those of OpenBLAS."""
     before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    with threadpool_limits(THREADS):
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
         yield
     torch.set_num_threads(before)
 
@@ -91,40 +89,50 @@ def test_moments(benchmark: Any, scale: int, of: str) -> None:
     assert moments(values).mean.tolist() == pytest.approx(values.double().mean(0).tolist())
 
 
-@pytest.mark.parametrize("of", ["suite", "torch-fidelity"])
+IN_BOTH = ["suite", "torch-fidelity in float64", "torch-fidelity"]  # float32 features, which it takes as they are
+
+
+def as_given(values: Tensor, of: str) -> Tensor:
+    return values.double() if of.endswith("float64") else values
+
+
+@pytest.mark.parametrize("of", IN_BOTH)
 def test_kernel_distance_of_subsets(benchmark: Any, scale: int, of: str) -> None:
-    """Ten subsets of 1,000; in float64 here, in float32 there."""
     benchmark.group = "kid 2048, 10 subsets of 1,000"
-    x, y = features(2000 // scale, 2048 // scale, 1), features(2000 // scale, 2048 // scale, 2)
+    x, y = (as_given(features(2000 // scale, 2048 // scale, seed), of) for seed in (1, 2))
     protocol = {"kid_subsets": 10, "kid_subset_size": 1000 // scale, "verbose": False}
-    if of == "suite":
-        value = benchmark.pedantic(lambda: kernel_distance_of_subsets(x, y, 10, 1000 // scale)[0], rounds=3)
-    else:
-        found = benchmark.pedantic(lambda: kid_features_to_metric(x, y, **protocol), rounds=3)
-        value = found["kernel_inception_distance_mean"]
+    value = benchmark.pedantic(
+        (lambda: kernel_distance_of_subsets(x, y, 10, 1000 // scale)[0])
+        if of == "suite"
+        else lambda: kid_features_to_metric(x, y, **protocol)["kernel_inception_distance_mean"],
+        rounds=3,
+    )
     assert value == pytest.approx(kernel_distance(x, y), rel=0.2)
 
 
-@pytest.mark.parametrize("of", ["suite", "torch-fidelity"])
+@pytest.mark.parametrize("of", IN_BOTH)
 def test_kernel_distance_of_all_pairs(benchmark: Any, scale: int, of: str) -> None:
     benchmark.group = "kid 2048, all pairs of 4,000"
-    x, y = features(4000 // scale, 2048 // scale, 1), features(4000 // scale, 2048 // scale, 2)
+    x, y = (as_given(features(4000 // scale, 2048 // scale, seed), of) for seed in (1, 2))
     whole = {"kid_subsets": 1, "kid_subset_size": len(x), "verbose": False}
-    if of == "suite":
-        value = benchmark.pedantic(lambda: kernel_distance(x, y), rounds=3)
-    else:
-        value = benchmark.pedantic(lambda: kid_features_to_metric(x, y, **whole), rounds=3)[
-            "kernel_inception_distance_mean"
-        ]
+    value = benchmark.pedantic(
+        (lambda: kernel_distance(x, y))
+        if of == "suite"
+        else lambda: kid_features_to_metric(x, y, **whole)["kernel_inception_distance_mean"],
+        rounds=3,
+    )
     assert value == pytest.approx(kernel_distance(x, y), rel=1e-4)
 
 
-@pytest.mark.parametrize("of", ["suite", "torch-fidelity"])
+@pytest.mark.parametrize("of", IN_BOTH)
 def test_precision_and_recall(benchmark: Any, scale: int, of: str) -> None:
-    """In float64 here, in float32 there."""
-    benchmark.group = "precision and recall 2048, 4,000 images each"
-    x, y = features(4000 // scale, 2048 // scale, 1), features(4000 // scale, 2048 // scale, 1) * 1.01
-    way: Callable[[], Any] = lambda: precision_recall(x, y)  # noqa: E731
-    if of != "suite":
-        way = lambda: tuple(prc_features_to_metric(x, y, verbose=False).values())[:2]  # noqa: E731
-    assert benchmark.pedantic(way, rounds=3) == pytest.approx(precision_recall(x, y), rel=1e-3)
+    benchmark.group = "precision and recall 2048, 4,000 against 3,000"
+    x = as_given(features(4000 // scale, 2048 // scale, 1), of)
+    y = as_given(features(3000 // scale, 2048 // scale, 2) * 0.9, of)
+    value = benchmark.pedantic(
+        (lambda: precision_recall(x, y))
+        if of == "suite"
+        else lambda: tuple(prc_features_to_metric(x, y, verbose=False).values())[:2],
+        rounds=3,
+    )
+    assert value == pytest.approx(precision_recall(x, y), rel=1e-3)

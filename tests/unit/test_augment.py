@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.augment import ANGLES, GEOMETRIC, NOISY, Variant, augment, vary
+from methods.augment import ANGLES, FAMILIES, GEOMETRIC, NOISY, Variant, augment, vary
 
 SIZE = 32
 
@@ -141,6 +141,37 @@ def test_expanding_gives_every_variant_of_every_image(noise: bool, count: int) -
     torch.testing.assert_close(out[0], pixels[0])
     torch.testing.assert_close(out[count], pixels[1])
     torch.testing.assert_close(out[count + 1], one(photo().T, zoom=0.9)[None])
+
+
+@pytest.mark.parametrize(
+    ("family", "count"),
+    [
+        ("zoom", 3),
+        ("shift", 4),
+        ("rotation", 10),
+        ("flip", 3),
+        ("zoom+shift", 12),
+        ("shift+rotation", 40),
+        ("zoom+rotation", 30),
+    ],
+)
+def test_a_family_comes_with_the_original_and_with_no_other(family: str, count: int) -> None:
+    def expanded(families: tuple[str, ...]) -> Tensor:
+        return augment(photo()[None, None], torch.Generator(), expand=True, families=families)[:, 0]
+
+    alone, everything = expanded((family,)), expanded(FAMILIES)
+    assert len(alone) == 1 + count
+    torch.testing.assert_close(alone[0], photo())
+    assert all((each == everything).all((1, 2)).any() for each in alone)
+    others = expanded(tuple(each for each in FAMILIES if each != family))
+    assert not any((each == others).all((1, 2)).any() for each in alone[1:])
+
+
+def test_all_families_are_the_default() -> None:
+    assert len(FAMILIES) == 7
+    pixels = torch.rand(64, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    drawn = [augment(pixels, torch.Generator().manual_seed(1), **kind) for kind in ({}, {"families": FAMILIES})]  # type: ignore[arg-type]
+    assert torch.equal(*drawn)
 
 
 def test_one_variant_each_is_drawn_uniformly_from_the_stream() -> None:

@@ -19,12 +19,24 @@ def test_sample_is_even_and_bounded(steps: int, rows: int, capacity: int) -> Non
     for step in range(steps):
         if sample.wants(step):
             sample.add(step, {"x": torch.full((rows,), step)})
-    taken = [at for at, _ in sample.rows]
-    assert sum(len(kept["x"]) for _, kept in sample.rows) <= max(capacity, rows)
+    taken = [at for _, at, _ in sample.rows]
+    assert sum(len(kept["x"]) for *_, kept in sample.rows) <= max(capacity, rows)
     assert taken == list(range(0, taken[-1] + 1, sample.stride))
     assert steps - 1 - taken[-1] < sample.stride  # it reaches to the end
     if steps * rows > capacity:
         assert len(taken) * rows * 2 + 2 * rows >= min(capacity, steps * rows) // 2  # and is not needlessly thin
+
+
+@given(st.integers(2, 9), st.integers(0, 8), st.integers(200, 900))
+def test_sample_is_even_over_the_steps_that_have_images(round_: int, place: int, steps: int) -> None:
+    """A loop in which the student has one turn in each round, as long as it likes: a power of two, for example."""
+    sample = EvenSample(8)
+    turns = [step for step in range(steps) if step % round_ == place % round_]
+    for step in turns:
+        if sample.wants(step):
+            sample.add(step, {"x": torch.zeros(1)})
+    assert sample.steps().tolist() == turns[:: sample.stride]
+    assert len(sample.rows) > 3
 
 
 def test_sample_goes_on_from_its_state() -> None:

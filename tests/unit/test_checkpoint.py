@@ -125,3 +125,15 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pyte
     assert found is not None
     assert found["number"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_stream_that_is_held_over_a_restore_goes_on_with_the_saved_numbers() -> None:
+    streams = Streams(5, torch.device("cpu"))
+    held = streams["views"]
+    torch.rand(3, generator=held)
+    saved = streams.state()
+    wanted, fresh = torch.rand(4, generator=held), torch.rand(2, generator=streams["later"])
+    streams.restore(saved)
+    assert torch.equal(torch.rand(4, generator=held), wanted)
+    assert streams["views"] is held
+    assert torch.equal(torch.rand(2, generator=streams["later"]), fresh)  # unused when it was saved: from its start

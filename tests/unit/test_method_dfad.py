@@ -18,7 +18,8 @@ from bench import data, dcgan_generator, image_generator
 from bench.cards import find_methods
 from bench.streams import Streams, seed_everything
 from bench.task import ImageSpec
-from methods.dfad import DISCREPANCIES, Options, dfad, generation_loss
+from methods.dfad import Options, dfad, generation_loss
+from methods.losses import DISCREPANCIES
 
 SMALL = {"batch": 8, "latent": 6, "width": 4, "student_steps": 2}
 STREAM = np.random.default_rng(0)

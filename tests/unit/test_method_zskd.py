@@ -126,6 +126,41 @@ def test_classes_and_scales_take_equal_turns() -> None:
     torch.testing.assert_close(desk.kept["targets"], expected)
 
 
+def test_batches_of_one_class_take_the_classes_and_scales_in_turn() -> None:
+    weight = list(lenet(1).parameters())[-2]
+    alpha = concentrations(weight, Options())
+    options = {**TINY, "one_class": True, "iterations": 1, "impressions": 60, "share": 0.9}
+    with torch.random.fork_rng():
+        seed_everything(0)
+        expected = [Dirichlet(alpha[[row] * 20]).sample().float() for row in range(3)]
+    for steps in (1, 2, 3):
+        desk = run(zskd.declared, {**options, "share": 0.99}, steps=steps)
+        torch.testing.assert_close(desk.kept["targets"], expected[steps - 1])
+
+
+def test_half_of_the_targets_are_drawn_at_each_scale() -> None:
+    """Of ZSKD's two betas the small one gives targets that are nearly one class, the large one mixtures."""
+    options = {**TINY, "iterations": 1, "batch": 400, "impressions": 400, "betas": (5.0, 0.02)}
+    targets = run(zskd.declared, options, steps=2).kept["targets"]
+    largest = targets.max(1).values
+    assert largest[1::2].median() > 0.99
+    assert largest[0::2].median() < 0.7
+    assert (largest > 0.95).double().mean().item() == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_transfer_set_beyond_its_limit_is_stored_in_8_bits() -> None:
+    kinds = []
+    for limit in (40 * 4096 / 2**20, 40 * 4096 / 2**20 - 1e-6):
+        pool = run(zskd.declared, {**TINY, "pool_mib": limit}, steps=10).kept["pool"]
+        part = pool.state_dict()["parts"][0]
+        kinds.append(part.dtype)
+        sampled = pool.sample(40, torch.Generator().manual_seed(0))
+        assert sampled.dtype == torch.float32
+        assert sampled.min() >= 0
+        assert sampled.max() == 1  # pixels, whatever they are stored in
+    assert kinds == [torch.float32, torch.uint8]
+
+
 @pytest.mark.parametrize("rescale", [True, False])
 def test_rescaling_keeps_the_batch_between_zero_and_one(rescale: bool) -> None:
     desk = run(zskd.declared, {**TINY, "lr_images": 0.5, "rescale": rescale}, steps=10)
@@ -182,6 +217,8 @@ def test_the_student_follows_the_teacher_at_the_temperature_squared() -> None:
         ({"augmentation": "geometry"}, 16),
         ({"augmentation": "geometry", "expand": True}, 16 * 103),
         ({"augmentation": "geometry+noise", "expand": True}, 16 * 106),
+        ({"augmentation": "geometry", "families": ("zoom",), "expand": True}, 16 * 4),
+        ({"augmentation": "geometry+noise", "families": ("flip", "shift+rotation"), "expand": True}, 16 * 47),
     ],
 )
 def test_the_teacher_labels_every_augmented_image_anew(options: dict[str, object], images: int) -> None:

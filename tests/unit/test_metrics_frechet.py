@@ -14,7 +14,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 from bench.metrics.blocks import BLOCK
-from bench.metrics.frechet import frechet_distance, frechet_infinity, moments, moments_of
+from bench.metrics.frechet import Moments, frechet_distance, frechet_infinity, moments, moments_of
 
 EYE = torch.eye(5, dtype=torch.float64)
 seeds = st.integers(min_value=0, max_value=2**16)
@@ -91,6 +91,15 @@ def test_features_in_a_plane_are_as_far_apart_as_in_the_planes_own_coordinates(c
     assert between(a @ plane, b @ plane) == pytest.approx(between(a, b), rel=1e-6)
 
 
+def test_many_copies_of_few_images_weigh_as_the_few() -> None:
+    """More images than dimensions, and hardly any of them different: the rest of the covariance is rounding."""
+    few, others = normal(5, 200, mixed=True), normal(300, 200, seed=1, mixed=True)
+    centred = few - few.mean(0)
+    exact = Moments(few.mean(0), centred * math.sqrt(80 / 399), 400)
+    expected = frechet_distance(exact, moments(others))
+    assert between(few.repeat(80, 1), others) == pytest.approx(expected, rel=5e-9)
+
+
 def test_a_constant_set_has_the_mean_and_the_variance_of_the_other_as_its_distance() -> None:
     features, constant = normal(50, 7, mixed=True), torch.full((30, 7), 2.0)
     expected = (features.mean(0) - 2).square().sum() + covariance_of(features).trace()
@@ -149,14 +158,10 @@ def test_infinity_is_the_intercept_of_a_line_through_smaller_parts() -> None:
     features, reference = normal(90, 5, mixed=True), moments(normal(300, 5, seed=1))
     draws = np.random.RandomState(7)
     sizes = [9, 36, 63, 90]
-    values = [between_moments(features[draws.permutation(90)[:size]], reference) for size in sizes]
+    values = [frechet_distance(moments(features[draws.permutation(90)[:size]]), reference) for size in sizes]
     slope, intercept = np.polyfit([1 / size for size in sizes], values, 1)
     assert slope > 0
     assert frechet_infinity(features, reference, points=4, seed=7) == pytest.approx(intercept, rel=1e-9)
-
-
-def between_moments(features: Tensor, reference: object) -> float:
-    return frechet_distance(moments(features), reference)  # type: ignore[arg-type]
 
 
 def test_infinity_takes_most_of_the_bias_of_few_images_away() -> None:
