@@ -14,6 +14,7 @@ from bench.metrics.neighbours import density_coverage, precision_recall
 from bench.metrics.scene import Measured, Scene
 
 SPLITS = 10
+STRAIGHT = 20  # images a dimension from which on a Fréchet distance falls along a line in 1 / images, as measured
 NEIGHBOURS, BALL = 3, 5  # of precision and recall, and of density and coverage, as their papers have them
 
 
@@ -37,8 +38,13 @@ def frechet(scene: Scene, name: str) -> Measured:
 
 
 def frechet_at_infinity(scene: Scene, name: str) -> Measured:
-    value = frechet_infinity(scene.embedded(name)[1], scene.reference(name).moments)
-    return Measured(value, _below_twice(scene, name), facts=_compared(scene, name))
+    features = scene.embedded(name)[1]
+    value = frechet_infinity(features, scene.reference(name).moments)
+    count, dimension = features.shape
+    doubts = _below_twice(scene, name)
+    if not doubts and count < STRAIGHT * dimension:
+        doubts = (f"{count} images for {dimension} dimensions: below {STRAIGHT} a dimension the line is not straight",)
+    return Measured(value, doubts, facts=_compared(scene, name))
 
 
 def kernel(scene: Scene, name: str) -> Measured:
