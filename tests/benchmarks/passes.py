@@ -26,6 +26,7 @@ class Pass:
 def write_down(desk: Desk, run: Callable[[], None]) -> list[Pass]:
     """The passes of teacher, student and kept networks while ``run`` works at the desk, in their order."""
     passes: list[Pass] = []
+    hooks: list[Any] = []
 
     def watch(network: nn.Module) -> None:
         def after(module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
@@ -35,7 +36,7 @@ def write_down(desk: Desk, run: Callable[[], None]) -> list[Pass]:
             if answer.requires_grad:
                 answer.register_hook(lambda _: setattr(seen, "backward", True))
 
-        network.register_forward_hook(after)
+        hooks.append(network.register_forward_hook(after))
 
     keep = desk.keep
 
@@ -49,6 +50,8 @@ def write_down(desk: Desk, run: Callable[[], None]) -> list[Pass]:
     watch(desk._teacher.network)
     watch(desk.student)
     run()
+    for hook in hooks:
+        hook.remove()
     return passes
 
 
