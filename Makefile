@@ -27,7 +27,7 @@ demo: setup  ## the demo study and its report: a few minutes on two cores, nothi
 	@echo "The report: $(CURDIR)/runs/demo/report/index.html"
 
 test: setup  ## the whole test suite
-	$(BIN)/python -m pytest --numprocesses auto $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(PYTEST)
 
 lint: setup  ## formatting, linting, types, import rules
 	$(BIN)/ruff format --check .

@@ -6,29 +6,23 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from bench.check.plays import Play, Stage
+from bench.check.plays import Stage
 from bench.errors import UserError
 from bench.options import OptionSpec, Value, alternatives, check_value
 
 
 def dead_options(stage: Stage) -> tuple[bool, str]:
-    """Vary each option alone, where its ``when`` says that it counts; the student's bits must change."""
-    plays: dict[str, Play] = {}
-
-    def play(options: dict[str, Value]) -> Play:
-        key = repr(sorted(options.items()))
-        if key not in plays:
-            plays[key] = stage.play(options)
-        return plays[key]
-
+    """Vary each option alone, where its ``when`` says that it counts; the student's bits must change at some step."""
+    traces: dict[str, list[str]] = {}
     dead = []
     for spec in stage.card.specs:
         context = dict(spec.when)
-        base = play(context)
+        key = repr(sorted(context.items()))
+        if key not in traces:
+            traces[key] = stage.trace(context)
         tried = []
         for value in other_values(spec, context.get(spec.name, stage.base[spec.name])):
-            other = play({**context, spec.name: value})
-            if other.record.status != "ok" or other.student != base.student:
+            if stage.departs({**context, spec.name: value}, traces[key]):
                 break
             tried.append(value)
         else:

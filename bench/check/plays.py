@@ -57,9 +57,55 @@ class Stage:
         stops: tuple[int, ...] = (),
     ) -> Play:
         """Run a trial; at each step of ``stops`` it is stopped, saved, and taken up again."""
+        results, trial = self._trial(options, budget, points)
+        probe = _Probe()
+        for stop in stops:
+            setting = Setting(results, checkpoint_seconds=1e9, inspect=probe.attach, stop=probe.stop_at(stop))
+            try:
+                run_trial(trial, setting)
+            except Interrupted:
+                continue
+            break
+        record = run_trial(trial, Setting(results, checkpoint_seconds=1e9, inspect=probe.attach))
+        return probe.play(record, read_curve(results / "trials" / trial.id))
+
+    def trace(self, options: Mapping[str, Any]) -> list[str]:
+        """The student after each step of a trial and at the end, as hashes of its weights; the status if it failed."""
+        found: list[str] = []
+
+        def note(student: str) -> bool:
+            found.append(student)
+            return False
+
+        self._follow(options, note)
+        return found
+
+    def departs(self, options: Mapping[str, Any], trace: list[str]) -> bool:
+        """Whether a trial's student ever differs from that of a trace; it is given up as soon as it does."""
+        place = iter(trace)
+        return self._follow(options, lambda student: student != next(place, None)) or next(place, None) is not None
+
+    def _follow(self, options: Mapping[str, Any], look: Callable[[str], bool]) -> bool:
+        """Show the student of a trial to ``look`` after each step and at the end; True when it has seen enough."""
+        results, trial = self._trial(options)
+        probe = _Probe()
+
+        def stop() -> bool:
+            return probe.desk is not None and look(digest(probe.desk))
+
+        try:
+            record = run_trial(trial, Setting(results, checkpoint_seconds=1e9, inspect=probe.attach, stop=stop))
+        except Interrupted:
+            return True
+        return look(digest(probe.desk) if record.status == "ok" and probe.desk else record.status)
+
+    def _trial(
+        self, options: Mapping[str, Any] | None = None, budget: Mapping[str, float] | None = None, points: int = 1
+    ) -> tuple[Path, Trial]:
+        """A trial and an empty results folder for it."""
         self._count += 1
         results = open_results(self.folder / f"{self._count:04d}", create=True)
-        trial = Trial(
+        return results, Trial(
             suite=SUITE,
             task=self.task.name,
             task_sha=self.task.sha,
@@ -74,16 +120,6 @@ class Stage:
             study="check",
             method_files=self.files,
         )
-        probe = _Probe()
-        for stop in stops:
-            setting = Setting(results, checkpoint_seconds=1e9, inspect=probe.attach, stop=probe.stop_at(stop))
-            try:
-                run_trial(trial, setting)
-            except Interrupted:
-                continue
-            break
-        record = run_trial(trial, Setting(results, checkpoint_seconds=1e9, inspect=probe.attach))
-        return probe.play(record, read_curve(results / "trials" / trial.id))
 
 
 class _Probe:
