@@ -49,7 +49,7 @@ def test_every_declared_image_metric_can_be_measured() -> None:
 
 
 def test_all_metrics_of_ordinary_images_are_there_and_within_their_bounds() -> None:
-    found = scored(EVERY, noise(80))
+    found = scored(EVERY, noise(320))  # twenty for each of the sixteen dimensions
     for name, entry in found.items():
         ImageMetric.model_validate(entry)
         metric = metric_of(name)
@@ -93,6 +93,9 @@ def test_too_few_images_for_the_dimensions_are_said_aloud() -> None:
     assert found["fd[teacher]"]["status"] == "unreliable"
     assert "31 images for 16 dimensions" in found["fd[teacher]"]["note"]
     assert found["kid[teacher]"]["status"] == "ok"
+    straight = scored(("fd_infinity[teacher]",), noise(319))["fd_infinity[teacher]"]
+    assert straight["status"] == "unreliable"
+    assert "below 20 a dimension the line is not straight" in straight["note"]
     few_real = scored(("fd[teacher]",), noise(80), noise(20, 5))["fd[teacher]"]
     assert "20 training images for 16 dimensions" in few_real["note"]
 
