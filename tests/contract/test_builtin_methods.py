@@ -7,6 +7,8 @@ import pytest
 from bench.cards import find_methods
 from bench.check import run_battery
 
+pytestmark = pytest.mark.slow  # a quarter of a minute for each method
+
 
 @pytest.mark.parametrize("name", sorted(find_methods()))
 def test_method_passes_the_battery(name: str) -> None:
