@@ -38,13 +38,12 @@ class Ended:
         return images if images is not None else torch.zeros(0, *self.task.image.shape, dtype=torch.uint8)
 
 
-def judged(ended: Ended, weights: Path | None, data_folder: Path | None) -> dict[str, Any]:
+def judged(ended: Ended, weights: Path | None) -> dict[str, Any]:
     """The fields of the record that only such a trial has: scores, agreement, images and their metrics.
 
     Args:
         ended: the trial.
         weights: a folder or file to look in first for the weights of image metrics.
-        data_folder: where to look for data sets first.
     """
     chosen = ended.curve.select(ended.trial.selection)
     headline = ended.trial.selection[0]
@@ -56,11 +55,11 @@ def judged(ended: Ended, weights: Path | None, data_folder: Path | None) -> dict
         "test_metrics": chosen[headline].details,
         "agreement": chosen[headline].agreement,
         "images": {"count": len(ended.images), "clipped": ended.desk.capture.clipped},
-        "image_metrics": _image_metrics(ended, weights, data_folder),
+        "image_metrics": _image_metrics(ended, weights),
     }
 
 
-def _image_metrics(ended: Ended, weights: Path | None, data_folder: Path | None) -> dict[str, Any]:
+def _image_metrics(ended: Ended, weights: Path | None) -> dict[str, Any]:
     if not ended.trial.image_metrics:
         return {}
     from bench.metrics.extractors import Surroundings
@@ -73,7 +72,6 @@ def _image_metrics(ended: Ended, weights: Path | None, data_folder: Path | None)
         classes=len(ended.dataset.classes),
         device=ended.desk.device,
         weights=weights,
-        data_folder=data_folder,
     )
     return score_images(ended.trial.image_metrics, ended.images, ended.dataset, around, ended.trial.real_images)
 

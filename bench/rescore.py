@@ -126,7 +126,6 @@ class _Shop:
             classes=len(dataset.classes),
             device=device,
             weights=self._wish.weights,
-            data_folder=self._wish.data_folder,
         )
         chosen = evenly(images, self._wish.images or len(images))
         return score_images(names, chosen, dataset, around, self._wish.real_images)

@@ -245,7 +245,7 @@ class _Run:
                 ended = Ended(
                     self.trial, self.task, self.dataset, self.teacher, desk, self.judge, self.curve, self.work
                 )
-                values |= judged(ended, self.setting.weights, self.setting.data_folder)
+                values |= judged(ended, self.setting.weights)
                 if values["status"] == "ok":
                     files = artifacts(ended)
             rows = self.curve.rows

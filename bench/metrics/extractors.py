@@ -37,7 +37,6 @@ class Surroundings:
     classes: int
     device: torch.device
     weights: Path | None = None  # from --weights
-    data_folder: Path | None = None  # from --data
 
 
 def get_extractor(name: str, around: Surroundings) -> Extractor:

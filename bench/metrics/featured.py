@@ -19,16 +19,16 @@ NEIGHBOURS, BALL = 3, 5  # of precision and recall, and of density and coverage,
 
 
 def whole_inception_score(scene: Scene, name: str) -> Measured:
-    logits = _logits(scene, name)
-    return Measured(inception_score(logits), _few_for(logits), facts=_facts(scene, name) | _classes(logits))
+    logits = logits_of(scene, name)
+    return Measured(inception_score(logits), _few_for(logits), facts=facts_of(scene, name) | _classes(logits))
 
 
 def split_inception_score(scene: Scene, name: str) -> Measured:
-    logits = _logits(scene, name)
+    logits = logits_of(scene, name)
     value, spread = inception_score_of_splits(logits, SPLITS)
     each = len(logits) // SPLITS
     doubts = (f"splits of {each} images for {logits.shape[1]} classes",) if each < logits.shape[1] else ()
-    return Measured(value, doubts, facts=_facts(scene, name) | _classes(logits) | {"spread": spread})
+    return Measured(value, doubts, facts=facts_of(scene, name) | _classes(logits) | {"spread": spread})
 
 
 def frechet(scene: Scene, name: str) -> Measured:
@@ -94,7 +94,7 @@ def _density_coverage(scene: Scene, name: str) -> tuple[float, float]:
     )
 
 
-def _logits(scene: Scene, name: str) -> Tensor:
+def logits_of(scene: Scene, name: str) -> Tensor:
     logits = scene.embedded(name)[2]
     if logits is None:
         raise Unavailable(f"the extractor {name!r} gives features and no classes")
@@ -115,7 +115,7 @@ def _below_twice(scene: Scene, name: str) -> tuple[str, ...]:
     return (f"{fewest} {of} for {dimension} dimensions, fewer than twice as many: biased upwards, kid is not",)
 
 
-def _facts(scene: Scene, name: str) -> dict[str, Any]:
+def facts_of(scene: Scene, name: str) -> dict[str, Any]:
     extractor, features, _ = scene.embedded(name)
     return {
         "dimension": features.shape[1],
@@ -129,4 +129,4 @@ def _classes(logits: Tensor) -> dict[str, Any]:
 
 
 def _compared(scene: Scene, name: str) -> dict[str, Any]:
-    return _facts(scene, name) | {"real_images": scene.reference(name).count}
+    return facts_of(scene, name) | {"real_images": scene.reference(name).count}

@@ -7,15 +7,13 @@ here the kept pixels are scored as they are, through the extractor that the metr
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from bench.errors import Unavailable
-from bench.metrics.diversity import facts_of
+from bench.metrics import diversity
 from bench.metrics.embedding import embed
-from bench.metrics.featured import SPLITS
+from bench.metrics.featured import SPLITS, facts_of, logits_of
 from bench.metrics.frechet import frechet_distance, moments
 from bench.metrics.inception_score import inception_score_of_splits
 from bench.metrics.perceptual import paired
@@ -27,15 +25,12 @@ WARNING = "RDSKD's protocol: {}; to compare with its table only"
 
 
 def few_inception_score(scene: Scene, name: str) -> Measured:
-    extractor, features, logits = scene.embedded(name)
-    if logits is None:
-        raise Unavailable(f"the extractor {name!r} gives features and no classes")
+    logits = logits_of(scene, name)
     chosen = _last_of_each(class_labels(scene), scene.classes, PER_CLASS)
     value, spread = inception_score_of_splits(logits[chosen], SPLITS)
     doubt = WARNING.format(f"{len(chosen)} images, splits of about {max(1, len(chosen) // SPLITS)}")
     facts = {"images": len(chosen), "spread": spread, "dimension": logits.shape[1]}
-    del features
-    return Measured(value, (doubt,), facts=facts | _facts(extractor))
+    return Measured(value, (doubt,), facts=facts_of(scene, name) | facts)
 
 
 def few_frechet(scene: Scene, name: str) -> Measured:
@@ -46,8 +41,8 @@ def few_frechet(scene: Scene, name: str) -> Measured:
     seen = embed(extractor, scene.middle(scene.dataset.test.images[real]))[0]
     value = frechet_distance(moments(features[chosen]), moments(seen))
     doubt = WARNING.format(f"{len(chosen)} images against {len(real)} test images")
-    facts = {"images": len(chosen), "real_images": len(real), "dimension": features.shape[1]}
-    return Measured(value, (doubt,), facts=facts | _facts(extractor))
+    facts = {"images": len(chosen), "real_images": len(real)}
+    return Measured(value, (doubt,), facts=facts_of(scene, name) | facts)
 
 
 def few_perceptual(scene: Scene, name: str) -> Measured:
@@ -59,13 +54,9 @@ def few_perceptual(scene: Scene, name: str) -> Measured:
     value = paired(perceptual, scene.images[first], scene.images[second]).mean().item()
     doubt = WARNING.format(f"at most {PAIRS} pairs of successive images a class")
     facts = {"images": len(torch.cat([first, second]).unique()), "pairs": len(first)}
-    return Measured(value, (doubt,), facts=facts | facts_of(perceptual))
+    return Measured(value, (doubt,), facts=facts | diversity.facts_of(perceptual))
 
 
 def _last_of_each(labels: Tensor, classes: int, count: int) -> Tensor:
     """The places of the last ``count`` images of each class: synthetic ones get better over a trial."""
     return torch.cat([torch.nonzero(labels == k).flatten()[-count:] for k in range(classes)])
-
-
-def _facts(extractor: Any) -> dict[str, Any]:
-    return {"extractor": extractor.identity, "preprocessing": extractor.preprocessing}

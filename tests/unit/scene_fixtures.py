@@ -65,7 +65,6 @@ def around(teacher: nn.Module | None = None, classes: int = 2, **changes: Any) -
         "classes": classes,
         "device": torch.device("cpu"),
         "weights": None,
-        "data_folder": None,
     }
     return Surroundings(**{**values, **changes})
 
