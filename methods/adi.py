@@ -4,20 +4,24 @@ Phase 1 makes DeepInversion's images (:mod:`methods.deepinversion`, where settin
 phase 2 the student minimises KL_tau(T || S) on them; after every ``student_steps`` steps one more batch is made against
 the student as it then is, and joins the others. These batches minimise, with a_c = ``competition``,
 
-    CE(T(x'), y) + a_tv TV(x') + a_l2 |x'|_2 + a_bn R_bn + a_c R_adi,     R_adi = 1 - clip(J, 0, 1)
+    CE(T(x'), y) + a_tv TV(x') + a_l2 |x'|_2 + a_bn R_bn + a_c R_adi,     R_adi = 1 - clip(JS, 0, 1)
 
-J is the mean over images of (KL(M || P) + KL(M || Q)) / 2 with P = softmax(S / 3), Q = softmax(T / 3), M = (P + Q) / 2,
-all clamped to [0.01, 0.99]: not the textbook divergence, but the code's. The gradient goes through the student, in
-evaluation mode, to x; the student's weights get none.
+JS is the batch mean of (KL(P || M) + KL(Q || M)) / 2 with P = softmax(S / 3), Q = softmax(T / 3), M = (P + Q) / 2,
+the paper's Jensen-Shannon divergence in natural units. With ``clamped`` it is what the code has under this name: for M
+formed first, and all three then clamped to [0.01, 0.99], (KL(M || P) + KL(M || Q)) / 2. The temperature of 3 is the
+code's. The gradient goes through the student, in evaluation mode, to x; the student's weights get none.
 
 From memory: a_c = 10. Inferred: that the pool stops growing at the paper's 1,000 batches in all, half of them from
 phase 1, and that the first batches do not compete. With ``competition`` 0 and few ``first_images`` images and student
 take turns, as in CMI's library. With ``batch_norm_weight`` 0 no batch norm is needed.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from bench import Access, Data, Session, method, option
@@ -52,9 +56,12 @@ class Options:
     l2_form: Literal["batch", "image"] = option("batch", "one norm over the batch, or the mean of each image's")
     competition: float = option(10.0, "weight of the competition with the student", low=0)
     temperature_competition: float = option(3.0, "softmax temperature of the competition", above=0)
+    clamped: bool = option(
+        False, "the code's divergence of clamped probabilities, KL(M || P), in place of Jensen-Shannon's KL(P || M)"
+    )
     batch_norm_weight: float = option(10.0, "weight of the batch-norm statistics", low=0)
     first_layer: float = option(1.0, "factor of the first batch-norm layer's term; 10 for ImageNet", low=0)
-    squared: bool = option(False, "squared norms of the statistics, as in the paper's formula")
+    squared: bool = option(False, "squared norms of the statistics, for comparison")
     clip: bool = option(False, "cut images to the range of pixels after every update")
     share: float = option(0.5, "share of the budget spent on the first images", above=0, high=0.99)
     student_steps: int = option(50, "steps of the student between two batches", low=1)
@@ -110,7 +117,8 @@ def adi(s: Session, o: Options) -> None:
             s.log(statistics=statistics)
         if competes:
             with evaluating(s.student):
-                agreement = competition(out.logits, s.student(x), o.temperature_competition)
+                answers = out.logits, s.student(x)
+            agreement = (competition if o.clamped else likeness)(*answers, o.temperature_competition)
             loss = loss + o.competition * agreement
             s.log(agreement=agreement)
         batch.update(loss, o.clip)
@@ -135,3 +143,11 @@ def adi(s: Session, o: Options) -> None:
         images = pool.sample(o.batch_student, s.generator("pool", host=True))
         images = student_view(images, o.augmentation, space, s.generator("views"))
         s.log(distillation=s.distill(opt_s, images, temperature=o.temperature))
+
+
+def likeness(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 3.0) -> Tensor:
+    """1 - clip(JS, 0, 1), JS the Jensen-Shannon divergence in natural units, at most log 2, mean over the batch."""
+    logs = [F.log_softmax(logits / temperature, dim=1) for logits in (teacher_logits, student_logits)]
+    mixture = torch.logaddexp(*logs) - math.log(2)
+    parts = [F.kl_div(mixture, each, reduction="batchmean", log_target=True) for each in logs]
+    return 1 - torch.stack(parts).mean().clamp(0, 1)

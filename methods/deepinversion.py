@@ -10,8 +10,8 @@ with a fresh optimiser. Images lie in normalised space and may leave the range o
 minimises KL_tau(T || S) on random crops and mirror images of what was made, which the teacher labels anew.
 
 Defaults are the paper's for CIFAR-10. TV and the L2 norm grow with the root of the batch, R_bn is biased in small ones:
-weights belong to a batch size. The norms of R_bn are unsquared as in all codes; the paper's formula has squares
-(``squared``). ImageNet's settings are options: ``beta1``, ``schedule_images``, ``warmup``, ``flip``, ``l2_form``,
+weights belong to a batch size. The norms of R_bn are unsquared, as in all codes; ``squared`` is there to compare with.
+ImageNet's settings are options: ``beta1``, ``schedule_images``, ``warmup``, ``flip``, ``l2_form``,
 ``first_layer``, ``clip``; its beginning at half the resolution is not there. Balanced labels go on from batch to batch
 (the code starts each batch at class 0).
 
@@ -55,7 +55,7 @@ class Options:
     l2_form: Literal["batch", "image"] = option("batch", "one norm over the batch, or the mean of each image's")
     batch_norm_weight: float = option(10.0, "weight of the batch-norm statistics", above=0)
     first_layer: float = option(1.0, "factor of the first batch-norm layer's term; 10 for ImageNet", low=0)
-    squared: bool = option(False, "squared norms of the statistics, as in the paper's formula")
+    squared: bool = option(False, "squared norms of the statistics, for comparison")
     clip: bool = option(False, "cut images to the range of pixels after every update")
     share: float = option(0.5, "share of the budget spent on images", above=0, high=0.99)
     temperature: float = option(3.0, "softmax temperature of the distillation loss", above=0)

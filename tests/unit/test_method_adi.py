@@ -16,9 +16,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from bench.cards import find_methods
 from bench.support import why_unsupported
 from bench.task import get_task
-from methods.adi import Options, adi
+from methods.adi import Options, adi, likeness
 from methods.deepinversion import Options as DeepInversionOptions
 from methods.deepinversion import deepinversion
+from methods.losses import competition
 
 SMALL = {
     "batch": 6, "iterations": 3, "first_images": 6, "images": 18, "batch_student": 16, "share": 0.5, "student_steps": 4,
@@ -69,12 +70,41 @@ def test_the_first_images_are_deepinversions() -> None:
     assert torch.equal(ours.kept["pool"].state_dict()["parts"][0], theirs.kept["pool"].state_dict()["parts"][0])
 
 
+def divergence(t: np.ndarray, s: np.ndarray, clamped: bool) -> float:
+    """Jensen-Shannon's of the paper, or what the code has under this name; of probabilities, mean over the batch."""
+    m = (t + s) / 2
+    if clamped:
+        m, t, s = (np.clip(each, 0.01, 0.99) for each in (m, t, s))
+        return float(0.5 * (m * np.log(m / s)).sum() / len(t) + 0.5 * (m * np.log(m / t)).sum() / len(t))
+    return float(0.5 * (t * np.log(t / m)).sum() / len(t) + 0.5 * (s * np.log(s / m)).sum() / len(t))
+
+
+@pytest.mark.parametrize("tau", [1.0, 3.0])
+def test_the_papers_competition_is_one_minus_the_jensen_shannon_divergence(tau: float) -> None:
+    t, s = np.random.default_rng(0).normal(0, 5, (2, 7, 4))
+    p, q = (np.exp(each / tau) / np.exp(each / tau).sum(1, keepdims=True) for each in (t, s))
+    pairs = torch.tensor(t), torch.tensor(s)
+    assert likeness(*pairs, tau).item() == pytest.approx(1 - divergence(p, q, clamped=False), rel=1e-12)
+    assert competition(*pairs, tau).item() == pytest.approx(1 - divergence(p, q, clamped=True), rel=1e-12)
+    assert likeness(*pairs, tau).item() == likeness(*pairs[::-1], tau).item()
+
+
+def test_the_divergence_of_networks_that_exclude_each_other_is_log_two_and_of_equal_ones_zero() -> None:
+    certain = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]], requires_grad=True)
+    apart, same = likeness(certain, -certain), likeness(certain, certain)
+    assert apart.item() == pytest.approx(1 - np.log(2))
+    assert same.item() == 1
+    (gradient,) = torch.autograd.grad(apart, certain)
+    assert torch.isfinite(gradient).all()
+
+
 @pytest.mark.usefixtures("_double")
-def test_later_images_compete_with_the_student_as_it_is() -> None:
+@pytest.mark.parametrize("clamped", [False, True])
+def test_later_images_compete_with_the_student_as_it_is(clamped: bool) -> None:
     """One update of the second batch, written out: the divergence in NumPy, its gradient by finite differences."""
     options = {
         **SMALL, "iterations": 1, "jitter": 0, "tv": 0.0, "l2": 0.0, "batch_norm_weight": 0.0, "competition": 5.0,
-        "student_steps": 1, "lr_images": 1e-6,
+        "student_steps": 1, "lr_images": 1e-6, "clamped": clamped,
     }  # fmt: skip
     networks = around()
     before = run(adi.declared, options, steps=2, **around())
@@ -84,9 +114,7 @@ def test_later_images_compete_with_the_student_as_it_is() -> None:
         with torch.no_grad():
             t, s = (F.softmax(network(torch.tensor(x)) / 3, 1).numpy() for network in (teacher, student))
             plain = F.softmax(teacher(torch.tensor(x)), 1).numpy()
-        m = np.clip((t + s) / 2, 0.01, 0.99)
-        t, s = np.clip(t, 0.01, 0.99), np.clip(s, 0.01, 0.99)
-        js = 0.5 * (m * np.log(m / s)).sum() / len(x) + 0.5 * (m * np.log(m / t)).sum() / len(x)
+        js = divergence(t, s, clamped)
         one_hot = -np.log(plain[range(len(x)), labels]).mean()
         return float(one_hot + 5.0 * (1 - np.clip(js, 0, 1)))
 
@@ -171,6 +199,12 @@ def test_without_statistics_it_needs_no_batch_norm() -> None:
 def test_defaults_are_deepinversions_and_the_papers() -> None:
     ours, theirs = vars(Options()), vars(DeepInversionOptions())
     assert {name: ours[name] for name in theirs} == theirs
-    more = {"competition": 10.0, "temperature_competition": 3.0, "student_steps": 50, "first_images": 128_000}
+    more = {
+        "competition": 10.0,
+        "temperature_competition": 3.0,
+        "student_steps": 50,
+        "first_images": 128_000,
+        "clamped": False,
+    }
     assert {name: value for name, value in ours.items() if name not in theirs} == more
     assert adi.declared.presets == deepinversion.declared.presets
