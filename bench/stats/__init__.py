@@ -1,0 +1,34 @@
+"""Statistics over trials: how sure a mean is, whether two methods differ, how they rank over tasks.
+
+Importing it loads neither numpy nor scipy: each function does so when it is called.
+"""
+
+from bench.stats.correlation import rank_correlation
+from bench.stats.intervals import ENOUGH, Interval, bootstrap_interval, mean_interval, seed_interval
+from bench.stats.normal import CLEARLY, normalised
+from bench.stats.pairs import Paired, compare_all, holm, holm_adjusted, paired_test
+from bench.stats.ranks import Ranking, critical_difference, rank_methods
+from bench.stats.strata import Profile, interquartile_mean, performance_profile, probability_of_improvement
+
+__all__ = [
+    "CLEARLY",
+    "ENOUGH",
+    "Interval",
+    "Paired",
+    "Profile",
+    "Ranking",
+    "bootstrap_interval",
+    "compare_all",
+    "critical_difference",
+    "holm",
+    "holm_adjusted",
+    "interquartile_mean",
+    "mean_interval",
+    "normalised",
+    "paired_test",
+    "performance_profile",
+    "probability_of_improvement",
+    "rank_correlation",
+    "rank_methods",
+    "seed_interval",
+]
