@@ -153,5 +153,6 @@ def cmi(s: Session, o: Options) -> None:
         s.log(inversion=loss)
         if index == o.iterations - 1:
             pool.add(best.tensors[0])
+            s.log(held=len(pool))
             if o.contrast:
                 bank.add(best.tensors[1], best.tensors[2])

@@ -119,6 +119,7 @@ def fast_dfkd(s: Session, o: Options) -> None:
         s.log(inversion=loss)
         if inversion.learn(index, loss, statistics, images):
             pool.add(inversion.best.tensors[0])
+            s.log(held=len(pool))
 
     if o.warm_up:
         for _ in s.steps("warm-up", share=o.share):

@@ -14,7 +14,8 @@ evaluation mode (running batch-norm statistics, those of its output too), and th
 The losses have no weights in the paper: ``diversity`` and ``exponential`` are there for its ablations. The exponent is
 clamped at 20. The paper's 20 epochs of 120 steps are ``generator_steps`` and ``renewal``, its 1,000 epochs of the
 student are what is left of the budget. ``share`` is inferred: it ends phase 1 where the budget is smaller than the
-paper's. The article compares several rates and temperatures; these are its code's.
+paper's. The article compares several rates and temperatures; these are its code's. ``classes`` in the log is
+exp(-L_ie): how many classes, equally frequent, would have the batch's entropy.
 """
 
 import math
@@ -83,7 +84,9 @@ def rdskd(s: Session, o: Options) -> None:
         diversity = diversity_ratio(images, logits)
         moving = exponential(losses, previous) if o.exponential else losses
         s.update(opt_g, moving.sum() + o.diversity * diversity)
-        s.log(one_hot=losses[0], balance=losses[1], diversity=diversity, clamped=losses.detach() - previous > 20)
+        classes = (-losses[1].detach()).exp()
+        s.log(one_hot=losses[0], balance=losses[1], classes=classes, diversity=diversity)
+        s.log(clamped=losses.detach() - previous > 20)
         if at["step"] % o.renewal == 1:
             previous.copy_(losses.detach())
         at["step"] += 1

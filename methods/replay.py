@@ -67,7 +67,7 @@ class ReplayBuffer:
             "weight": torch.ones(capacity),
             "age": torch.zeros(capacity, dtype=torch.int64),
         }
-        self._added = 0
+        self.made = 0  # images added so far, those that were evicted again included
 
     def __len__(self) -> int:
         return len(self.images)
@@ -104,11 +104,11 @@ class ReplayBuffer:
         if len(taken):
             self.images.replace(taken, images[free:])
         places = torch.cat([torch.arange(held, len(self), device=classes.device), taken])
-        ages = torch.arange(self._added, self._added + len(places), device=classes.device)
+        ages = torch.arange(self.made, self.made + len(places), device=classes.device)
         new = {"classes": classes, "confidence": confidence, "delta": highest, "weight": 1.0, "age": ages}
         for name, values in new.items():
             self._rows[name][places] = values
-        self._added += len(places)
+        self.made += len(places)
 
     def evicted(self, count: int) -> Tensor:
         """The places (count,) that make room.
@@ -151,13 +151,13 @@ class ReplayBuffer:
         self._rows = {name: row.to(device) for name, row in self._rows.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"images": self.images.state_dict(), "rows": self._rows, "added": self._added}
+        return {"images": self.images.state_dict(), "rows": self._rows, "added": self.made}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.images.load_state_dict(state["images"])
         for name, row in self._rows.items():
             row.copy_(state["rows"][name])
-        self._added = int(state["added"])
+        self.made = int(state["added"])
 
 
 def importance(probabilities: Tensor, beta: float) -> Tensor:

@@ -143,6 +143,7 @@ def ssd_kd(s: Session, o: Options) -> None:
         s.log(inversion=loss)
         if inversion.learn(index, loss, statistics, images, *judged(out.logits)):
             buffer.add(*inversion.best.tensors)
+            s.log(held=len(buffer), made=buffer.made)
 
     for _ in s.steps("fill", share=o.share):
         if buffer.full:

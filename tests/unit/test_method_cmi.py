@@ -188,7 +188,9 @@ def test_a_round_adds_one_batch_and_asks_about_two_views() -> None:
     assert meter.teacher_backward == 2 * 3 * 2 * 8
     assert meter.synthesised_images == 2 * 3 * 8
     assert meter.optimizer_steps == 2 * ROUND
-    assert len(play({"pool": 100}, 2 * ROUND).kept["pool"]) == 2 * 8
+    desk = play({"pool": 100}, 2 * ROUND)
+    assert len(desk.kept["pool"]) == 2 * 8
+    assert desk.take_logs()["held"] == (8 + 16) / 2
     assert play({"contrast": 0.0}, ROUND).meter.teacher_images == 3 * 8 + 2 * 16  # no local view
 
 

@@ -106,11 +106,22 @@ def test_the_generator_learns_confident_balanced_images(trained: Desk) -> None:
     assert (mean * mean.log10()).sum() < -0.9  # a healthy run gets near -1
 
 
-def test_what_is_logged_are_the_four_losses(trained: Desk) -> None:
-    assert set(trained.logs) == {"one_hot", "balance", "activation", "distillation"}
+def test_what_is_logged_are_the_four_losses_and_the_number_of_classes(trained: Desk) -> None:
+    assert set(trained.logs) == {"one_hot", "balance", "classes", "activation", "distillation"}
     means = trained.take_logs()
     assert -1 <= means["balance"] < 0
+    assert 1 <= means["classes"] <= 10
     assert means["activation"] < 0 < means["one_hot"]
+
+
+@pytest.mark.parametrize(("shift", "classes"), [(0.0, 10.0), (100.0, 1.0)], ids=["even", "of one class"])
+def test_the_logged_number_of_classes_is_that_of_equally_frequent_ones(shift: float, classes: float) -> None:
+    """A teacher whose answer does not depend on the image: all classes alike, or one of them."""
+    teacher = lenet(1)
+    with torch.no_grad():
+        teacher.head[-1].weight.mul_(1e-6)
+        teacher.head[-1].bias.zero_()[3] += shift
+    assert run(dafl.declared, SMALL, steps=1, teacher=teacher).take_logs()["classes"] == pytest.approx(classes)
 
 
 def test_defaults_and_presets_are_the_papers() -> None:

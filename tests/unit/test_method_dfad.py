@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -138,7 +139,7 @@ def test_a_loop_is_so_many_student_updates_and_one_of_the_generator() -> None:
     assert meter.teacher_backward == 4 * 8  # in the generation step alone
     assert meter.synthesised_images == 4 * 4 * 8
     assert meter.real_images == 0
-    assert set(desk.logs) == {"imitation", "difference"}
+    assert set(desk.logs) == {"imitation", "difference", "gap", "gradient"}
 
 
 def test_every_step_has_fresh_images_the_same_for_teacher_and_student() -> None:
@@ -198,6 +199,44 @@ def test_the_generator_is_the_papers_for_small_or_for_large_images(kind: str) ->
     assert str(found) == str(made[kind])
     assert found.training
     assert any(isinstance(layer, nn.ConvTranspose2d) for layer in found) == (kind == "dcgan")
+
+
+@pytest.mark.parametrize("variant", ["mnist", "mse", "adaptive"])
+def test_the_generators_gradient_and_the_gap_are_logged(variant: str) -> None:
+    """Of one generation step, whose student is as it was before: its first imitation step has a rate of next to 0."""
+    options = {**SMALL, **VARIANTS[variant], "student_steps": 1, "lr_student": 1e-12}
+    logs = run(dfad.declared, options, steps=1).take_logs()
+    with torch.random.fork_rng():
+        seed_everything(0)
+        generator = image_generator(6, IMAGE, 4).train()
+    noise, teacher, student = Streams(0, torch.device("cpu"))["noise"], lenet(1).eval(), lenet(2, "lenet5-half")
+    generator(torch.randn(8, 6, generator=noise))
+    images = generator(torch.randn(8, 6, generator=noise))
+    apart = student(images) - teacher(images)
+    distance = apart.square().mean() if variant == "mse" else apart.abs().mean()
+    (torch.log(distance + 1) if variant == "adaptive" else distance).backward()
+    squares = sum(float(weight.grad.double().square().sum()) for weight in generator.parameters())
+    assert logs["gradient"] == pytest.approx(squares**0.5, rel=1e-4)
+    assert logs["gap"] == pytest.approx(apart.abs().mean().item(), rel=1e-4)
+    assert logs["difference"] == pytest.approx(distance.item(), rel=1e-4)
+
+
+@pytest.mark.usefixtures("_double")
+@pytest.mark.parametrize(("kind", "power"), [("mae", 1), ("mse", 2)])
+def test_near_agreement_a_gradient_of_squared_differences_vanishes_one_order_faster(kind: str, power: int) -> None:
+    """Students that differ from the teacher by a little, and by a hundredth of that."""
+    gaps, gradients = [], []
+    for scale in (1e-5, 1e-7):
+        student = copy.deepcopy(lenet(1))
+        with torch.no_grad():
+            for own, other in zip(student.parameters(), lenet(3).parameters(), strict=True):
+                own.add_(other, alpha=scale)
+        options = {**SMALL, "discrepancy": kind, "student_steps": 1, "lr_student": 1e-15}
+        logs = run(dfad.declared, options, steps=1, student=student).take_logs()
+        gaps.append(logs["gap"])
+        gradients.append(logs["gradient"])
+    assert gaps[0] / gaps[1] == pytest.approx(100, rel=0.02)
+    assert gradients[0] / gradients[1] == pytest.approx(100**power, rel=0.1)
 
 
 # ---- segmentation ----------------------------------------------------------------------------------------------------

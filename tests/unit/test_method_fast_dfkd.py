@@ -183,6 +183,7 @@ def test_counts_of_steps_and_images() -> None:
     assert meter.student_images == 2 * 3 * 8 + 4 * 16  # in the synthesis only after the warm-up
     assert meter.optimizer_steps == 4 * 3 + 4 + 4  # inner, meta, student
     assert len(desk.kept["pool"]) == 4 * 8
+    assert desk.take_logs()["held"] == (8 + 16 + 24 + 32) / 4
 
 
 def test_the_meta_rate_is_the_inner_one_times_the_number_of_updates() -> None:

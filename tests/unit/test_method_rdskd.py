@@ -119,7 +119,16 @@ def test_the_teacher_is_asked_once_for_each_image_and_the_student_waits() -> Non
     assert desk.meter.teacher_backward == 7 * 8
     assert desk.meter.student_backward == 3 * 16
     assert desk.meter.synthesised_images == 7 * 8 + 3 * 16
-    assert set(desk.logs) == {"one_hot", "balance", "diversity", "clamped", "distillation"}
+    assert set(desk.logs) == {"one_hot", "balance", "classes", "diversity", "clamped", "distillation"}
+
+
+def test_the_logged_number_of_classes_is_that_of_equally_frequent_ones() -> None:
+    """Of the first batch, whose softmax is worked out again."""
+    logs = run(rdskd.declared, {**SMALL, "share": 0.99}, steps=1).take_logs()
+    codes = torch.randn(8, 6, generator=Streams(0, torch.device("cpu"))["noise"])
+    mean = F.softmax(lenet(1).eval()(make_generator(Options(**SMALL))(codes)), 1).mean(0)
+    assert logs["classes"] == pytest.approx(torch.exp(-(mean * mean.log()).sum()).item(), rel=1e-5)
+    assert 1 < logs["classes"] < 10
 
 
 def test_the_generators_phase_ends_at_its_steps_or_with_its_share() -> None:

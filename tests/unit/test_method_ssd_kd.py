@@ -261,6 +261,12 @@ def test_the_buffer_is_filled_first_and_then_updated_in_part() -> None:
     assert desk.kept["filled"]["calls"] == 3
 
 
+def test_images_held_and_made_are_logged_once_a_call() -> None:
+    logs = play({"buffer": 20}, 4 * 2).take_logs()  # four calls of eight images
+    assert logs["held"] == (8 + 16 + 20 + 20) / 4
+    assert logs["made"] == (8 + 16 + 24 + 32) / 4
+
+
 def test_filling_takes_at_most_its_share() -> None:
     desk = play({"buffer": 500, "share": 0.25, "adversarial": 0.0}, 20)
     assert desk.kept["filled"]["calls"] == 3  # five steps; the third call is finished afterwards

@@ -148,6 +148,19 @@ def test_half_of_the_targets_are_drawn_at_each_scale() -> None:
     assert (largest > 0.95).double().mean().item() == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.parametrize("beta", [0.1, 1.0])
+def test_the_targets_entropy_is_logged_in_nats(beta: float) -> None:
+    """Once a batch, so that the mean is over targets: here of the two batches that the pool holds."""
+    logs = run(zskd.declared, {**TINY, "beta": beta}, steps=10).take_logs()
+    alpha = concentrations(list(lenet(1).parameters())[-2], Options(beta=beta)).repeat(2, 1)
+    with torch.random.fork_rng():
+        seed_everything(0)
+        drawn = torch.cat([Dirichlet(alpha).sample().float() for _ in range(2)]).double().numpy()
+    expected = -np.where(drawn > 0, drawn * np.log(np.maximum(drawn, 1e-300)), 0).sum(1).mean()
+    assert logs["target_entropy"] == pytest.approx(expected, rel=1e-4)
+    assert (logs["target_entropy"] < 0.6) == (beta < 1)
+
+
 def test_a_transfer_set_beyond_its_limit_is_stored_in_8_bits() -> None:
     kinds = []
     for limit in (40 * 4096 / 2**20, 40 * 4096 / 2**20 - 1e-6):
