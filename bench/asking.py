@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.declare import Access
 from bench.desk import current
@@ -135,6 +135,23 @@ class Teacher:
         """The length D of what ``pooled`` gives for an image, for a head that is made before the first question."""
         _need_pooled(pooled)
         return current().pooled_size(pooled)
+
+    def copy(self, *, fresh: bool = False) -> nn.Module:
+        """A copy of the teacher that can be trained, in training mode; images through it count as teacher images.
+
+        Keep it (``s.keep``) like any network. The teacher itself stays as it is.
+
+        Args:
+            fresh: with new random weights, so that only the architecture is the teacher's.
+        """
+        need(Access.PARAMETERS, "a copy of the teacher")
+        return current().copy_teacher(fresh)
+
+    @property
+    def classifier_bias(self) -> Tensor | None:
+        """A copy of the last linear layer's bias, (classes,), or None where it has none."""
+        need(Access.PARAMETERS, "the teacher's weights")
+        return current().classifier_bias()
 
     @property
     def classifier_weight(self) -> Tensor:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 from filelock import FileLock, Timeout
 
 from bench import data
-from bench.data import files
-from bench.draft import card_of, record_failure
-from bench.errors import MissingData, UserError, nearest
+from bench.draft import record_failure
+from bench.errors import UserError, nearest
 from bench.executors import EXECUTORS, Watcher, Work, get_executor
 from bench.expansion import expand
 from bench.machine import choose_device, usable_cores
@@ -24,7 +23,7 @@ from bench.paths import teacher_folder
 from bench.records import Record, load_record, open_results
 from bench.records.folder import writing
 from bench.study import Study, load_study
-from bench.support import why_unsupported
+from bench.support import missing_data, unsupported
 from bench.task import TaskSpec, get_task
 from bench.trial import Trial
 
@@ -185,9 +184,9 @@ def run_study(
         raise UserError(f"unknown executor {executor!r}{nearest(executor, EXECUTORS)}")
     audience = audience or Silence()
     plan = plan_study(file, results=results, device=device, method_files=method_files, allow_altered=allow_altered)
-    reasons = _unsupported(plan.waiting)
+    reasons = unsupported(plan.waiting)
     able = [trial for trial in plan.waiting if trial.id not in reasons]
-    missing = _missing_data(able, data_folder, allow_altered)
+    missing = missing_data(able, data_folder, allow_altered)
     _check_teachers(able)
     count = 1 if executor == "inline" else workers or default_workers(plan)
     open_results(plan.results, create=True)
@@ -200,7 +199,7 @@ def run_study(
             log = plan.results / "work" / trial.id / "log.txt"
             if reason := reasons.get(trial.id):
                 audience.ended(trial, record_failure(trial, "unsupported", reason, plan.results, log))
-            elif reason := missing.get(get_task(trial.task).data):
+            elif reason := missing.get(trial.id):
                 audience.ended(trial, record_failure(trial, "missing_data", reason, plan.results, log))
             else:
                 able.append(trial)
@@ -218,33 +217,12 @@ def default_workers(plan: Plan) -> int:
     return max(1, usable_cores() // plan.study.threads) if on_cpu else 1
 
 
-def _unsupported(trials: Iterable[Trial]) -> dict[str, str]:
-    """The trials whose method is not made for their task, by id, and why."""
-    reasons = {trial.id: why_unsupported(card_of(trial), get_task(trial.task), trial.options) for trial in trials}
-    return {trial: reason for trial, reason in reasons.items() if reason}
-
-
 def _finished(results: Path, trials: Iterable[Trial]) -> frozenset[str]:
     """The ids of the trials that have a record which another run would not change; a damaged one is the user's to
     look at."""
     folder = results / "trials"
     there = [trial.id for trial in trials if (folder / trial.id).is_dir()]
     return frozenset(name for name in there if load_record(folder / name).status in ("ok", "unsupported"))
-
-
-def _missing_data(trials: Iterable[Trial], folder: Path | None, allow_altered: bool) -> dict[str, str]:
-    """Data sets that are not there, and why; a file that is there and cannot be used is an error right away."""
-    missing = {}
-    for name in dict.fromkeys(get_task(trial.task).data for trial in trials):
-        statuses = data.status(name, folder)
-        try:
-            files.demand_usable(data.find(name), statuses, data.search_folders(folder), allow_altered)
-        except MissingData as error:
-            accepted = {"ok", "missing", "altered"} if allow_altered else {"ok", "missing"}
-            if any(status.state not in accepted for status in statuses):
-                raise
-            missing[name] = str(error)
-    return missing
 
 
 def _check_teachers(trials: Iterable[Trial]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import torch
 
 from bench.artifacts import MAPPED_SHEET, SHEET, contact_sheet, evenly, save_images, save_student
 from bench.curve import Curve
-from bench.data import Dataset
+from bench.data import Dataset, Pool
 from bench.desk import Desk
 from bench.judge import Judge, answers
+from bench.other_images import measured_names, pool_facts
+from bench.real import middle
 from bench.task import TaskSpec
 from bench.teachers import Teacher
 from bench.trial import Trial
@@ -30,6 +33,7 @@ class Ended:
     judge: Judge
     curve: Curve
     work: Path
+    pool: Pool | None = None
 
     @property
     def images(self) -> torch.Tensor:
@@ -55,12 +59,20 @@ def judged(ended: Ended, weights: Path | None) -> dict[str, Any]:
         "test_metrics": chosen[headline].details,
         "agreement": chosen[headline].agreement,
         "images": {"count": len(ended.images), "clipped": ended.desk.capture.clipped},
-        "image_metrics": _image_metrics(ended, weights),
+        "image_metrics": _image_metrics(ended, weights, ended.trial.image_metrics, ended.images),
+        "pool": None if ended.pool is None else _pool_facts(ended, weights, ended.pool),
     }
 
 
-def _image_metrics(ended: Ended, weights: Path | None) -> dict[str, Any]:
-    if not ended.trial.image_metrics:
+def _pool_facts(ended: Ended, weights: Path | None, pool: Pool) -> dict[str, Any]:
+    size = ended.task.image.size
+    test = middle(ended.dataset.test.images, size)
+    names = measured_names(ended.trial.image_metrics)
+    return pool_facts(ended.trial.pool, pool, test, lambda images: _image_metrics(ended, weights, names, images))
+
+
+def _image_metrics(ended: Ended, weights: Path | None, names: Sequence[str], images: torch.Tensor) -> dict[str, Any]:
+    if not names:
         return {}
     from bench.metrics.extractors import Surroundings
     from bench.metrics.scoring import score_images  # most trials measure none, and it is much to import
@@ -73,7 +85,7 @@ def _image_metrics(ended: Ended, weights: Path | None) -> dict[str, Any]:
         device=ended.desk.device,
         weights=weights,
     )
-    return score_images(ended.trial.image_metrics, ended.images, ended.dataset, around, ended.trial.real_images)
+    return score_images(names, images, ended.dataset, around, ended.trial.real_images)
 
 
 def artifacts(ended: Ended) -> dict[str, Path]:

@@ -21,7 +21,11 @@ class Data(Enum):
     """The real images that a method needs."""
 
     NONE = "none"  # data-free in the strict sense
+    POOL = "pool"  # other real images, without labels
     TRAIN = "train"  # the task's own training images and labels
+
+
+POOLS = ("related", "unrelated", "wild")  # the roles of a task's pools
 
 
 class Access(IntEnum):
@@ -55,6 +59,7 @@ class Method:
     quick: Mapping[str, Value]
     segmentation: bool
     batch_norm: bool | str
+    pool: str
     file: Path
 
     @property
@@ -80,6 +85,7 @@ def method(
     quick: Mapping[str, Value] | None = None,
     segmentation: bool = False,
     batch_norm: bool | str = False,
+    pool: str = "",
 ) -> Callable[[Runner], Runner]:
     """Declare a function ``f(session, options)`` to be a distillation method.
 
@@ -95,6 +101,8 @@ def method(
             such trials are recorded as ``unsupported``.
         batch_norm: it needs the statistics of the teacher's batch-norm layers: always, or, given the name of an option,
             where that option is not 0. On tasks whose teacher has no such layer its trials are ``unsupported``.
+        pool: with ``Data.POOL``, which of the task's pools: "related" (of the same kind as the training images),
+            "unrelated", or "wild" (images of all kinds, such as a search of the web brings). A study may name others.
 
     Raises:
         UserError: the declaration is not usable.
@@ -103,7 +111,9 @@ def method(
     def declare(function: Runner) -> Runner:
         options = _options_type(function)
         specs = specs_of(options)
-        check_declared(name, title, paper, data, access, specs, presets or {}, quick or {}, segmentation, batch_norm)
+        check_declared(
+            name, title, paper, data, access, specs, presets or {}, quick or {}, segmentation, batch_norm, pool
+        )
         declared = Method(
             name=name,
             title=title,
@@ -116,6 +126,7 @@ def method(
             quick=quick or {},
             segmentation=segmentation,
             batch_norm=batch_norm,
+            pool=pool,
             file=Path(inspect.getsourcefile(function) or "").resolve(),
         )
         function.declared = declared  # type: ignore[attr-defined]
@@ -135,6 +146,7 @@ def check_declared(
     quick: Any,
     segmentation: Any,
     batch_norm: Any = False,
+    pool: Any = "",
 ) -> None:
     """Check all that a method declares; whoever writes a method file may have written anything."""
     if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name):
@@ -162,6 +174,11 @@ def check_declared(
         )
     if batch_norm and access < Access.BATCH_NORM:
         raise UserError(f"method {name!r}: batch_norm needs Access.BATCH_NORM, not Access.{access.name}")
+    if data is Data.POOL and pool not in POOLS:
+        hint = nearest(pool, POOLS) if isinstance(pool, str) else ""
+        raise UserError(f"method {name!r}: with Data.POOL, pool must be one of {', '.join(POOLS)}, not {pool!r}{hint}")
+    if data is not Data.POOL and pool != "":
+        raise UserError(f"method {name!r}: pool={pool!r} needs Data.POOL, not Data.{data.name}")
     if not isinstance(quick, Mapping):
         raise UserError(f"method {name!r}: quick must be {{option: value}}, not {quick!r}")
     check_values(specs, quick, f"method {name!r} (quick)")

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.optim.swa_utils import AveragedModel
@@ -23,10 +22,12 @@ from bench.data import Split
 from bench.declare import Access, Data
 from bench.errors import Diverged, MethodError
 from bench.metering import Answer, CountedTeacher, Counter, Pooled, Question, tap_groups
-from bench.models import classifier_weight
+from bench.models import classifier_bias, classifier_weight, head
+from bench.models.cost import bare_copy
 from bench.real import RealImages
 from bench.streams import Streams
 from bench.task import Augmentation, ImageSpec
+from bench.updates import Updates, parameters_of
 
 _current: list[Desk] = []
 
@@ -56,7 +57,7 @@ class Desk:
         data: Data,
         device: torch.device,
         seed: int,
-        train: Split | None = None,
+        real: Split | None = None,
         augment: Augmentation | None = None,
         precision: str = "float32",
     ) -> None:
@@ -76,19 +77,18 @@ class Desk:
         self.after_step: Callable[[], None] = lambda: None
         self.on_phase: Callable[[str], None] = lambda phase: None  # noqa: ARG005
         self.on_keep: Callable[[str, Any], None] = lambda name, thing: None  # noqa: ARG005
-        self.on_gradients: Callable[[Optimizer], None] = lambda optimizer: None  # noqa: ARG005
+        self.fresh_teacher: Callable[[], nn.Module]  # the teacher's architecture with fresh weights
         self.skip_phases: tuple[str, ...] = ()
         self.phases: list[str] = []
         self.clock = Clock(self.meter, device, exact=budget.seconds is not None)
         self._teacher = CountedTeacher(teacher.to(device), image.shape, self.meter)
         self._counter = Counter(self.meter, image.shape, lambda: self.clock.running)
-        self._real = RealImages(train, image, seed, device, augment) if train is not None else None
+        self._real = RealImages(real, image, seed, device, augment) if real is not None else None
+        self._copies: list[nn.Module] = []
         self._shares = 0.0
         self._student_parameters = {id(parameter) for parameter in self.student.parameters()}
         self._moves_student: dict[int, bool] = {}
-        self._finite = torch.ones((), dtype=torch.bool, device=device)
-        self._scalers: dict[int, torch.amp.GradScaler] = {}
-        self._precision = precision
+        self.updates = Updates(device, precision)
         self._averaged = 0
         self._phase_start = 0.0
         self._in_step = False
@@ -165,8 +165,29 @@ class Desk:
             for hook in hooks:
                 hook.remove()
 
+    def student_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The student's logits, and the input of its head, from one forward pass."""
+        seen: list[Tensor] = []
+        hook = head(self.student).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        try:
+            return self.student(images), seen[0]
+        finally:
+            hook.remove()
+
     def classifier_weight(self) -> Tensor:
         return classifier_weight(self._teacher.network).detach().clone()
+
+    def classifier_bias(self) -> Tensor | None:
+        bias = classifier_bias(self._teacher.network)
+        return None if bias is None else bias.detach().clone()
+
+    def copy_teacher(self, fresh: bool) -> nn.Module:
+        """See :meth:`bench.asking.Teacher.copy`."""
+        network = self.fresh_teacher() if fresh else bare_copy(self._teacher.network)
+        copy = network.to(self.device).requires_grad_(True).train()
+        self._counter.watch_copy(copy)
+        self._copies.append(copy)
+        return copy
 
     def _student_saw(self, images: Tensor) -> None:
         self._charge()
@@ -178,62 +199,21 @@ class Desk:
         if tuple(shape[1:]) == self.image.shape:
             self.meter.synthesised_images += shape[0]
 
-    def real_images(self, batch: int) -> tuple[Tensor, Tensor]:
+    @property
+    def real(self) -> RealImages:
+        """The real images that the method declared; handing them out is counted by the one who does."""
         assert self._real is not None
-        self.meter.real_images += batch
-        return self._real.take(batch)
+        return self._real
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
     def update(self, optimizer: Optimizer, loss: Tensor, clip: float | None = None) -> None:
         self._charge()
-        if loss.ndim:
-            raise MethodError(f"a loss is a single number, not a tensor of shape {tuple(loss.shape)}")
-        parameters = _parameters(optimizer)
-        optimizer.zero_grad(set_to_none=True)
-        if not loss.requires_grad:
-            raise MethodError("the loss depends on nothing that can be learned (was it detached?)")
-        self._finite &= torch.isfinite(loss.detach())
-        with torch.autocast(self.device.type, enabled=False):
-            if self._precision == "float16":
-                scaler = self._scaler(optimizer)
-                scaler.scale(loss).backward(inputs=parameters)
-            else:
-                loss.backward(inputs=parameters)
-        if all(parameter.grad is None for parameter in parameters):
-            raise MethodError("no parameter of the optimiser has a part in the loss: its gradient does not get there")
-        self.on_gradients(optimizer)
-        if clip is not None:
-            if self._precision == "float16":
-                scaler.unscale_(optimizer)
-            clip_grad_norm_(parameters, clip)
-        if self._precision == "float16":
-            scaler.step(optimizer)
-            scaler.update()
-        else:
-            optimizer.step()
+        self.updates.on_loss(optimizer, loss, clip)
 
     def apply(self, optimizer: Optimizer, gradients: Sequence[Tensor], clip: float | None = None) -> None:
         self._charge()
-        parameters = _parameters(optimizer)
-        shapes = [tuple(gradient.shape) for gradient in gradients]
-        if shapes != [tuple(parameter.shape) for parameter in parameters]:
-            raise MethodError("apply() takes one gradient for each of the optimiser's parameters, in their order")
-        norm = get_total_norm(gradients)
-        self._finite &= torch.isfinite(norm)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient.detach().clone()
-        self.on_gradients(optimizer)
-        if clip is not None:
-            clip_grads_with_norm_(parameters, clip, norm)
-        optimizer.step()
-
-    def _scaler(self, optimizer: Optimizer) -> torch.amp.GradScaler:
-        return self._scalers.setdefault(id(optimizer), torch.amp.GradScaler(self.device.type))
-
-    def _scaled(self) -> dict[str, Optimizer]:
-        """The kept optimisers that have a gradient scaler."""
-        return {name: thing for name, thing in self.kept.items() if id(thing) in self._scalers}
+        self.updates.on_known(optimizer, gradients, clip)
 
     def _optimizer_stepped(self, optimizer: Optimizer, *_: Any) -> None:
         if not self.clock.running:
@@ -243,7 +223,7 @@ class Desk:
                 raise MethodError(
                     f"an optimiser ({type(optimizer).__name__}) is used but not kept: s.keep(name, optimizer)"
                 )
-            parameters = {id(parameter) for parameter in _parameters(optimizer)}
+            parameters = {id(parameter) for parameter in parameters_of(optimizer)}
             self._moves_student[id(optimizer)] = bool(parameters & self._student_parameters)
         self._charge()
         self.meter.optimizer_steps += 1
@@ -258,7 +238,7 @@ class Desk:
     def check_finite(self, now: bool = False) -> None:
         """Raise Diverged when a loss was NaN or infinite; on a GPU only now and then: looking waits for it."""
         looked_at = self.device.type != "cuda" or now or self.meter.steps % 100 == 0
-        if looked_at and not bool(self._finite):
+        if looked_at and not self.updates.finite:
             raise Diverged("a loss became NaN or infinite")
 
     def withhold(self, images: Tensor, logits: Tensor) -> Tensor | None:
@@ -272,7 +252,7 @@ class Desk:
         keeping.check_kept(name, thing)
         thing = keeping.move(thing, self.device)
         self.kept[name] = thing
-        if isinstance(thing, nn.Module) and thing is not self.student:
+        if isinstance(thing, nn.Module) and all(thing is not known for known in (self.student, *self._copies)):
             self._counter.watch_kept(thing)
         self.on_keep(name, thing)
         return thing
@@ -297,7 +277,7 @@ class Desk:
         return {
             "phases": list(self.phases),
             "phase_start": self._phase_start,
-            "scalers": {name: self._scalers[id(kept)].state_dict() for name, kept in self._scaled().items()},
+            "scalers": self.updates.state(self.kept),
             "meter": vars(self.meter).copy(),
             "streams": self.streams.state(),
             "capture": self.capture.state(),
@@ -327,13 +307,8 @@ class Desk:
             keeping.restore(self.kept[name], value)
         self.logs = {name: list(total) for name, total in state["logs"].items()}
         self._phase_start = float(state["phase_start"])
-        for name, value in state["scalers"].items():
-            self._scaler(self.kept[name]).load_state_dict(value)
+        self.updates.restore(state["scalers"], self.kept)
         if self._real is not None:
             self._real.restore(state["real"])
         self.streams.restore(state["streams"])  # last: nothing above may draw after it
         self.clock.restart()
-
-
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from bench.budget import Budget
 from bench.cards import MethodCard
+from bench.data.pool import content_name
 from bench.metrics import image_metrics
 from bench.options import check_value, check_values
-from bench.study import SUITE, LoadedStudy, axis_of
+from bench.study import SUITE, LoadedStudy, axis_of, find_pool
 from bench.task import TaskSpec, get_task
 from bench.teacher_key import quick_teacher, teacher_key
 from bench.trial import Trial
@@ -35,6 +37,7 @@ def expand(loaded: LoadedStudy, device: str = "cpu", altered_data: bool = False)
             card = loaded.cards[name]
             sha = card.sha
             base = {**card.defaults(), **preset(card, task, study.settings)}
+            pool, pool_path = _pool(loaded, card, task)
             for cell in _grid(card, written):
                 options = {**base, **cell}
                 label = name + (f" ({_short(cell)})" if cell else "")
@@ -56,6 +59,8 @@ def expand(loaded: LoadedStudy, device: str = "cpu", altered_data: bool = False)
                         altered_data=altered_data,
                         points=study.points,
                         selection=study.selection,
+                        pool=pool,
+                        pool_path=pool_path,
                         study=study.name,
                         label=label,
                         image_metrics=image_metrics(study.image_metrics),
@@ -66,6 +71,14 @@ def expand(loaded: LoadedStudy, device: str = "cpu", altered_data: bool = False)
                     )
                     trials.setdefault(trial.id, trial)
     return list(trials.values())
+
+
+def _pool(loaded: LoadedStudy, card: MethodCard, task: TaskSpec) -> tuple[str, Path | None]:
+    """The pool of a method on a task as the trial's identity has it, and where it lies unless it is a data set."""
+    own, studys = dict[str, str](task.pools), dict[str, str](loaded.study.pools.get(task.name, {}))
+    pool = (own | studys).get(card.pool, "")
+    path = find_pool(pool, loaded.folder) if pool else None
+    return (pool, None) if path is None else (content_name(path), path)
 
 
 def preset(card: MethodCard, task: TaskSpec, settings: str) -> dict[str, Any]:

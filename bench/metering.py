@@ -41,6 +41,18 @@ class Counter:
 
         self._watch(student, forward, backward)
 
+    def watch_copy(self, copy: nn.Module) -> None:
+        """Count a trainable copy of the teacher as the teacher: whoever trains one asks it no less."""
+        meter = self._meter
+
+        def forward(count: int, _: Tensor, __: Tensor) -> None:
+            meter.teacher_images += count
+
+        def backward(count: int) -> None:
+            meter.teacher_backward += count
+
+        self._watch(copy, forward, backward)
+
     def watch_kept(self, network: nn.Module) -> None:
         """Count any other network of the method; outputs in the shape of images are synthesised images."""
 

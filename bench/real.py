@@ -1,4 +1,4 @@
-"""The real training images: on the device as uint8 once, then normalised and augmented there batch by batch."""
+"""Real images, a task's own or a pool's: on the device as uint8 once, normalised and augmented there in batches."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ def normalise(pixels: Tensor, image: ImageSpec) -> Tensor:
     return (pixels.float() / 255 - mean) / std
 
 
+def middle(images: Tensor, size: int) -> Tensor:
+    """The middle ``size`` x ``size`` pixels of images (N, C, H, W)."""
+    top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
+    return images[..., top : top + size, left : left + size]
+
+
 class RealImages:
     """Batches without end: every image once an epoch, in an order that depends on the seed and the epoch alone.
 
@@ -42,12 +48,39 @@ class RealImages:
         self._image = image
         self._augment = augment or Augmentation()
         self._seed = seed
-        self._epoch, self._position, self._taken = 0, 0, 0
+        self._epoch, self._position, self._taken, self._surveyed = 0, 0, 0, 0
+        self._chosen: Tensor | None = None
+        self._in_turn: Tensor | None = None
         self._order = self._shuffled()
+
+    def __len__(self) -> int:
+        return len(self._images)
 
     def _shuffled(self) -> Tensor:
         stream = torch.Generator().manual_seed(derive(self._seed, "epoch", self._epoch))
-        return torch.randperm(len(self._images), generator=stream).to(self._images.device)
+        if self._chosen is None:
+            return torch.randperm(len(self._images), generator=stream).to(self._images.device)
+        order = torch.randperm(len(self._chosen), generator=stream).to(self._images.device)
+        return self._chosen[order]
+
+    def choose(self, places: Tensor) -> None:
+        """From now on :meth:`take` gives only the images at ``places`` (int64); a new epoch begins."""
+        self._chosen = places.to(self._images.device)
+        self._epoch, self._position = self._epoch + 1, 0
+        self._order = self._shuffled()
+
+    def survey(self, batch: int) -> tuple[Tensor, Tensor]:
+        """The next images of all, as they are, and their places; in one random order, again and again.
+
+        Of images larger than the task's it is the middle. The last batch of a round is smaller.
+        """
+        if self._in_turn is None:
+            stream = torch.Generator().manual_seed(derive(self._seed, "survey"))
+            self._in_turn = torch.randperm(len(self._images), generator=stream).to(self._images.device)
+        start = self._surveyed % len(self._in_turn)
+        places = self._in_turn[start : start + batch]
+        self._surveyed += len(places)
+        return normalise(middle(self._images[places], self._image.size), self._image), places
 
     def take(self, batch: int) -> tuple[Tensor, Tensor]:
         """The next ``batch`` images, normalised, and their labels (int64); a batch may span two epochs.
@@ -96,11 +129,18 @@ class RealImages:
         return pixels, labels
 
     def state(self) -> dict[str, Any]:
-        return {"epoch": self._epoch, "position": self._position, "taken": self._taken}
+        return {
+            "epoch": self._epoch,
+            "position": self._position,
+            "taken": self._taken,
+            "surveyed": self._surveyed,
+            "chosen": self._chosen,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self._epoch, self._position = int(state["epoch"]), int(state["position"])
-        self._taken = int(state["taken"])
+        self._taken, self._surveyed = int(state["taken"]), int(state["surveyed"])
+        self._chosen = None if state["chosen"] is None else state["chosen"].to(self._images.device)
         self._order = self._shuffled()
 
 

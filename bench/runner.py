@@ -20,7 +20,7 @@ from bench.cards import load_method
 from bench.checkpoint import load_checkpoint, save_checkpoint
 from bench.closing import Ended, artifacts, judged
 from bench.curve import Curve
-from bench.data import Dataset, load, protected_paths
+from bench.data import Dataset, Pool, Split, load, protected_paths
 from bench.declare import Access, Data, Method
 from bench.desk import BudgetSpent, Desk
 from bench.draft import card_of, draft
@@ -28,6 +28,7 @@ from bench.errors import AccessDenied, DataLeak, Diverged
 from bench.judge import Judge
 from bench.memory import peak_memory_mib, reset_peak_memory
 from bench.models import build
+from bench.other_images import pool_of
 from bench.outcome import Outcome, TimedOut, outcome_of
 from bench.paths import teacher_folder
 from bench.progress import Progress, work_folder
@@ -91,6 +92,7 @@ class _Run:
     desk: Desk
     judge: Judge
     curve: Curve
+    pool: Pool | None
 
     def __init__(self, trial: Trial, setting: Setting, work: Path) -> None:
         self.trial = trial
@@ -102,6 +104,7 @@ class _Run:
         self._saved = time.perf_counter()
         self._shown = 0.0
         self._checkpoint: dict[str, Any] | None = None
+        self.pool = None
 
     def prepare(self) -> None:
         trial = self.trial
@@ -132,10 +135,11 @@ class _Run:
             data=self.method.data,
             device=device,
             seed=trial.seed,
-            train=None if self.method.data is Data.NONE else self.dataset.train,
+            real=self._real(),
             augment=self.task.augment,
             precision=trial.precision,
         )
+        self.desk.fresh_teacher = lambda: build(self.teacher.passport["network"], self.task.image, classes)
         self.judge = Judge(
             student, self.teacher.network, self.dataset.test, self.task.image, device, self.dataset.classes
         )
@@ -143,6 +147,16 @@ class _Run:
         self._teacher_hash = weights_hash(self.teacher.network)
         self._checkpoint = load_checkpoint(self.work, trial.id)
         self.started = True
+
+    def _real(self) -> Split | None:
+        """The real images that the method declared: its labels, or in a pool each image's place."""
+        if self.method.data is Data.NONE:
+            return None
+        if self.method.data is Data.TRAIN:
+            return self.dataset.train
+        trial = self.trial
+        self.pool = pool_of(trial.pool, trial.pool_path, self.task, self.setting.data_folder, trial.altered_data)
+        return Split(self.pool.images, torch.arange(len(self.pool.images)))
 
     def play(self, started: float) -> None:
         """Run the method inside the fence until it returns or its budget is spent."""
@@ -243,7 +257,15 @@ class _Run:
             if outcome.status == "ok":
                 values["stopped_by"] = unit if spent >= 1.0 else "method"
                 ended = Ended(
-                    self.trial, self.task, self.dataset, self.teacher, desk, self.judge, self.curve, self.work
+                    self.trial,
+                    self.task,
+                    self.dataset,
+                    self.teacher,
+                    desk,
+                    self.judge,
+                    self.curve,
+                    self.work,
+                    self.pool,
                 )
                 values |= judged(ended, self.setting.weights)
                 if values["status"] == "ok":

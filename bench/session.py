@@ -17,8 +17,10 @@ from torch.optim import Optimizer
 from bench.asking import BatchNormStatistics, Teacher, TeacherOutput, need
 from bench.declare import Access, Data
 from bench.desk import current
-from bench.errors import DataLeak
+from bench.errors import DataLeak, MethodError
 from bench.losses import kl_divergence
+from bench.models import head
+from bench.real import RealImages
 from bench.task import ImageSpec
 
 Kept = TypeVar("Kept")
@@ -103,10 +105,12 @@ class Session:
         return streams.on_host(stream) if host else streams[stream]
 
     def images(self, batch: int) -> tuple[Tensor, Tensor]:
-        """The next real training images, normalised (N, C, H, W), and labels, in an order shuffled every epoch.
+        """The next real images that the method declared, normalised (N, C, H, W), shuffled anew every epoch.
 
-        They are augmented as the task says (crops, mirror images). Labels are int64 (N,); for segmentation (N, H, W),
-        with -100 for pixels of no class, which torch's cross-entropy leaves out.
+        They are augmented as the task says (crops, mirror images). With ``Data.TRAIN`` the second tensor is their
+        labels, int64 (N,); for segmentation (N, H, W), with -100 for pixels of no class, which torch's cross-entropy
+        leaves out. With ``Data.POOL`` there are no labels: it is each image's place in the pool, int64 (N,), from 0 to
+        ``pool_size`` - 1.
 
         Raises:
             DataLeak: the method declared ``Data.NONE``.
@@ -114,7 +118,34 @@ class Session:
         desk = current()
         if desk.data is Data.NONE:
             raise DataLeak("the method asks for real images, but declares Data.NONE")
-        return desk.real_images(batch)
+        desk.meter.real_images += batch
+        return desk.real.take(batch)
+
+    @property
+    def pool_size(self) -> int:
+        """How many images the pool has; with ``Data.POOL``."""
+        return len(_pool())
+
+    def survey(self, batch: int) -> tuple[Tensor, Tensor]:
+        """The next images of the whole pool, normalised and not augmented, and their places; to judge them, say.
+
+        They come in one random order, each once before any comes again, whatever :meth:`choose` chose. The last batch
+        of a round may be smaller. With ``Data.POOL``.
+        """
+        images, places = _pool().survey(batch)
+        current().meter.real_images += len(places)
+        return images, places
+
+    def choose(self, places: Tensor) -> None:
+        """From now on :meth:`images` gives only these images of the pool: ``places`` is int64 (M,), M at least 1.
+
+        With ``Data.POOL``. The choice is saved and restored with the trial.
+        """
+        if places.dtype != torch.int64 or places.ndim != 1 or not len(places):
+            raise MethodError(
+                f"choose() takes int64 places (M,), M at least 1, not {places.dtype} {tuple(places.shape)}"
+            )
+        _pool().choose(places)
 
     def update(self, optimizer: Optimizer, loss: Tensor, *, clip: float | None = None) -> None:
         """One optimiser step on ``loss``; gradients are computed for this optimiser's parameters only.
@@ -203,9 +234,25 @@ class Session:
         desk.update(optimizer, loss, clip)
         return loss.detach()
 
+    def student_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The student's logits and features (the input of its head) of normalised images, from one forward pass."""
+        return current().student_features(images)
+
+    def student_head(self, features: Tensor) -> Tensor:
+        """The student's logits for features, as :meth:`student_features` gives them."""
+        logits: Tensor = head(current().student)(features)
+        return logits
+
     def log(self, **values: Tensor | float) -> None:
         """Record scalars; the curve holds their means between two evaluations."""
         current().log(values)
+
+
+def _pool() -> RealImages:
+    desk = current()
+    if desk.data is not Data.POOL:
+        raise DataLeak(f"the method asks for a pool, but declares Data.{desk.data.name}")
+    return desk.real
 
 
 def session_for(image: ImageSpec, classes: int, segmentation: bool = False) -> Session:

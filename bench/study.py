@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 import bench
 from bench.budget import UNITS, Budget
 from bench.cards import MethodCard, find_methods, get_card
+from bench.data import SOURCES
 from bench.errors import UserError, nearest
 from bench.metrics import image_metrics
 from bench.options import check_value
@@ -107,6 +108,11 @@ class Study(Strict):
         default="paper", description="`quick`: each task's teacher for small machines, where it has one"
     )
     teachers: Mapping[str, str] = Field(default={}, description="task: key of a teacher, see `dfkd teacher list`")
+    pools: Mapping[str, Mapping[Literal["related", "unrelated", "wild"], str]] = Field(
+        default={},
+        description="task: other pools of real images than its own, by role: `pool`, the name of a data set, or the "
+        "path of a folder of images or an .npy file",
+    )
     threads: Whole = Field(default=1, ge=1, description="CPU threads of a trial; results are bit-stable for one number")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="of the networks' arithmetic; the harness scores in float32 always"
@@ -148,6 +154,7 @@ class LoadedStudy:
     cards: Mapping[str, MethodCard]
     entries: tuple[tuple[str, Mapping[str, Any]], ...]
     method_files: tuple[Path, ...]
+    folder: Path  # of the study file: relative paths start there
 
 
 def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
@@ -172,7 +179,10 @@ def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
     tasks = _tasks(study, file, data)
     for index, name in enumerate(study.image_metrics):
         at_line(file, data, ["image_metrics", index], lambda name=name: image_metrics([name]))  # type: ignore[misc]
-    for key in ("teachers", "budgets"):
+    for task, pools in study.pools.items():
+        for role, pool in pools.items():
+            at_line(file, data, ["pools", task, role], lambda pool=pool: find_pool(pool, file.parent))  # type: ignore[misc]
+    for key in ("teachers", "budgets", "pools"):
         for task in getattr(study, key):
             if task not in tasks:
                 here = where(file, data, [key, task])
@@ -205,7 +215,7 @@ def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
             entries.append((known, options))
     named = {name for name, _ in entries}
     entries += [(card.name, {}) for card in cards.values() if card.file in given and card.name not in named]
-    return LoadedStudy(study, tasks, cards, tuple(entries), tuple(dict.fromkeys(files)))
+    return LoadedStudy(study, tasks, cards, tuple(entries), tuple(dict.fromkeys(files)), file.parent)
 
 
 @cache
@@ -223,6 +233,20 @@ def find_study(name: str) -> Path:
         return path
     hint = nearest(path.with_suffix("").as_posix(), study_files())
     raise UserError(f"no such study file: {name}{hint if not path.suffix or 'did you mean' in hint else ''}")
+
+
+def find_pool(what: str, folder: Path) -> Path | None:
+    """The file or folder of a study's pool; None for a data set by name, or ``pool``.
+
+    Raises:
+        UserError: neither a data set nor a path.
+    """
+    if what in SOURCES:
+        return None
+    path = folder / Path(what).expanduser()
+    if not path.exists():
+        raise UserError(f"pool {what!r} is no data set and no file or folder{nearest(what, SOURCES)}")
+    return path.resolve()
 
 
 def _tasks(study: Study, file: Path, data: Any) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from bench.data import find
+from bench.data import SOURCES, find
 from bench.errors import UserError, nearest
 from bench.models import check_name
 from bench.models.source import source_hashes
@@ -97,6 +97,10 @@ class TaskSpec(Strict):
     augment: Augmentation | None = None
     teacher: TaskTeacher
     student: str
+    pools: Mapping[Literal["related", "unrelated", "wild"], str] = Field(
+        default={},
+        description="other real images for methods that distil with them, by role: `pool`, or the name of a data set",
+    )
     settings: Mapping[str, Mapping[str, Mapping[str, Any]]] = {}
     published: Published = Published()
 
@@ -142,6 +146,9 @@ class TaskSpec(Strict):
                 check_name(network)
         except UserError as error:  # pydantic adds the place to a ValueError only
             raise ValueError(str(error)) from None
+        for role, pool in self.pools.items():
+            if pool not in SOURCES:
+                raise ValueError(f"pools: {role}: {pool!r} is no data set{nearest(pool, SOURCES)}")
         if kind == "unlabelled":
             raise ValueError(f"data: {self.data!r} has no labels; a task needs a labelled set")
         if self.resize is not None and kind != "segmentation":

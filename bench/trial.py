@@ -33,6 +33,7 @@ class Trial:
     altered_data: bool = False
     points: int = 20
     selection: tuple[str, ...] = ("last", "ema", "teacher_agreement", "oracle")
+    pool: str = ""  # the other real images of a method that needs them; in the identity only where there is one
     # what follows changes no outcome, and is listed in OUTSIDE
     study: str = ""
     label: str = ""
@@ -40,6 +41,7 @@ class Trial:
     real_images: int | None = None
     timeout: float | None = None
     method_files: tuple[Path, ...] = ()
+    pool_path: Path | None = None  # where the pool lies, unless it is a data set
     own_task: Mapping[str, Any] | None = None  # a user's own task, written out; its hash is in the identity
 
     def identity(self) -> dict[str, Any]:
@@ -47,6 +49,8 @@ class Trial:
         values = {name: getattr(self, name) for name in IDENTITY}
         values["options"] = {name: _plain(value) for name, value in self.options.items()}
         values["selection"] = list(self.selection)
+        if not self.pool:
+            del values["pool"]
         return values
 
     @property
@@ -62,7 +66,8 @@ class Trial:
         """For another process; :meth:`from_json` makes the task known there, if it is the user's own."""
         extra = {name: getattr(self, name) for name in ("study", "label", "real_images", "timeout", "own_task")}
         lists = {"image_metrics": list(self.image_metrics), "method_files": [str(file) for file in self.method_files]}
-        return self.identity() | extra | lists
+        pool = {"pool_path": None if self.pool_path is None else str(self.pool_path)}
+        return self.identity() | extra | lists | pool
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Trial:
@@ -71,12 +76,13 @@ class Trial:
         fixed["selection"] = tuple(values["selection"])
         fixed["image_metrics"] = tuple(values["image_metrics"])
         fixed["method_files"] = tuple(Path(file) for file in values["method_files"])
+        fixed["pool_path"] = None if values["pool_path"] is None else Path(values["pool_path"])
         if values["own_task"] is not None:
             add_tasks([TaskSpec.model_validate(values["own_task"])])
         return cls(**fixed)
 
 
-OUTSIDE = ("study", "label", "image_metrics", "real_images", "timeout", "method_files", "own_task")
+OUTSIDE = ("study", "label", "image_metrics", "real_images", "timeout", "method_files", "pool_path", "own_task")
 IDENTITY = tuple(field.name for field in dataclasses.fields(Trial) if field.name not in OUTSIDE)
 
 

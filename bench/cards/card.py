@@ -26,6 +26,7 @@ class MethodCard:
     quick: Mapping[str, Value]
     segmentation: bool
     batch_norm: bool | str
+    pool: str
     file: Path
     module: str | None  # None: a file outside every package
 

@@ -108,6 +108,7 @@ def _card_of(declared: Method, file: Path, module: str | None) -> MethodCard:
         quick=declared.quick,
         segmentation=declared.segmentation,
         batch_norm=declared.batch_norm,
+        pool=declared.pool,
         file=file,
         module=module,
     )

@@ -22,6 +22,7 @@ from bench.task import get_task
 from bench.teacher_key import teacher_key
 from bench.trial import Trial
 
+POOL = "photos"  # the pool of every check: it needs no download, whatever the task's own pool is
 STEPS = 40  # a method's ``quick`` options let it pass through all its parts in so many steps
 
 
@@ -118,6 +119,7 @@ class Stage:
             points=points,
             selection=("last",),
             study="check",
+            pool=POOL if self.card.pool else "",
             method_files=self.files,
         )
 
@@ -134,7 +136,7 @@ class _Probe:
         self.desk = desk
         self.start = digest(desk)
         self.seen = {}
-        desk.on_gradients = self._on_gradients
+        desk.updates.on_gradients = self._on_gradients
 
     def stop_at(self, step: int) -> Callable[[], bool]:
         return lambda: self.desk is not None and self.desk.meter.steps >= step

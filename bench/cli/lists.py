@@ -28,7 +28,9 @@ def tasks(tasks: TaskFiles = None, as_json: Json = False) -> None:
     rows = [_task(task) for task in all_tasks().values()]
     if as_json:
         return out.print_json(rows)
-    table = out.table("task", "teacher", "student", "image", "metric", "published teacher", "recipes", "settings")
+    table = out.table(
+        "task", "teacher", "student", "image", "metric", "published teacher", "recipes", "settings", "pools"
+    )
     for row in rows:
         image = "x".join(map(str, row["image"]))
         published = out.percent(row["published_teacher"])
@@ -42,6 +44,7 @@ def tasks(tasks: TaskFiles = None, as_json: Json = False) -> None:
             published,
             recipes,
             ", ".join(row["settings"]),
+            ", ".join(f"{role}: {pool}" for role, pool in row["pools"].items()),
         )
     out.show(table)
     return out.say("\nA second recipe is the quick one, for two CPU cores: `dfkd teacher train TASK --quick`.")
@@ -62,7 +65,7 @@ def methods(
         return _print_method(chosen[0])
     table = out.table("method", "title", "real data", "teacher access", "paper")
     for card in chosen:
-        table.add_row(card.name, card.title, card.data.value, card.access.label, card.paper)
+        table.add_row(card.name, card.title, _real_data(card), card.access.label, card.paper)
     out.show(table)
     return out.say("\n`dfkd list methods NAME` shows a method's options.")
 
@@ -143,6 +146,7 @@ def _task(task: TaskSpec) -> dict[str, Any]:
         "mean": task.image.mean,
         "std": task.image.std,
         "settings": sorted({"paper", *task.settings}),
+        "pools": dict(task.pools),
     }
 
 
@@ -153,6 +157,7 @@ def _method(card: MethodCard) -> dict[str, Any]:
         "paper": card.paper,
         "doc": card.doc,
         "data": card.data.value,
+        "pool": card.pool,
         "access": card.access.label,
         "batch_norm": card.batch_norm,
         "file": str(card.file),
@@ -175,9 +180,13 @@ def _option(spec: OptionSpec) -> dict[str, Any]:
     }
 
 
+def _real_data(card: MethodCard) -> str:
+    return f"{card.data.value}: {card.pool}" if card.pool else card.data.value
+
+
 def _print_method(card: MethodCard) -> None:
     out.say(f"{card.name}: {card.title}\n")
-    about = [("what", card.doc), ("paper", card.paper), ("real data", card.data.value)]
+    about = [("what", card.doc), ("paper", card.paper), ("real data", _real_data(card))]
     needs = [("batch norm", _batch_norm(card))] if card.batch_norm else []
     out.pairs([*about, ("teacher access", card.access.label), *needs, ("file", str(card.file))])
     if not card.specs:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.data import caltech, camvid, cifar, digits, download, files, mnist, nyuv2, pool, shapes, svhn
+from bench.data import caltech, camvid, cifar, digits, download, files, mnist, nyuv2, photos, pool, shapes, svhn
 from bench.data.folders import protected_paths, search_folders
 from bench.data.pool import Pool, load_pool
 from bench.data.source import Dataset, FileStatus, Source, SourceFile, Split
@@ -25,7 +25,7 @@ __all__ = [
 
 SOURCES: dict[str, Source] = {
     source.name: source
-    for family in (digits, mnist, cifar, svhn, caltech, shapes, camvid, nyuv2, pool)
+    for family in (digits, mnist, cifar, svhn, caltech, shapes, camvid, nyuv2, photos, pool)
     for source in family.SOURCES
 }
 NAMES: tuple[str, ...] = tuple(SOURCES)

@@ -8,6 +8,7 @@ No label is read, and there is no official pool: a copy that was prepared in som
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,13 +65,48 @@ def locate(what: str, folder: Path | None = None) -> Path | None:
         if not path.exists():
             raise UserError(f"pool {what!r} is no file or folder, and no data set{nearest(what, data.SOURCES)}")
         return path.absolute()
-    if source.kind != "unlabelled":
+    if source.kind != "unlabelled" or source.make is not None:
         return None
     folders = data.search_folders(folder)
     files.demand_usable(source, files.inspect(source, folders), folders, allow_altered=True)
     home = files.home(source, folders)
     assert home is not None, "a usable pool was found somewhere"
     return _array_or_folder(home / ROOT)
+
+
+def content_name(path: Path) -> str:
+    """A pool's file or folder for a trial's identity: its last part and a hash of its content.
+
+    Of a file it is all bytes, of a folder the names and sizes of the images below it. The path itself does not count.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256")
+    else:
+        found = hashlib.sha256()
+        for each in image_files(path):
+            found.update(f"{each.relative_to(path).as_posix()} {each.stat().st_size}\n".encode())
+    return f"{path.name}@{found.hexdigest()[:12]}"
+
+
+def demand_pool(what: str, folder: Path | None = None, allow_altered: bool = False) -> None:
+    """Look for the pool ``what`` without reading its images.
+
+    Raises MissingData if its files are not there, and UserError for one that cannot be used or for a ``what`` that is
+    nothing.
+    """
+    from bench import data
+    from bench.data import files
+
+    path = locate(what, folder)
+    if path is None:
+        source, folders = data.find(what), data.search_folders(folder)
+        files.demand_usable(source, files.inspect(source, folders), folders, allow_altered)
+    elif path.is_file():
+        with trees.usable(path):
+            header(path)
+    elif not image_files(path):
+        raise MissingData(f"{path}: no images below it; {FORMS} is needed")
 
 
 def inspect(root: Path, thorough: bool = False) -> list[FileStatus]:

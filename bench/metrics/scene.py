@@ -16,7 +16,7 @@ from bench.metrics.embedding import Extractor, embed
 from bench.metrics.extractors import Surroundings, get_extractor
 from bench.metrics.perceptual import Perceptual, get_perceptual
 from bench.metrics.reference import Reference
-from bench.real import normalise
+from bench.real import middle, normalise
 
 SMALL = 3 * 64 * 64  # values of an image of which 500 go through the teacher at once
 
@@ -65,9 +65,7 @@ class Scene:
 
     def middle(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) cut to the task's size where they are larger (segmentation)."""
-        size = self.around.task.image.size
-        top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
-        return images[..., top : top + size, left : left + size]
+        return middle(images, self.around.task.image.size)
 
     def embedded(self, name: str) -> tuple[Extractor, Tensor, Tensor | None]:
         """An extractor, and its features (N, D) and logits of the synthetic images; raises Unavailable."""

@@ -115,6 +115,12 @@ def classifier_weight(network: nn.Module) -> Tensor:
     return layer.weight.flatten(1)
 
 
+def classifier_bias(network: nn.Module) -> Tensor | None:
+    """The bias (classes,) of the classifier; None where it has none."""
+    layer = _classifier(network)
+    return None if layer is None else layer.bias
+
+
 def _classifier(network: nn.Module) -> nn.Linear | nn.Conv2d | None:
     """The linear layer or 1x1 convolution that was registered last, which is how networks are written down."""
     from torch import nn

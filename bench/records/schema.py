@@ -8,7 +8,14 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 SCHEMA: Literal[1] = 1
 
@@ -65,6 +72,15 @@ class TrialIdentity(_Part):
     altered_data: bool = Field(description="whether data files other than the official ones were allowed")
     points: Count = Field(description="how many times the student was scored on the way")
     selection: list[str] = Field(description="the selection rules that were followed")
+    pool: str = Field(default="", description="the other real images of a method that needs them; absent where none")
+
+    @model_serializer(mode="wrap")
+    def _without_empty_pool(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Records from before there were pools keep their ids."""
+        values: dict[str, Any] = serialise(self)
+        if not self.pool:
+            values.pop("pool", None)
+        return values
 
 
 class MethodFacts(_Part):
@@ -106,6 +122,19 @@ class ImageMetric(_Part):
     preprocessing: str = Field(default="", description="what happened to the images before the extractor")
 
 
+class PoolFacts(_Part):
+    """The other real images that a method was given, and how far they lie from the task's own."""
+
+    name: str
+    images: Count = Field(description="how many there are")
+    fingerprint: str = Field(description="sha256 over their shape and bytes, at the task's size")
+    altered: list[str] = Field(default_factory=list, description="files of the data set that are not the official ones")
+    near_duplicates: Count = Field(description="pool images that are nearly the same as a test image")
+    image_metrics: dict[str, ImageMetric] = Field(
+        default_factory=dict, description="the study's image metrics, of an even sample of the whole pool"
+    )
+
+
 class MeterReading(_Part):
     """What the harness counted, evaluation excluded."""
 
@@ -117,7 +146,7 @@ class MeterReading(_Part):
     student_images: Count = Field(description="images through the student, forward")
     student_backward: Count = Field(description="images through the student, backward")
     synthesised_images: Count
-    real_images: Count
+    real_images: Count = Field(description="real images handed to the method: of the training set, or of its pool")
     gmacs: Amount = Field(description="10^9 multiply-adds, forward and backward, all networks")
     peak_memory_mib: Amount | None = Field(description="null where the system does not tell")
     evaluation_seconds: Amount = Field(description="spent on scoring; not part of seconds")
@@ -153,6 +182,7 @@ class Record(_Part):
         description="share of test images on which the headline student and the teacher agree; null when not ok"
     )
     image_metrics: dict[str, ImageMetric]
+    pool: PoolFacts | None = Field(default=None, description="null for methods without a pool")
     meter: MeterReading
     stopped_by: str = Field(description="the limit that ended it, `method` when it returned early, else the status")
     images: ImageFacts

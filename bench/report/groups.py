@@ -14,6 +14,7 @@ from bench.stats import CLEARLY, mean_interval, normalised
 from bench.task import Published, tasks
 
 FLOOR, CEILING = "noise", "kd"  # the baselines that every task is run with
+BASELINES = ("scratch", "kd")  # on the training images: what others are measured by
 NEEDS = ("none", "pool", "train")
 
 
@@ -147,9 +148,10 @@ def _group(key: Key, records: list[Record], published: Published) -> Group:
 
 
 def tables_of(group: Group) -> list[Table]:
-    """One ranking for each data need; methods on the training images are ranked only where nothing else is there."""
+    """One ranking for each data need; the training images have none where only the baselines use them."""
     present = [need for need in NEEDS if any(row.data == need for row in group.rows)]
-    ranked = [need for need in present if need != "train"] or present
+    compared = any(row.data == "train" and row.method not in BASELINES for row in group.rows)
+    ranked = [need for need in present if need != "train" or compared] or present
     return [
         Table(
             need,
@@ -198,6 +200,7 @@ def _settings(record: Record) -> dict[str, Any]:
         "threads": trial.threads,
         "deterministic": trial.deterministic,
         "altered data": trial.altered_data,
+        "pool": trial.pool,
         "selection": "+".join(trial.selection),
     }
 

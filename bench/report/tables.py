@@ -24,6 +24,7 @@ COLUMNS = {
     "agreement": "Agreement, %",
     "teacher_images": "Teacher images",
     "student_images": "Student images",
+    "real_images": "Real images",
     "seconds": "Seconds",
     "gmacs": "GMACs",
     "memory": "Memory, MiB",
@@ -38,6 +39,7 @@ MEANINGS = {
     "Agreement": "share of the test images on which student and teacher predict the same class",
     "Teacher images": "images that went forward through the teacher",
     "Student images": "images that went forward through the student",
+    "Real images": "real images that the method was given: of the training set, or of the pool that is named",
     "Seconds": "time of the distillation; scoring is not counted",
     "GMACs": "10⁹ multiply-adds, forward and backward, of all networks",
     "Memory": "largest memory in use",
@@ -78,7 +80,7 @@ def comma_separated(groups: Sequence[Group]) -> str:
     """One line per row of every table; scores and agreement are shares, everything is a mean over seeds."""
     facts_of_key = ["task", "budget", "suite", "headline", "device", "precision", "points", "metric", "task_sha"]
     numbers = ["score", "half_width", "oracle", "gap", "normalised", "agreement", "teacher_images", "student_images"]
-    more = ["seconds", "gmacs", "peak_memory_mib", "seeds_ok", "seeds"]
+    more = ["real_images", "seconds", "gmacs", "peak_memory_mib", "seeds_ok", "seeds"]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*facts_of_key, "teacher_sha", "ranking", "rank", "method", "label", "data", *numbers, *more])
@@ -100,7 +102,7 @@ def cells(group: Group, rank: int | None, row: Row, reference: bool) -> dict[str
     texts = {
         "rank": "ref" if reference else ABSENT if rank is None else str(rank),
         "method": row.label,
-        "data": DATA[row.data],
+        "data": real_data(row),
         "score": _score(row),
         "oracle": _percent(_oracle(row)),
         "gap": ABSENT if (gap := _gap(row)) is None else f"{100 * gap:+.1f}",
@@ -112,6 +114,12 @@ def cells(group: Group, rank: int | None, row: Row, reference: bool) -> dict[str
         value = row.mean(get)
         texts[name] = ABSENT if value is None else f"{value:,.{DECIMALS.get(name, 0)}f}"
     return {name: texts[name] for name in COLUMNS}
+
+
+def real_data(row: Row) -> str:
+    """The real images of a row's trials, in a word; of a pool its name."""
+    pool = row.records[0].trial.pool
+    return f"{DATA[row.data]}: {pool}" if pool else DATA[row.data]
 
 
 def budget_words(group: Group) -> str:
@@ -183,6 +191,7 @@ def methods(groups: Sequence[Group]) -> list[str]:
 METER: dict[str, Callable[[Record], float | None]] = {
     "teacher_images": lambda record: float(record.meter.teacher_images),
     "student_images": lambda record: float(record.meter.student_images),
+    "real_images": lambda record: float(record.meter.real_images),
     "seconds": lambda record: record.meter.seconds,
     "gmacs": lambda record: record.meter.gmacs,
     "memory": lambda record: record.meter.peak_memory_mib,

@@ -79,7 +79,7 @@ def trial(
             data=data,
             device=CPU,
             seed=seed,
-            train=train,
+            real=train,
         )
         with desk:
             desk.clock.start()

@@ -205,7 +205,7 @@ def test_known_gradients_make_a_counted_step() -> None:
         before = [parameter.detach().clone() for parameter in network.parameters()]
         gradients = [torch.ones(2, 3), torch.tensor([0.0, 2.0])]
         reached: list[object] = []
-        desk.on_gradients = reached.append
+        desk.updates.on_gradients = reached.append
         s.apply(opt, gradients)
         for own, old, gradient in zip(network.parameters(), before, gradients, strict=True):
             torch.testing.assert_close(own.detach(), old - 0.5 * gradient)

@@ -73,7 +73,10 @@ def test_names_are_lower_case_words(name: Any) -> None:
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ({"data": "none"}, "data must be one of Data.NONE, Data.TRAIN, not 'none'"),
+        ({"data": "none"}, "data must be one of Data.NONE, Data.POOL, Data.TRAIN, not 'none'"),
+        ({"data": Data.POOL}, "pool must be one of"),
+        ({"pool": "related"}, "pool"),
+        ({"data": Data.POOL, "pool": "relatd"}, "did you mean 'related'"),
         ({"access": 2}, "access must be one of Access.NONE, Access.LABELS"),
         ({"access": Data.NONE}, "access must be one of"),
         ({"title": None}, "title must be text, not None"),

@@ -101,7 +101,7 @@ def test_a_method_of_the_documentation_is_read_and_runs(
     method = load_method(card)
     images = torch.randint(256, (40, 1, 32, 32), dtype=torch.uint8)
     train = Split(images, torch.arange(40) % 10) if card.data is Data.TRAIN else None
-    desk = make_desk(access=card.access, data=card.data, train=train, budget=Budget(steps=12))
+    desk = make_desk(access=card.access, data=card.data, real=train, budget=Budget(steps=12))
     before = {name: value.clone() for name, value in desk.student.state_dict().items()}
     with desk:
         desk.clock.start()

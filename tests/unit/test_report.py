@@ -173,6 +173,7 @@ def test_cells_of_two_seeds() -> None:
         "agreement": "90.0",
         "teacher_images": "40,000",
         "student_images": "40,000",
+        "real_images": "0",
         "seconds": "16.8",
         "gmacs": "61.2",
         "memory": "412",

@@ -113,7 +113,7 @@ def test_real_images_are_for_those_who_declare_them(make_desk: MakeDesk) -> None
 def test_every_real_image_comes_once_an_epoch(make_desk: MakeDesk) -> None:
     with make_desk(data=Data.TRAIN) as probe:
         train = split(probe)
-    with make_desk(data=Data.TRAIN, train=train) as desk:
+    with make_desk(data=Data.TRAIN, real=train) as desk:
         batches = [sit(desk).images(8) for _ in range(5)]  # two epochs of 20
         labels = torch.cat([labels for _, labels in batches])
         assert desk.meter.real_images == 40
@@ -126,7 +126,7 @@ def test_every_real_image_comes_once_an_epoch(make_desk: MakeDesk) -> None:
 def test_nothing_in_a_session_leads_to_data_or_to_the_teacher(make_desk: MakeDesk) -> None:
     with make_desk(data=Data.TRAIN) as probe:
         train = split(probe)
-    with make_desk(train=train, data=Data.TRAIN) as desk:
+    with make_desk(real=train, data=Data.TRAIN) as desk:
         session = sit(desk)
         hidden = {id(value) for value in desk._teacher.network.state_dict(keep_vars=True).values()}
         hidden |= {id(train.images), id(desk._teacher.network), id(desk._real)}

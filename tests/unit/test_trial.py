@@ -57,6 +57,8 @@ OTHER: dict[str, Any] = {
     "timeout": None,
     "method_files": (),
     "own_task": {"name": "mine"},
+    "pool": "cifar10",
+    "pool_path": Path("/somewhere/images.npy"),
 }
 
 

@@ -1,0 +1,59 @@
+"""KD-UNR: distillation on unrelated real images that only the teacher labels.
+
+L = KL_tau(T || S), with the factor tau^2, averaged over the batch
+
+The images pass through the task's own transform and normalisation, as in CMI's ``vanilla_kd`` on a transfer set, whose
+settings these are (learning rate * 0.1 at epochs 120, 150 and 180 of 200). It has no LeNet: there the optimiser is that
+of DAFL's teacher, as for ``kd``. Which images are unrelated is the task's or the study's to say (``pools``); the pairs
+are DFAD's where the data sets are there.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bench import Access, Data, Session, method, option
+from methods.optimizers import scheduled, set_lr, student_optimizer
+
+
+@dataclass(frozen=True)
+class Options:
+    batch: int = option(256, "images a step", unit="images", low=1)
+    temperature: float = option(1.0, "softmax temperature tau of the distillation loss", above=0)
+    optimizer: Literal["adam", "sgd"] = option("adam", "the student's optimiser")
+    lr_student: float = option(1e-3, "the student's learning rate", above=0)
+    schedule: Literal["constant", "cosine", "milestones"] = option("constant", "how the learning rate falls")
+    milestones: tuple[float, ...] = option(
+        (0.6, 0.75, 0.9),
+        "shares of the budget after which the learning rate is a tenth",
+        above=0,
+        high=1,
+        when={"schedule": "milestones"},
+    )
+    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
+    weight_decay: float = option(0.0, "the student's weight decay", low=0)
+
+
+@method(
+    "kd_unrelated",
+    title="KD-UNR",
+    paper="Hinton et al., Distilling the Knowledge in a Neural Network, 2015; protocol of Fang et al. (DFAD), 2019",
+    data=Data.POOL,
+    pool="unrelated",
+    access=Access.LOGITS,
+    segmentation=True,
+    quick={"batch": 32},
+)
+def kd_unrelated(s: Session, o: Options) -> None:
+    """The student follows the teacher on real images of another kind."""
+    distil_on_pool(s, o)
+
+
+def distil_on_pool(s: Session, o: Options) -> None:
+    """Hinton's distillation on the pool that the method declared, to the end of the budget."""
+    opt_s = s.keep(
+        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
+    )
+    for progress in s.steps("train"):
+        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones))
+        images, _ = s.images(o.batch)
+        s.distill(opt_s, images, temperature=o.temperature)
