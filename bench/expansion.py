@@ -75,8 +75,8 @@ def expand(loaded: LoadedStudy, device: str = "cpu", altered_data: bool = False)
 
 def _pool(loaded: LoadedStudy, card: MethodCard, task: TaskSpec) -> tuple[str, Path | None]:
     """The pool of a method on a task as the trial's identity has it, and where it lies unless it is a data set."""
-    own, studys = dict[str, str](task.pools), dict[str, str](loaded.study.pools.get(task.name, {}))
-    pool = (own | studys).get(card.pool, "")
+    named = {**task.pools, **loaded.study.pools.get(task.name, {})}
+    pool = next((each for role, each in named.items() if role == card.pool), "")
     path = find_pool(pool, loaded.folder) if pool else None
     return (pool, None) if path is None else (content_name(path), path)
 
