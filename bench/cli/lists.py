@@ -119,7 +119,8 @@ def studies(
     for name, (_, found) in loaded.items():
         study = found.study
         chosen = ", ".join(dict.fromkeys(method for method, _ in found.entries))
-        budget = in_words(study.budget)
+        budgets = (study.budgets.get(task, study.budget) for task in found.tasks)
+        budget = "; ".join(dict.fromkeys(map(in_words, budgets)))
         table.add_row(name, ", ".join(found.tasks), chosen, str(len(study.seeds)), budget, study.description)
     out.show(table)
     return out.say("\n`dfkd run NAME` runs one; `dfkd run NAME --dry-run` shows what it comes to.")

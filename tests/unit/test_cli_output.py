@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ def test_every_list_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> N
     assert {row["name"] for row in rows(capsys, "list", "methods")} >= {"noise", "scratch", "kd", "dafl", "zskd"}
     assert {row["name"] for row in rows(capsys, "list", "metrics")} >= {"accuracy", "class_balance", "seconds"}
     assert {row["name"] for row in rows(capsys, "data", "status")} == set(NAMES)
+
+
+def test_a_study_is_listed_with_the_budgets_of_all_its_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(["list", "studies"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for budget in ("24,000 steps", "240,000 steps"):  # DAFL's paper: MNIST, CIFAR
+        assert re.search(rf"(?<!\d){budget}", text)
 
 
 def test_a_method_is_listed_with_every_fact_of_its_options(capsys: pytest.CaptureFixture[str]) -> None:
