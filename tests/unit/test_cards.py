@@ -296,7 +296,8 @@ def test_the_hash_follows_shared_built_in_modules(tmp_path: Path) -> None:
     for path in (ROOT / "methods").glob("*.py"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     assert source_hash(tmp_path / "kd.py") == source_hash(ROOT / "methods" / "kd.py")  # wherever it lies
-    assert len({card.sha for card in find_methods().values()}) == len(find_methods())
+    files = {card.file: card.sha for card in find_methods().values()}  # one file may declare several methods
+    assert len(set(files.values())) == len(files)
 
 
 def test_each_method_file_gets_its_own_neighbours(write: Write) -> None:
