@@ -37,7 +37,7 @@ def encoder(s: Session, latent: int, width: int, eps: float, init: float) -> nn.
         s: of the task whose images are encoded.
         latent: length of a code (1,000 in the paper).
         width: channels of the last convolutions (128 in the paper); the first has half of it.
-        eps: epsilon of the batch norms (0.8 in the reference code).
+        eps: epsilon of the first two batch norms (0.8 in the reference code); the last has the framework's.
         init: see :func:`uniform_weights`.
     """
     image = s.task.image
@@ -51,7 +51,7 @@ def encoder(s: Session, latent: int, width: int, eps: float, init: float) -> nn.
         nn.LeakyReLU(0.2),
         nn.Upsample(scale_factor=0.5),  # nearest
         nn.Conv2d(width, width, 3, stride=2, padding=1),
-        nn.BatchNorm2d(width, eps),
+        nn.BatchNorm2d(width),
         nn.Upsample(scale_factor=0.5),
         nn.Flatten(),
         nn.Linear(width * _reduced(image.size) ** 2, 2 * latent),  # two linear layers of the paper in one

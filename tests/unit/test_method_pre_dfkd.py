@@ -1,4 +1,4 @@
-"""PRE-DFKD against its dossier: its networks, replay, memory updates, disagreement, and the whole loop."""
+"""PRE-DFKD against its paper and code: its networks, replay, memory updates, disagreement, and the whole loop."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_papers_encoder_on_images_of_32() -> None:
     network = encoder(session_for(image, 10), 1000, 128, 0.8, 0.08)
     shapes = [tuple(p.shape) for p in network.parameters() if p.ndim > 1]
     assert shapes == [(64, 3, 3, 3), (128, 64, 3, 3), (128, 128, 3, 3), (2000, 128 * 4 * 4)]
-    assert [layer.eps for layer in network if isinstance(layer, nn.BatchNorm2d)] == [0.8] * 3
+    assert [layer.eps for layer in network if isinstance(layer, nn.BatchNorm2d)] == [0.8, 0.8, 1e-5]
     assert sum(isinstance(layer, nn.LeakyReLU) for layer in network) == 2
 
 
@@ -115,8 +115,11 @@ def balance_and_one_hot(logits: Tensor) -> tuple[Tensor, Tensor]:
     return (mean * torch.log10(mean)).sum(), F.cross_entropy(logits, logits.max(1)[1])
 
 
-def disagreement(teacher: Tensor, student: Tensor, tau: float) -> Tensor:
+def disagreement(teacher: Tensor, student: Tensor, tau: float, clamped: bool) -> Tensor:
     p, q = torch.softmax(teacher / tau, 1), torch.softmax(student / tau, 1)
+    if not clamped:
+        m = (p + q) / 2
+        return 1 - 0.5 * ((p * torch.log(p / m)).sum() + (q * torch.log(q / m)).sum()) / len(p)
     p, q, m = (each.clamp(0.01, 0.99) for each in (p, q, (p + q) / 2))
     j = 0.5 * ((m * torch.log(m / p)).mean() + (m * torch.log(m / q)).mean())
     return 1 - j.clamp(0, 1)
@@ -141,17 +144,16 @@ class Reference:
         return torch.randn(count, self.o.latent, generator=self.streams[stream])
 
     def replay(self) -> Tensor:
+        """As in the code, the memory generator's gradients of this loss stay where they are."""
         o = self.o
         z = self.noise(o.batch_memory, "codes").requires_grad_()
         opt = Adam([z], lr=o.lr_codes)
-        self.memory.eval()
         balance, one_hot = balance_and_one_hot(self.teacher(self.memory(z)))
         loss = o.balance * balance + o.one_hot * one_hot + ((z.var(0) - 1) ** 2).mean() + (z.mean(0) ** 2).mean()
         opt.zero_grad()
         loss.backward()
         opt.step()
         images: Tensor = self.memory(z).detach()
-        self.memory.train()
         return images
 
     def run(self, rounds: int) -> None:
@@ -167,35 +169,40 @@ class Reference:
             balance, one_hot = balance_and_one_hot(logits)
             loss = o.one_hot * one_hot + o.balance * balance - o.activation * self.features[0].abs().mean()
             opt_n.zero_grad()
-            (loss + disagreement(logits.detach(), self.student(x), o.temperature)).backward()
+            (loss + disagreement(logits.detach(), self.student(x), o.temperature, o.clamped)).backward()
             opt_n.step()
             for index in range(o.student_steps):
                 progress = (number * (1 + o.student_steps) + 1 + index) / steps
                 opt_s.param_groups[0]["lr"] = o.lr_student * (1 + math.cos(math.pi * progress)) / 2
                 x = self.novel(self.noise(o.batch)).detach()
+                self.memory.eval()
                 both = torch.cat([x, self.replay()])
                 opt_s.zero_grad()
                 (self.student(both) - self.teacher(both).detach()).abs().mean().backward()
                 opt_s.step()
                 if index >= o.memory_updates:
                     continue
+                self.memory.train()
+                opt_m.zero_grad()
+                opt_e.zero_grad()
                 u = x[: o.batch_fit] if number == 0 else torch.cat([x[: o.batch_fit], self.replay()])
                 moments = self.encoder(u)
                 mean, log_var = moments[:, : o.latent], moments[:, o.latent :]
                 again = self.memory(mean + self.noise(len(u), "encoder") * torch.exp(0.5 * log_var))
                 loss = (u - again).abs().mean() + (self.teacher(u).detach() - self.teacher(again)).abs().mean()
                 kl = (0.5 * (mean**2 + log_var.exp() - 1 - log_var).sum(1)).mean()
-                opt_m.zero_grad()
-                opt_e.zero_grad()
+                if not o.match_memory:
+                    opt_m.zero_grad()
                 (loss + o.code_divergence * kl).backward()
                 opt_m.step()
                 opt_e.step()
 
 
 @pytest.mark.usefixtures("_double")
+@pytest.mark.parametrize("form", [{}, {"clamped": True}, {"match_memory": True}], ids=str)
 @pytest.mark.parametrize("norm", [False, True], ids=["", "batch norm"])
-def test_three_rounds_equal_the_loop_of_the_reference_code(norm: bool) -> None:
-    options = {**SMALL, "code_divergence": 0.1}  # so that it can be seen
+def test_three_rounds_equal_the_loop_of_the_reference_code(norm: bool, form: dict[str, bool]) -> None:
+    options = {**SMALL, "code_divergence": 0.1, **form}  # so that it can be seen
     wanted = Reference(Options(**options), norm)
     wanted.run(3)
     student = lenet(2, "lenet5bn-half" if norm else "lenet5-half")
@@ -212,6 +219,8 @@ def test_three_rounds_equal_the_loop_of_the_reference_code(norm: bool) -> None:
     [
         ({"disagreement": 0.0}, "generator"),
         ({"temperature": 1.0}, "generator"),
+        ({"clamped": True}, "generator"),
+        ({"match_memory": True}, "memory"),
         ({"code_divergence": 0.2}, "encoder"),
     ],
     ids=str,
@@ -241,7 +250,7 @@ def test_a_student_step_mixes_novel_and_replayed_images() -> None:
 
 
 def test_modes_while_it_runs() -> None:
-    """The novel generator and the student train throughout; the memory generator evaluates while it replays."""
+    """The novel generator and the student train throughout; the memory evaluates for the student's batches."""
     student, modes = lenet(2, "lenet5bn-half"), []
     student.register_forward_hook(
         lambda net, args, _: modes.append((net.training, args[0].requires_grad)), prepend=True
@@ -250,7 +259,7 @@ def test_modes_while_it_runs() -> None:
     mine = [mode for mode in modes if mode != (False, False)]  # others are the harness's measurements
     assert mine == ([(True, True)] + [(True, False)] * 3) * 2
     count = {name: batches(desk.kept[name]) for name in ("generator", "memory", "encoder")}
-    assert count == {"generator": 8, "memory": 4, "encoder": 4}
+    assert count == {"generator": 8, "memory": 2 + 2 * 3, "encoder": 4}  # later updates replay with two batches
 
 
 def batches(network: nn.Module) -> int:
@@ -273,7 +282,8 @@ def test_defaults_and_presets_are_the_papers() -> None:
     paper = {
         "batch": 1024, "batch_memory": 128, "batch_fit": 512, "generator_steps": 1, "student_steps": 10,
         "memory_updates": 4, "latent": 1000, "width": 128, "eps": 0.8, "init": 0.08, "one_hot": 1.0, "balance": 5.0,
-        "activation": 0.1, "disagreement": 1.0, "temperature": 3.0, "code_divergence": 1e-5, "lr_generator": 0.02,
+        "activation": 0.1, "disagreement": 1.0, "temperature": 3.0, "clamped": False,
+        "match_memory": False, "code_divergence": 1e-5, "lr_generator": 0.02,
         "lr_memory": 0.02 / 40, "lr_codes": 0.02, "optimizer": "sgd", "lr_student": 0.1, "schedule": "cosine",
         "momentum": 0.9, "weight_decay": 5e-4,
     }  # fmt: skip
