@@ -1,6 +1,7 @@
 """SSD-KD's replay buffer: a few thousand images, how easy and how frequent they are, and which the student needs most.
 
-The authors published no code, so this follows the dossier, much of which is from memory: see :mod:`methods.ssd_kd`.
+The authors published no code, so this follows what is known of the paper, much of it from memory (see
+:mod:`methods.ssd_kd`).
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ the buffer, as P_i's sum does, its least probable image leaves those that are dr
 mean loss ends at 0.002 in place of 0.05, and the score at 88 % in place of 98 %.
 Without an option: beta rises linearly with the budget after the filling; new images have the buffer's highest priority;
 an empty buffer means a diversity of 1; c_T and p_T of an image are those of its view in the best update. For
-segmentation the dossier has a proposal only: p_T and KL are means over pixels, c_T the most frequent class, and CE is
-with the teacher's own prediction, as no class is wanted of an image.
+segmentation nothing is known of the paper's definitions: p_T and KL are means over pixels, c_T the most frequent class,
+and CE is with the teacher's own prediction, as no class is wanted of an image.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""CMI against its dossier: the synthesis call written out a second time, modes, counts, the bank, the settings."""
+"""CMI against paper and code: the synthesis call written out a second time, modes, counts, the bank, the settings."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def normalise(pixels: Tensor) -> Tensor:
 
 
 def reference(calls: int, o: Options) -> dict[str, Any]:
-    """The reference code's loop with the dossier's repairs: two optimisers, all losses written out, a list as pool."""
+    """The reference code's loop with our repairs: two optimisers, all losses written out, a list as pool."""
     teacher, student = lenet(1, "lenet5bn").eval().requires_grad_(False), kin().train()
     inputs: list[Tensor] = []
     norms = [layer for layer in teacher.modules() if isinstance(layer, nn.BatchNorm2d)]

@@ -210,7 +210,7 @@ def test_it_is_named_and_documented_as_an_inference() -> None:
     assert card.segmentation
 
 
-def test_defaults_and_presets_are_the_dossiers_start_values() -> None:
+def test_defaults_and_presets_are_the_documented_start_values() -> None:
     start = {
         "batch": 256, "latent": 256, "student_steps": 5, "discrepancy": "mae", "adaptive": False, "one_hot": 1.0,
         "balance": 5.0, "lr_generator": 1e-3, "optimizer": "sgd", "lr_student": 0.1, "momentum": 0.9,

@@ -1,4 +1,4 @@
-"""DFQ against its dossier: the generator's four terms, the modes of both networks, the alternation."""
+"""DFQ against its library: the generator's four terms, the modes of both networks, the alternation."""
 
 from __future__ import annotations
 

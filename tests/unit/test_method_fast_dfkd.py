@@ -1,4 +1,4 @@
-"""Fast-DFKD against its dossier: the meta-learned inversion written out a second time, warm-up, counts, settings."""
+"""Fast-DFKD against paper and code: the meta-learned inversion written out a second time, warm-up, counts, settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SSD-KD against its dossier: phi, the buffer, priorities and weights in NumPy; the loop's parts; every inference."""
+"""SSD-KD: phi, the buffer, priorities and weights in NumPy; the loop's parts; every inference."""
 
 from __future__ import annotations
 
@@ -333,7 +333,7 @@ def test_it_is_labelled_as_derived_anew_and_needs_batch_norm() -> None:
     assert not same_weights(desk.student, lenet(2, "lenet5-half"))
 
 
-def test_defaults_are_the_dossiers_starting_points() -> None:
+def test_defaults_are_the_documented_starting_points() -> None:
     o = Options()
     assert (o.buffer, o.gamma, o.diversity, o.phi_gradient, o.eviction) == (5000, 2, True, False, "balanced")
     assert (o.alpha, o.beta, o.eps, o.largest, o.temperature, o.batch) == (1, 0.4, 1e-6, "batch", 20, 256)

@@ -1,4 +1,4 @@
-"""ZSKT against its dossier: the loop of the reference code, reductions, modes, clipping, attention where it fits."""
+"""ZSKT against paper and code: the loop of the reference code, reductions, modes, clipping, attention where it fits."""
 
 from __future__ import annotations
 
