@@ -95,7 +95,8 @@ def method(
         paper: authors, title, venue, year.
         data: the real images it needs.
         access: how far into the teacher it looks. Less is denied by the harness.
-        presets: the paper's settings for other data sets than those the defaults are for, by data-set name.
+        presets: the paper's settings for other data sets or tasks than those the defaults are for, by the name of a
+            data set or of a task; the task's go before its data set's.
         quick: settings under which forty steps pass through every part of it, for ``dfkd check``.
         segmentation: it also takes networks that answer for every pixel, with logits (N, classes, H, W). Of the others,
             such trials are recorded as ``unsupported``.
@@ -161,7 +162,7 @@ def check_declared(
     for spec in specs:
         check_spec(spec, specs)
     if not isinstance(presets, Mapping) or not all(isinstance(values, Mapping) for values in presets.values()):
-        raise UserError(f"method {name!r}: presets must be options by data set, {{data set: {{option: value}}}}")
+        raise UserError(f"method {name!r}: presets must be options by data set or task, {{name: {{option: value}}}}")
     for of, values in presets.items():
         check_values(specs, values, f"method {name!r} (preset {of!r})")
     if not isinstance(segmentation, bool):

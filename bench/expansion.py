@@ -82,8 +82,9 @@ def _pool(loaded: LoadedStudy, card: MethodCard, task: TaskSpec) -> tuple[str, P
 
 
 def preset(card: MethodCard, task: TaskSpec, settings: str) -> dict[str, Any]:
-    """The options that differ from a method's defaults on a task: the paper's for its data set, then the task's."""
-    values = {**card.presets.get(task.data, {}), **task.settings.get(settings, {}).get(card.name, {})}
+    """What differs from a method's defaults on a task: by paper for its data set, for itself, then the task's own."""
+    papers = {**card.presets.get(task.data, {}), **card.presets.get(task.name, {})}
+    values = {**papers, **task.settings.get(settings, {}).get(card.name, {})}
     return dict(check_values(card.specs, values, f"{card.name} (task {task.name!r}, settings {settings!r})"))
 
 

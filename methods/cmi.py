@@ -22,7 +22,8 @@ adversarial script has inverted beforehand (195 calls; student_steps 2000, one_h
 
 Differences: a full bank gives its sample (the code's gives none once, and the call's loss is NaN); it need not be a
 multiple of the batch. A full pool drops its oldest images (the paper's never is full). ``taps: stages`` takes the
-inputs of the network's stages alone for L_cr, as the code does for ResNet-34. Images are drawn with replacement.
+inputs of the network's stages alone for L_cr, as the code does for ResNet-34 (presets). Images are drawn
+with replacement.
 """
 
 from dataclasses import dataclass
@@ -85,6 +86,7 @@ class Options:
     data=Data.NONE,
     access=Access.BATCH_NORM,
     batch_norm="batch_norm_weight",
+    presets={"cifar10/resnet18": {"taps": "stages"}, "cifar100/resnet18": {"taps": "stages"}},
     quick={
         "batch_synthesis": 16, "iterations": 4, "latent": 16, "width": 8, "bank": 24, "bank_sample": 20, "head": 8,
         "pool": 40, "memory_mib": 0.2, "student_steps": 3, "batch": 32,

@@ -16,8 +16,9 @@ evaluation mode in the generator's steps. Images are pixels from a sigmoid, then
 back.
 
 ``batch_norm_weight: 0`` leaves R_bn out, for teachers without batch norm; the paper has no such. The library takes a
-student rate of 0.05 for ResNet-34 -> ResNet-18. The original paper, which makes quantised students, is said to match
-Gaussians by their KL divergence in place of R_bn and to use several generators; that is from memory and not built here.
+student rate of 0.05 for ResNet-34 -> ResNet-18 (presets). The original paper, which makes quantised students, is said
+to match Gaussians by their KL divergence in place of R_bn and to use several generators; that is from memory and not
+built here.
 """
 
 from contextlib import nullcontext
@@ -63,6 +64,7 @@ class Options:
     data=Data.NONE,
     access=Access.BATCH_NORM,
     batch_norm="batch_norm_weight",
+    presets={"cifar10/resnet18": {"lr_student": 0.05}, "cifar100/resnet18": {"lr_student": 0.05}},
     quick={"batch": 32, "latent": 16, "width": 8, "student_steps": 2},
 )
 def dfq(s: Session, o: Options) -> None:

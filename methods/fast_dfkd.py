@@ -15,8 +15,8 @@ each call is followed by ``student_steps`` steps on KL_tau(T || S), factor tau^2
 from the pool with replacement. At the call ``reset_at`` after the warm-up the generator's first layers start anew.
 
 The defaults are those of the released script for WRN-40-2 with k = 5, the same for CIFAR-10 and CIFAR-100. With another
-k go other rates: k = 2: lr_generator 5e-3, lr_codes 0.015; k = 10: 2e-3, 0.01. With other teachers: ResNet-34:
-adversarial 1.33, one_hot 0.5; VGG-11: 1.0, 0.5. ``meta: none`` is the code's variant "fast": no copy, the generator
+k go other rates: k = 2: lr_generator 5e-3, lr_codes 0.015; k = 10: 2e-3, 0.01. For the other teachers, ResNet-34 and
+VGG-11, the weights are presets of their tasks. ``meta: none`` is the code's variant "fast": no copy, the generator
 itself is trained. The meta update follows the last inner one; as that does not touch theta, the order makes no
 difference.
 
@@ -81,6 +81,12 @@ class Options:
     data=Data.NONE,
     access=Access.BATCH_NORM,
     batch_norm="batch_norm_weight",
+    presets={
+        "cifar10/resnet18": {"adversarial": 1.33, "one_hot": 0.5},
+        "cifar100/resnet18": {"adversarial": 1.33, "one_hot": 0.5},
+        "cifar10/vgg11-resnet18": {"adversarial": 1.0, "one_hot": 0.5},
+        "cifar100/vgg11-resnet18": {"adversarial": 1.0, "one_hot": 0.5},
+    },
     quick={
         "batch_synthesis": 16, "iterations": 2, "warm_up": 2, "reset_at": 2, "latent": 16, "width": 8, "pool": 40,
         "memory_mib": 0.2, "student_steps": 3, "batch": 32,

@@ -261,6 +261,10 @@ def test_defaults_are_the_released_scripts() -> None:
     assert (o.optimizer, o.lr_student, o.momentum, o.weight_decay, o.schedule) == ("sgd", 0.1, 0.9, 1e-4, "cosine")
 
 
+def test_of_resnet34_contrast_takes_the_stages() -> None:
+    assert cmi.declared.presets == {f"{data}/resnet18": {"taps": "stages"} for data in ("cifar10", "cifar100")}
+
+
 # ---- the best of several iterations ----------------------------------------------------------------------------------
 
 

@@ -188,3 +188,7 @@ def test_defaults_are_the_librarys() -> None:
         "momentum": 0.9, "weight_decay": 1e-4,
     }  # fmt: skip
     assert vars(dfq.declared.make_options({})) == library
+
+
+def test_from_resnet34_the_student_learns_half_as_fast() -> None:
+    assert dfq.declared.presets == {f"{data}/resnet18": {"lr_student": 0.05} for data in ("cifar10", "cifar100")}

@@ -271,3 +271,10 @@ def test_defaults_are_the_released_scripts() -> None:
     assert (o.warm_up, o.reset_at, o.meta, o.pool) == (20, 120, "maml", 220 * 256)
     assert (o.student_steps, o.batch, o.temperature, o.optimizer) == (400, 256, 20, "sgd")
     assert (o.lr_student, o.lr_end, o.momentum, o.weight_decay, o.schedule) == (0.2, 2e-4, 0.9, 1e-4, "cosine")
+
+
+@pytest.mark.parametrize(("teacher", "weights"), [("resnet18", (1.33, 0.5)), ("vgg11-resnet18", (1.0, 0.5))])
+def test_other_teachers_have_weights_of_their_own(teacher: str, weights: tuple[float, float]) -> None:
+    for data in ("cifar10", "cifar100"):
+        o = fast_dfkd.declared.make_options(fast_dfkd.declared.presets[f"{data}/{teacher}"])
+        assert (o.adversarial, o.one_hot, o.batch_norm_weight, o.lr_student) == (*weights, 10, 0.2)

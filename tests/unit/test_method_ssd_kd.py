@@ -340,3 +340,10 @@ def test_defaults_are_the_documented_starting_points() -> None:
     assert (o.batch_norm_weight, o.one_hot, o.adversarial, o.discrepancy) == (10, 0.4, 1.1, "agreement")
     assert (o.iterations, o.lr_generator, o.lr_codes, o.meta, o.batch_synthesis) == (2, 5e-3, 0.015, "maml", 256)
     assert (o.student_steps, o.optimizer, o.lr_student, o.momentum, o.weight_decay) == (20, "sgd", 0.1, 0.9, 1e-4)
+
+
+@pytest.mark.parametrize(("teacher", "weights"), [("resnet18", (1.33, 0.5)), ("vgg11-resnet18", (1.0, 0.5))])
+def test_other_teachers_have_fast_dfkds_weights_and_rate(teacher: str, weights: tuple[float, float]) -> None:
+    for data in ("cifar10", "cifar100"):
+        o = ssd_kd.declared.make_options(ssd_kd.declared.presets[f"{data}/{teacher}"])
+        assert (o.adversarial, o.one_hot, o.batch_norm_weight, o.lr_student) == (*weights, 10, 0.2)

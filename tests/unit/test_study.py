@@ -16,7 +16,7 @@ from bench.cards import find_methods
 from bench.errors import UserError
 from bench.expansion import expand
 from bench.study import LoadedStudy, Study, find_study, load_study, study_files
-from bench.task import get_task
+from bench.task import get_task, tasks
 from bench.trial import Trial
 
 EXAMPLE = """\
@@ -118,6 +118,28 @@ def test_studies_win_over_settings_and_settings_over_papers(load: Load) -> None:
     assert (iterations, batch) != (1500, 512)
     assert options("settings: small", "fashion_mnist") == (48_000, iterations, batch)
     assert options("settings: small", "fashion_mnist", "{iterations: 7, impressions: 9}") == (9, 7, batch)
+
+
+def test_the_papers_options_for_a_task_go_before_those_for_its_data_set(load: Load, tmp_path: Path) -> None:
+    method = (
+        METHOD.format(name="mine")
+        .replace("def run(s)", "def run(s, o: Options)")
+        .replace(
+            "access=Access.LOGITS",
+            'access=Access.LOGITS, presets={"cifar10": {"a": 1, "b": 1}, "cifar10/wrn16-1": {"b": 2}}',
+        )
+    )
+    options = "\n@dataclass(frozen=True)\nclass Options:\n    a: int = option(0, 'a')\n    b: int = option(0, 'b')\n"
+    source = "from dataclasses import dataclass\n" + method.replace(" method\n", " method, option\n" + options)
+    (tmp_path / "mine.py").write_text(source, encoding="utf-8")
+    listed = "[digits/lenet5-half, cifar10/resnet18, cifar10/wrn16-1]"
+    found = expand(load(with_methods("mine.py").replace("[digits/lenet5-half]", listed)))
+    assert [trial.options for trial in found] == [{"a": 0, "b": 0}, {"a": 1, "b": 1}, {"a": 1, "b": 2}]
+
+
+def test_the_built_in_presets_are_for_data_sets_and_tasks_that_there_are() -> None:
+    known = {name for task in tasks().values() for name in (task.name, task.data)}
+    assert {name for card in find_methods().values() for name in card.presets} <= known
 
 
 def test_equal_trials_are_run_once(load: Load) -> None:
