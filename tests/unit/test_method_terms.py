@@ -5,18 +5,16 @@ What a method logs, in single precision, is what it minimises. The equations are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
-from method_fixtures import Listening, lenet, run
+from method_fixtures import lenet
 from scipy.special import log_softmax, softmax
-from torch import nn
+from term_fixtures import answers, assert_terms, begin, confidence, kl, statistics, teacher_network
 
 from bench.declare import Method
-from bench.desk import Desk
 from methods.adi import adi
 from methods.dafl import dafl
 from methods.deepdream import deepdream
@@ -27,7 +25,6 @@ from methods.zskd import zskd
 
 GENERATOR = {"batch": 12, "latent": 6, "width": 4}
 IMAGES = {"batch": 12, "iterations": 4, "images": 24, "batch_student": 16}
-Logs = Mapping[str, float]
 
 
 @pytest.fixture(autouse=True)
@@ -35,45 +32,6 @@ def _double() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def begin(method: Method, options: Mapping[str, Any], norm: bool = False) -> tuple[Desk, Logs, list[torch.Tensor]]:
-    """One step of a method: what it leaves, what it logged, and what the teacher was asked."""
-    teacher = Listening(teacher_network(norm))
-    student = lenet(2, "lenet5bn-half" if norm else "lenet5-half")
-    desk = run(method, dict(options), steps=1, teacher=teacher, student=student)
-    return desk, desk.take_logs(), teacher.heard
-
-
-def assert_terms(logs: Logs, expected: Mapping[str, float]) -> None:
-    """Among what is logged, which may be more."""
-    assert {name: logs[name] for name in expected} == pytest.approx(expected, rel=1e-6)
-
-
-def teacher_network(norm: bool = False) -> nn.Module:
-    """With answers that are far from uniform, and other statistics than those it was made with."""
-    network = lenet(1, "lenet5bn" if norm else "lenet5").eval().requires_grad_(False)
-    list(network.parameters())[-2].data.mul_(20)
-    stream = torch.Generator().manual_seed(7)
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.running_mean.uniform_(-0.5, 0.5, generator=stream)
-            layer.running_var.uniform_(0.5, 2.0, generator=stream)
-    return network
-
-
-def answers(network: nn.Module, images: torch.Tensor) -> np.ndarray:
-    with torch.no_grad():
-        return np.asarray(network(images))
-
-
-def kl(teacher: np.ndarray, student: np.ndarray, tau: float) -> float:
-    p, logs = softmax(teacher / tau, 1), (log_softmax(each / tau, 1) for each in (teacher, student))
-    return float(tau**2 * (p * np.subtract(*logs)).sum() / len(p))
-
-
-def confidence(logits: np.ndarray) -> float:
-    return float(-log_softmax(logits, 1).max(1).mean())
 
 
 def prior(x: np.ndarray, tv: float, l2: float) -> float:
@@ -84,21 +42,6 @@ def prior(x: np.ndarray, tv: float, l2: float) -> float:
         (x[..., 1:, :-1], x[..., :-1, 1:]),
     ]
     return float(tv * sum(np.sqrt(((a - b) ** 2).sum()) for a, b in pairs) + l2 * np.sqrt((x**2).sum()))
-
-
-def statistics(network: nn.Module, images: torch.Tensor) -> float:
-    """Of the inputs of the batch-norm layers: two norms each."""
-    inputs: list[np.ndarray] = []
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
-    for layer in layers:
-        layer.register_forward_pre_hook(lambda _, args: inputs.append(np.asarray(args[0])))
-    answers(network, images)
-    total = 0.0
-    for layer, x in zip(layers, inputs, strict=True):
-        mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3))
-        total += np.sqrt(((mean - np.asarray(layer.running_mean)) ** 2).sum())
-        total += np.sqrt(((var - np.asarray(layer.running_var)) ** 2).sum())
-    return total
 
 
 def test_dafl() -> None:
