@@ -243,6 +243,11 @@ def test_images_are_stored_in_8_bits_unless_told_otherwise() -> None:
     assert small.kept["pool"].state_dict()["parts"][0].dtype == torch.uint8
 
 
+def test_pool_and_bank_keep_their_stated_sizes() -> None:
+    desk = play({}, 4 * ROUND)  # four batches of 8, for 20 and for 12
+    assert (len(desk.kept["pool"]), len(desk.kept["bank"])) == (20, 12)
+
+
 def test_with_contrast_alone_views_are_told_apart_better_and_better() -> None:
     """Of twenty images, by what head and images learn together."""
     options = {"iterations": 40, "lr_generator": 0.01, "batch_norm_weight": 0.0, "one_hot": 0.0, "adversarial": 0.0}

@@ -267,6 +267,11 @@ def test_images_held_and_made_are_logged_once_a_call() -> None:
     assert logs["made"] == (8 + 16 + 24 + 32) / 4
 
 
+def test_the_buffer_keeps_its_stated_size_in_8_bits() -> None:
+    (images,) = play({"buffer": 20}, 6 + 4 * 5).kept["buffer"].images.state_dict()["parts"]
+    assert (len(images), images.dtype) == (20, torch.uint8)
+
+
 def test_filling_takes_at_most_its_share() -> None:
     desk = play({"buffer": 500, "share": 0.25, "adversarial": 0.0}, 20)
     assert desk.kept["filled"]["calls"] == 3  # five steps; the third call is finished afterwards

@@ -77,6 +77,36 @@ def test_images_are_stored_in_eight_bits_when_asked_for_or_too_large(options: di
     torch.testing.assert_close(pool.take(torch.arange(8)), wanted, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("limit_mib", "moved"), [(1.0, []), (0.001, [torch.uint8, torch.float32])])
+def test_stores_that_would_be_too_large_lie_on_the_host(
+    limit_mib: float, moved: list[torch.dtype], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what they would hold when full, whatever they hold now: 1,600 bytes of images, 3,200 of pairs."""
+    found: list[torch.dtype] = []
+    monkeypatch.setattr(Tensor, "cpu", lambda self: found.append(self.dtype) or self)
+    pool, bank = ImagePool(100, SPACE, eight_bit=True, limit_mib=limit_mib), FeatureBank(100, limit_mib)
+    pool.add(torch.randn(1, 1, 4, 4))
+    bank.add(torch.randn(1, 4), torch.randn(1, 4))
+    assert found == moved
+
+
+@pytest.mark.gpu
+def test_a_store_on_the_host_gives_images_on_the_device() -> None:
+    device, space = torch.device("cuda"), PixelSpace((0.5,), (0.25,), torch.device("cuda"))
+    for limit_mib, place in ((1.0, "cuda"), (0.001, "cpu")):
+        pool, bank = ImagePool(100, space, eight_bit=True, limit_mib=limit_mib), FeatureBank(100, limit_mib)
+        for store in (pool, bank):
+            store.move_to(device)
+        pool.add(numbered(0, 3).to(device))
+        bank.add(torch.ones(3, 4, device=device), torch.ones(3, 4, device=device))
+        assert {store.state_dict()["parts"][0].device.type for store in (pool, bank)} == {place}
+        host = torch.Generator().manual_seed(0)
+        assert pool.sample(5, host).device.type == "cuda"
+        pairs = bank.sample(2, host)
+        assert pairs is not None
+        assert pairs[0].device.type == "cuda"
+
+
 def test_eight_bits_need_to_know_the_normalisation() -> None:
     with pytest.raises(ValueError, match="need the task's normalisation"):
         ImagePool(10, eight_bit=True)

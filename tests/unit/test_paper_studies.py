@@ -28,16 +28,28 @@ Phases = list[tuple[int, int]]
 
 CIFAR = ("cifar10/resnet18", "cifar100/resnet18")
 LARGE = ("caltech101/resnet18", "camvid/deeplabv3-mobilenetv2", "nyuv2/deeplabv3-mobilenetv2")
+PAIRS = tuple(
+    f"{data}/{pair}"
+    for data in ("cifar10", "cifar100")
+    for pair in ("resnet18", "vgg11-resnet18", "wrn16-1", "wrn40-1", "wrn16-2")
+)
 DEEP_INVERSION = ("cifar10/resnet18", "cifar10/vgg11-resnet18")
 
 TASKS: Mapping[str, tuple[str, ...]] = {
     "adi": DEEP_INVERSION,
+    "cmi": PAIRS,
     "dafl": ("mnist/lenet5-half", *CIFAR),
+    "ddad": (*CIFAR, *LARGE),
     "deepdream": DEEP_INVERSION,
     "deepinversion": DEEP_INVERSION,
     "dfad": ("mnist/lenet5-half", *CIFAR, *LARGE),
+    "dfq": PAIRS,
+    "fast_dfkd": PAIRS,
+    "pre_dfkd": ("mnist/lenet5-half", *CIFAR),
     "rdskd": ("mnist/lenet5-half", "svhn/wrn16-1", "cifar10/resnet18"),
+    "ssd_kd": (*PAIRS, "nyuv2/deeplabv3-mobilenetv2"),
     "zskd": ("mnist/lenet5-half", "fashion_mnist/lenet5-half", "cifar10/alexnet-half"),
+    "zskt": ("svhn/wrn16-1", "cifar10/wrn16-1", "cifar10/wrn16-2", "cifar10/wrn40-1"),
 }
 
 
@@ -45,6 +57,49 @@ def adi(_: str, o: Options) -> Phases:
     first, more = o["first_images"] // o["batch"], (o["images"] - o["first_images"]) // o["batch"]
     batches = [(first * o["iterations"], o["batch"]), (more * o["iterations"], o["batch"])]
     return [batches[0], (more * o["student_steps"], o["batch_student"]), batches[1]]
+
+
+def cmi(_: str, o: Options) -> Phases:
+    calls = 200
+    return [(calls * o["iterations"], 2 * o["batch_synthesis"]), (calls * o["student_steps"], o["batch"])]
+
+
+def ddad(task: str, o: Options) -> Phases:
+    epochs = 500 if task in CIFAR else 300
+    return [(epochs * 50 * (o["student_steps"] + 1), o["batch"])]
+
+
+def dfq(_: str, o: Options) -> Phases:
+    rounds = 200 * 400 // o["student_steps"]
+    return [(rounds * o["generator_steps"], o["batch"]), (rounds * o["student_steps"], o["batch"])]
+
+
+def fast_dfkd(_: str, o: Options) -> Phases:
+    after = 220 - o["warm_up"]
+    updates = [(calls * o["iterations"], o["batch_synthesis"]) for calls in (o["warm_up"], after)]
+    return [*updates, (after * o["student_steps"], o["batch"])]
+
+
+def pre_dfkd(_: str, o: Options) -> Phases:
+    """A student step asks about the replay's codes and both kinds of images; a memory update about what it fits too."""
+    rounds, updates, replay = 400 * 36, o["memory_updates"], o["batch_memory"]
+    step = replay + o["batch"] + replay
+    return [
+        (rounds * o["generator_steps"], o["batch"]),
+        (rounds * (o["student_steps"] - updates), step),
+        (updates, step + o["batch_fit"]),  # of the first round, which has nothing to replay
+        ((rounds - 1) * updates, step + 2 * replay + o["batch_fit"] + replay),
+    ]
+
+
+def ssd_kd(_: str, o: Options) -> Phases:
+    fill, calls = math.ceil(o["buffer"] / o["batch_synthesis"]), 1000
+    updates = [(number * o["iterations"], o["batch_synthesis"]) for number in (fill, calls)]
+    return [*updates, (calls * o["student_steps"], o["batch"])]
+
+
+def zskt(task: str, o: Options) -> Phases:
+    return [({"svhn": 50_000, "cifar10": 80_000}[data(task)], (o["generator_steps"] + 1) * o["batch"])]
 
 
 def dafl(task: str, o: Options) -> Phases:
@@ -71,12 +126,19 @@ def zskd(_: str, o: Options) -> Phases:
 
 PHASES: Mapping[str, Callable[[str, Options], Phases]] = {
     "adi": adi,
+    "cmi": cmi,
     "dafl": dafl,
+    "ddad": ddad,
     "deepdream": deepinversion,
     "deepinversion": deepinversion,
     "dfad": dfad,
+    "dfq": dfq,
+    "fast_dfkd": fast_dfkd,
+    "pre_dfkd": pre_dfkd,
     "rdskd": rdskd,
+    "ssd_kd": ssd_kd,
     "zskd": zskd,
+    "zskt": zskt,
 }
 
 
