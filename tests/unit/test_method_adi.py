@@ -1,4 +1,4 @@
-"""ADI against its dossier: the competition with the student, new batches while it learns."""
+"""ADI against paper and code: the competition with the student, new batches while it learns."""
 
 from __future__ import annotations
 

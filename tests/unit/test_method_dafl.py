@@ -1,4 +1,4 @@
-"""DAFL against its dossier: the joint update of the reference code, the losses' directions, the papers' settings."""
+"""DAFL against paper and code: the joint update of the reference code, the losses' directions, the papers' settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DeepDream against its dossier: class images by gradient on noise, then distillation; no batch norm."""
+"""DeepDream against paper and code: class images by gradient on noise, then distillation; no batch norm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DeepInversion against its dossier: batch-norm statistics in the images, its settings, what it needs."""
+"""DeepInversion against paper and code: batch-norm statistics in the images, its settings, what it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DFAD against its dossier: discrepancies, the loop of the reference code, the modes and the papers' settings."""
+"""DFAD against paper and code: discrepancies, the loop of the reference code, the modes and the papers' settings."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ CIFAR = {
     **SMALL_IMAGES, "latent": 256, "batch": 256, "lr_student": 0.1, "weight_decay": 5e-4, "schedule": "milestones",
     "milestones": (100 / 500, 200 / 500),
 }  # fmt: skip
-DOSSIER = {
+PAPERS = {
     "mnist": {
         **SMALL_IMAGES, "latent": 100, "batch": 512, "lr_student": 0.01, "weight_decay": 1e-4, "schedule": "constant",
     },
@@ -291,12 +291,12 @@ DOSSIER = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", DOSSIER)
+@pytest.mark.parametrize("name", PAPERS)
 def test_defaults_and_presets_are_the_papers(name: str) -> None:
     options = dfad.declared.make_options(dfad.declared.presets.get(name, {}))
-    values = {**SHARED, **DOSSIER[name]}
+    values = {**SHARED, **PAPERS[name]}
     assert {key: getattr(options, key) for key in values} == values
-    if DOSSIER[name].get("generator") == "dcgan":  # epochs 100 and 200 of 300
+    if PAPERS[name].get("generator") == "dcgan":  # epochs 100 and 200 of 300
         assert options.milestones == pytest.approx((100 / 300, 200 / 300), abs=1e-3)
 
 

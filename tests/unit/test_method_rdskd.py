@@ -1,4 +1,4 @@
-"""RDSKD against its dossier: the generator's phase, the reference losses, the frozen generator, the settings."""
+"""RDSKD against paper and code: the generator's phase, the reference losses, the frozen generator, the settings."""
 
 from __future__ import annotations
 

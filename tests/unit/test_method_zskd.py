@@ -1,4 +1,4 @@
-"""ZSKD against its dossier: class similarities, Dirichlet targets, Data Impressions, the student's loss."""
+"""ZSKD against paper and code: class similarities, Dirichlet targets, Data Impressions, the student's loss."""
 
 from __future__ import annotations
 
