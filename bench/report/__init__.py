@@ -8,14 +8,18 @@ from bench.errors import UserError
 from bench.own_tasks import published_of_kept
 from bench.records import load_records, open_results
 from bench.records.folder import writing
-from bench.report.figures import colours_of, draw_curves, draw_sheets, first_sheets, style, to_bytes
+from bench.report.figures import Layout, colours_of, draw_curves, draw_sheets, first_sheets, style, to_bytes
 from bench.report.groups import Group, group_records
 from bench.report.image_table import image_csv
-from bench.report.page import Curves, page
+from bench.report.page import Curves, DrawnSweep, page
 from bench.report.scatter import draw_scatter
+from bench.report.sweeps import Sweep, sweeps_of
+from bench.report.sweeps_figure import draw_sweep
 from bench.report.tables import comma_separated, markdown
 
 __all__ = ["render"]
+
+PAGE: tuple[Layout, Layout] = ("wide", "narrow")
 
 
 def render(results: Path, out: Path) -> list[Path]:
@@ -40,16 +44,20 @@ def render(results: Path, out: Path) -> list[Path]:
     listed: dict[str, list[tuple[str, str]]] = {}
     curves: dict[str, Curves] = {}
     scatters: dict[str, Curves] = {}
+    swept: dict[str, list[DrawnSweep]] = {}
     with style():
         for group in groups:
             contents |= _figures(group, results, colours, listed, curves)
             contents |= _scatter(group, colours, scatters)
+            for sweep in sweeps_of(group, results):
+                contents |= _sweep(sweep, group, colours, swept.setdefault(group.name, []))
     paths = {name: _scatter_name(name, "png") for name in scatters}
-    contents["leaderboard.md"] = markdown(groups, listed, paths).encode()
+    named = {name: [(each.sweep, each.path) for each in drawn] for name, drawn in swept.items()}
+    contents["leaderboard.md"] = markdown(groups, listed, paths, named).encode()
     contents["leaderboard.csv"] = comma_separated(groups).encode()
     if images := image_csv(groups):
         contents["image_metrics.csv"] = images.encode()
-    contents["index.html"] = page(groups, results, curves, scatters).encode()
+    contents["index.html"] = page(groups, results, curves, scatters, swept).encode()
     with writing(out):
         (out / "figures").mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
@@ -91,6 +99,17 @@ def _scatter(group: Group, colours: dict[str, str], scatters: dict[str, Curves])
         wide=to_bytes(wide, "svg", transparent=True), narrow=to_bytes(narrow, "svg", transparent=True)
     )
     return {_scatter_name(group.name, kind): to_bytes(alone, kind) for kind in ("png", "svg")}
+
+
+def _sweep(sweep: Sweep, group: Group, colours: dict[str, str], drawn: list[DrawnSweep]) -> dict[str, bytes]:
+    """Draw what one option changes; note it for the page and Markdown in ``drawn``."""
+    name = f"figures/{group.name}-{sweep.method}-{sweep.option}"
+    if any(each.path == f"{name}.png" for each in drawn):  # the same option, with another version of the method's code
+        name += f"-{len(drawn)}"
+    alone = draw_sweep(sweep, group, colours)
+    wide, narrow = (to_bytes(draw_sweep(sweep, group, colours, layout), "svg", transparent=True) for layout in PAGE)
+    drawn.append(DrawnSweep(sweep, f"{name}.png", Curves(wide=wide, narrow=narrow)))
+    return {f"{name}.{kind}": to_bytes(alone, kind) for kind in ("png", "svg")}
 
 
 def _scatter_name(group: str, kind: str) -> str:

@@ -209,14 +209,23 @@ def _line(curves: Sequence[Sequence[Mapping[str, Any]]], x: str, score: str) -> 
     points = [seed for seed in points if len(seed)]
     if not points:
         return None
-    count = min(len(seed) for seed in points)
-    grid = np.mean([seed[:count, 0] for seed in points], axis=0)
-    values = np.array([np.interp(grid, seed[:, 0], seed[:, 1]) for seed in points])
+    grid, values = at_common_places(points)
     mean = values.mean(axis=0)
     if len(points) < 3:
         return Line(grid, mean, values.min(axis=0), values.max(axis=0))
     half = np.array([mean_interval(list(column))[1] for column in values.T], dtype=float)
     return Line(grid, mean, np.clip(mean - half, 0, 100), np.clip(mean + half, 0, 100))
+
+
+def at_common_places(seeds: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean x of each evaluation, and every seed's curve read there: (points,) and (seeds, points).
+
+    Args:
+        seeds: x and y of each seed's evaluations, (n, 2); n may differ, the shortest decides.
+    """
+    count = min(len(seed) for seed in seeds)
+    grid = np.mean([seed[:count, 0] for seed in seeds], axis=0)
+    return grid, np.array([np.interp(grid, seed[:, 0], seed[:, 1]) for seed in seeds])
 
 
 def _draw(axis: Axes, line: Line, look: Mapping[str, Any]) -> None:

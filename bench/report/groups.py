@@ -192,9 +192,13 @@ def _rows(records: Sequence[Record]) -> list[Row]:
 
 def _settings(record: Record) -> dict[str, Any]:
     """What may tell two rows of one method apart: the options first of all."""
+    return record.trial.options | beside_options(record)
+
+
+def beside_options(record: Record) -> dict[str, Any]:
+    """What may tell two rows of one method apart although their options are the same."""
     trial = record.trial
     return {
-        **trial.options,
         "code": trial.method_sha[:7],
         "teacher": trial.teacher[:7],
         "threads": trial.threads,

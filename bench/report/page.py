@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bench.report import class_table, image_table, published, quality_panel
+from bench.report import class_table, image_table, published, quality_panel, sweeps_panel
 from bench.report.figures import caption, first_sheets
 from bench.report.groups import Group, tables_of
+from bench.report.sweeps import Sweep
 from bench.report.tables import COLUMNS, MEANINGS, budget_words, cells, facts, failure, methods, notes, title_of
 
 
@@ -23,10 +24,23 @@ class Curves:
     narrow: bytes
 
 
+@dataclass(frozen=True)
+class DrawnSweep:
+    """What an option changes: its numbers, the figure's relative path, and the figure for the page."""
+
+    sweep: Sweep
+    path: str
+    figure: Curves
+
+
 def page(
-    groups: Sequence[Group], results: Path, curves: dict[str, Curves], scatters: dict[str, Curves] | None = None
+    groups: Sequence[Group],
+    results: Path,
+    curves: dict[str, Curves],
+    scatters: dict[str, Curves] | None = None,
+    swept: Mapping[str, Sequence[DrawnSweep]] | None = None,
 ) -> str:
-    """The page's HTML; ``curves``, and ``scatters`` of the image metrics, by the group's name."""
+    """The page's HTML; ``curves``, ``scatters`` of the image metrics, and what options change, by the group's name."""
     environment = Environment(
         loader=PackageLoader("bench.report"),
         autoescape=True,
@@ -36,7 +50,13 @@ def page(
         keep_trailing_newline=True,
     )
     return environment.get_template("page.html").render(
-        groups=[_section(group, results, curves.get(group.name)) | _quality(group, scatters or {}) for group in groups],
+        groups=[
+            _section(group, results, curves.get(group.name))
+            | _quality(group, scatters or {})
+            | {"sweeps": [_sweep(each, group) for each in (swept or {}).get(group.name, ())]}
+            for group in groups
+        ],
+        sweeps_title=sweeps_panel.TITLE,
         columns=COLUMNS,
         meanings=MEANINGS,
         methods=methods(groups),
@@ -95,6 +115,18 @@ def _quality(group: Group, scatters: dict[str, Curves]) -> dict[str, object]:
         "quality_caption": quality_panel.quality_caption(group) if scatter else "",
         "quality_wide": _embedded(scatter.wide, "svg+xml") if scatter else "",
         "quality_narrow": _embedded(scatter.narrow, "svg+xml") if scatter else "",
+    }
+
+
+def _sweep(drawn: DrawnSweep, group: Group) -> dict[str, object]:
+    return {
+        "title": drawn.sweep.title,
+        "table": sweeps_panel.sweep_table(drawn.sweep),
+        "notes": sweeps_panel.sweep_notes(drawn.sweep, group),
+        "caption": sweeps_panel.sweep_caption(drawn.sweep),
+        "alt": sweeps_panel.sweep_alt(drawn.sweep, group),
+        "wide": _embedded(drawn.figure.wide, "svg+xml"),
+        "narrow": _embedded(drawn.figure.narrow, "svg+xml"),
     }
 
 

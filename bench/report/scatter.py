@@ -78,19 +78,19 @@ def _draw(axis: Axes, quality: Quality, colours: Mapping[str, str]) -> None:
         axis.xaxis.set_minor_locator(NullLocator())
     else:
         axis.xaxis.set_major_locator(MaxNLocator(4))
-    axis.xaxis.set_major_formatter(FuncFormatter(_tick))
+    axis.xaxis.set_major_formatter(FuncFormatter(tick))
 
 
-def logarithmic(values: Sequence[float]) -> bool:
-    """Whether values are positive and span more than two decades.
+def logarithmic(values: Sequence[float], decades: float = DECADES) -> bool:
+    """Whether values are positive and span more than two decades, or another number of them.
 
     >>> logarithmic([1, 101]), logarithmic([1, 99]), logarithmic([0, 1000])
     (True, False, False)
     """
-    return min(values) > 0 and max(values) / min(values) > 10**DECADES
+    return min(values) > 0 and max(values) / min(values) > 10**decades
 
 
-def _tick(value: float, _: object = None) -> str:
+def tick(value: float, _: object = None) -> str:
     return f"{value:,.4g}" if abs(value) < 1000 or abs(value) >= 1e6 else f"{value:,.0f}"
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bench.budget import in_words
 from bench.records import Record
-from bench.report import class_table, image_table, published, quality_panel
+from bench.report import class_table, image_table, published, quality_panel, sweeps_panel
 from bench.report.groups import Group, Row, Table, metric_word, tables_of
+from bench.report.sweeps import Sweep
 
 COLUMNS = {
     "rank": "Rank",
@@ -51,11 +52,15 @@ ABSENT = "—"
 
 
 def markdown(
-    groups: Sequence[Group], figures: dict[str, list[tuple[str, str]]], scatters: Mapping[str, str] | None = None
+    groups: Sequence[Group],
+    figures: dict[str, list[tuple[str, str]]],
+    scatters: Mapping[str, str] | None = None,
+    swept: Mapping[str, Sequence[tuple[Sweep, str]]] | None = None,
 ) -> str:
     """The whole leaderboard; ``figures`` holds (relative path, alternative text) by the group's name.
 
-    ``scatters`` holds the relative path of the image metrics' figure by the group's name, where there is one.
+    ``scatters`` holds the relative path of the image metrics' figure by the group's name, where there is one, ``swept``
+    what each option changes and the path of its figure.
     """
     lines = ["# Leaderboard", ""]
     for group in groups:
@@ -70,6 +75,8 @@ def markdown(
             lines += [_line([_md(cell) for cell in failure(row, record)]) for row, record in group.failures]
         for path, text in figures.get(group.name, []):
             lines += ["", f"![{_md(text)}]({path})"]
+        for sweep, path in (swept or {}).get(group.name, ()):
+            lines += _sweep_panel(group, sweep, path)
         lines += [*_quality_panel(group, (scatters or {}).get(group.name)), ""]
     lines += ["## Columns", "", *(f"- {name}: {meaning}." for name, meaning in MEANINGS.items()), ""]
     lines += ["## Methods", "", *(f"- {_md(text)}" for text in methods(groups)), ""]
@@ -217,6 +224,14 @@ def _quality_panel(group: Group, scatter: str | None) -> list[str]:
         lines += ["", f"![Test score against each image metric on {_md(group.key.task)}]({scatter})"]
         lines += ["", _md(quality_panel.quality_caption(group))]
     return lines
+
+
+def _sweep_panel(group: Group, sweep: Sweep, path: str) -> list[str]:
+    """What one option of a method changes."""
+    title = f"{sweeps_panel.TITLE}: {sweep.title}"
+    lines = _titled(_md(title), sweeps_panel.sweep_table(sweep), sweeps_panel.sweep_notes(sweep, group))
+    lines += ["", f"![{_md(sweeps_panel.sweep_alt(sweep, group))}]({path})"]
+    return [*lines, "", _md(sweeps_panel.sweep_caption(sweep))]
 
 
 def _titled(title: str, table: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> list[str]:
