@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from method_fixtures import IMAGE, same_weights, trial
+from method_fixtures import CPU, IMAGE, lenet, run, same_weights, trial
+from torch.nn import functional as F
 from torch.optim import SGD
 
 from bench import Access, Data
@@ -17,11 +18,13 @@ from bench.errors import AccessDenied, DataLeak, MethodError, UserError
 from bench.expansion import expand
 from bench.models import classifier_bias
 from bench.other_images import near_duplicates
+from bench.real import RealImages
 from bench.records import load_record
 from bench.report.groups import group_records
 from bench.report.tables import cells
 from bench.study import load_study
 from bench.trial import Trial
+from methods.kd_pool import kd_related, kd_unrelated
 
 STUDY = """
 name: other
@@ -132,6 +135,23 @@ def test_a_copy_needs_the_access_of_parameters() -> None:
         for use in (s.teacher.copy, lambda: s.teacher.classifier_bias):
             with pytest.raises(AccessDenied):
                 use()
+
+
+def test_distillation_on_a_pool_is_the_divergence_alone() -> None:
+    expected, teacher, real = lenet(2, "lenet5-half"), lenet(1).eval(), RealImages(numbered(40), IMAGE, 0, CPU)
+    optimizer = SGD(expected.parameters(), 0.05, momentum=0.9)
+    for _ in range(3):
+        images, _ = real.take(16)
+        with torch.no_grad():
+            soft = F.softmax(teacher(images) / 4, 1)
+        loss = 16 * (soft * (soft.log() - F.log_softmax(expected(images) / 4, 1))).sum(1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    settings = {"batch": 16, "optimizer": "sgd", "lr_student": 0.05, "temperature": 4.0}
+    for declared in (kd_related.declared, kd_unrelated.declared):
+        desk = run(declared, settings, steps=3, student=lenet(2, "lenet5-half"), train=numbered(40))
+        assert same_weights(desk.student, expected, 1e-6)
 
 
 # ---- where a trial's pool comes from ---------------------------------------------------------------------------------
