@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import bench
+from bench.git import git
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "safetensors", "pandas", "scipy", "pillow")
 
@@ -52,15 +53,10 @@ def _commit() -> tuple[str | None, bool]:
     if not (root / ".git").exists():
         return None, False
     try:
-        commit = _git(root, "rev-parse", "HEAD")
-        return commit, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+        commit = git(root, "rev-parse", "HEAD")
+        return commit, bool(git(root, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return None, False
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()
 
 
 @cache

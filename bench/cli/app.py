@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import bench
-from bench.cli import check, data, doctor_cmd, lists, run, score, show, teacher, weights
+from bench.cli import check, compare, data, doctor_cmd, lists, run, score, show, teacher, track, weights
 from bench.cli.settings import PLAIN
 
 
@@ -27,6 +27,8 @@ HELP = {
     "show": "Show all that is known of one trial.",
     "score": "Measure image metrics of finished trials.",
     "report": "Write leaderboard, figures and a page.",
+    "track": "Run a study and file its numbers under the commit.",
+    "compare": "Compare the numbers of two commits.",
     "check": "Try a method against the contract.",
     "teacher": "Train, import and look at teachers.",
     "data": "Look at data sets, and fetch them.",
@@ -62,6 +64,8 @@ _VERBS: dict[str, Callable[..., None]] = {
     "show": show.show,
     "score": score.score,
     "report": show.report,
+    "track": track.track,
+    "compare": compare.compare,
     "check": check.check,
     "doctor": doctor_cmd.doctor,
 }

@@ -54,7 +54,7 @@ def run(
         return _print_plan(
             plan_study(file, results=results, device=device, method_files=files, allow_altered=allow_altered)
         )
-    view = _view(quiet)
+    view = audience_for(quiet)
     try:
         with view:
             summary = run_study(
@@ -74,13 +74,14 @@ def run(
         ended = out.count(view.ended_count, "trial")
         out.say(f"\nstopped; {ended} ended, the running ones are saved: the same command goes on from there")
         raise typer.Exit(130) from None
-    _print_summary(summary)
+    print_summary(summary)
     if summary.failures:
         raise typer.Exit(1)
     return None
 
 
-def _view(quiet: bool) -> LiveTable | PlainLines:
+def audience_for(quiet: bool) -> LiveTable | PlainLines:
+    """A live table on a terminal, plain lines elsewhere."""
     return LiveTable(out.console()) if sys.stdout.isatty() and not quiet else PlainLines()
 
 
@@ -100,7 +101,7 @@ def _print_plan(plan: Plan) -> None:
     )
 
 
-def _print_summary(summary: Summary) -> None:
+def print_summary(summary: Summary) -> None:
     """A short ranking, what failed and why, and the way to the report."""
     plan = summary.plan
     scores: dict[tuple[str, str], list[float]] = defaultdict(list)

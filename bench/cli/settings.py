@@ -39,6 +39,17 @@ MethodFiles = Annotated[
     list[Path] | None, typer.Option("--method", metavar="FILE", help="A method file of your own; may be repeated.")
 ]
 
+Tracked = Annotated[
+    Path | None,
+    typer.Option(
+        "--tracked", metavar="DIR", help="Where commits are filed.  [default: results/tracked in the checkout]"
+    ),
+]
+Repo = Annotated[
+    Path | None,
+    typer.Option("--repo", metavar="DIR", help="The git checkout.  [default: the one that holds the current folder]"),
+]
+
 
 def know(task_files: list[Path] | None) -> None:
     """Make the tasks of a user's own files known."""

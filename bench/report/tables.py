@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 from bench.budget import in_words
+from bench.markdown import escape as _md
+from bench.markdown import line as _line
 from bench.records import Record
 from bench.report import class_table, image_table, published, quality_panel, sweeps_panel
 from bench.report.groups import Group, Row, Table, metric_word, tables_of
@@ -287,12 +287,3 @@ def _agreement(row: Row) -> float | None:
 
 def _percent(share: float | None) -> str:
     return ABSENT if share is None else f"{100 * share:.1f}"
-
-
-def _line(texts: list[str]) -> str:
-    return f"| {' | '.join(texts)} |"
-
-
-def _md(text: str) -> str:
-    """Text that Markdown shows as it is: no tags, no cell ends, no line ends."""
-    return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

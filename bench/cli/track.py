@@ -1,0 +1,78 @@
+"""``dfkd track``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.campaign import locked, run_study
+from bench.cli import out
+from bench.cli.run import audience_for, print_summary
+from bench.cli.settings import DataFolder, MethodFiles, Repo, Tracked
+from bench.executors import EXECUTORS
+from bench.git import checkout_of
+from bench.regression.filing import TRACKED, file_runs, label, lighten, place_for, read_runs
+from bench.study import find_study
+
+
+def track(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or a name from `dfkd list studies`.")],
+    tracked: Tracked = None,
+    repo: Repo = None,
+    dirty: Annotated[
+        bool, typer.Option("--dirty", help="Accept a changed tree; its numbers are filed apart from the commit's.")
+    ] = False,
+    benchmark: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="pytest-benchmark's JSON of this commit; may be repeated, one a run."),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep students and images; else a hash of each student takes their place.")
+    ] = False,
+    executor: Annotated[
+        str, typer.Option(help="; ".join(f"{name}: {doc}" for name, doc in EXECUTORS.items()) + ".")
+    ] = "processes",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Trials at a time.  [default: what the cores allow; 1 on a GPU]"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Plain lines in place of the live table.")] = False,
+    method: MethodFiles = None,
+    data: DataFolder = None,
+) -> None:
+    """Run a study on the current commit and file its records under it; again, and it goes on where it was stopped.
+
+    Exit code: 0 all trials are ok, 1 some failed (they are filed, too), 2 something is to be mended first, 130 stopped.
+    """
+    file = find_study(study)
+    root = checkout_of(repo or Path())
+    folder, head = place_for(root, tracked or root / TRACKED, dirty)
+    runs = read_runs(benchmark or [], head)
+    audience = audience_for(quiet)
+    try:
+        with audience:
+            summary = run_study(
+                file,
+                results=folder,
+                executor=executor,
+                workers=workers,
+                device=device,
+                method_files=method or [],
+                data_folder=data,
+                audience=audience,
+            )
+    except KeyboardInterrupt:
+        out.say("\nstopped; the same command goes on from there")
+        raise typer.Exit(130) from None
+    with locked(folder):
+        label(folder, head)
+        file_runs(folder, runs)
+        if not keep:
+            lighten(folder)
+    print_summary(summary)
+    out.say(f"filed under {head.short} ({head.subject})")
+    if summary.failures:
+        raise typer.Exit(1)

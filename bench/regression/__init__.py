@@ -1,0 +1,1 @@
+"""Numbers across commits: filed under the commit that gave them, compared, followed over time. Imports no torch."""
