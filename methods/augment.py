@@ -11,7 +11,7 @@ same), and the number of salted pixels is right on average, not exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -48,6 +48,13 @@ GEOMETRIC: tuple[Variant, ...] = (
 NOISY: tuple[Variant, ...] = (Variant(salt=1), Variant(gauss=1), Variant(salt=1, gauss=1))
 
 
+FLIPS: Mapping[int, Callable[[Tensor], Tensor]] = {
+    1: lambda images: images.flip(3),
+    2: lambda images: images.flip(2),
+    3: lambda images: images.transpose(2, 3),
+}
+
+
 def family(variant: Variant) -> str:
     """What kind a geometric variant is of: "zoom", "shift", "rotation", "flip", two of the first three, or ""."""
     moved = {
@@ -74,33 +81,41 @@ def augment(
 
     Args:
         pixels: the images.
-        stream: draws the variants and the noise.
+        stream: draws the variants and the noise; ``host=True``, as Python needs to know whether there is noise.
         noise: take the three noisy variants as well.
         expand: every variant of every image, (N * variants, C, S, S), instead of one each, drawn uniformly.
         families: the kinds of geometric variants to take, of :data:`FAMILIES`; the original is always there.
     """
     chosen = tuple(variant for variant in GEOMETRIC if family(variant) in ("", *families))
-    table = torch.tensor(chosen + NOISY if noise else chosen, dtype=pixels.dtype, device=pixels.device)
+    table = torch.tensor(chosen + NOISY if noise else chosen, dtype=pixels.dtype, device=stream.device)
     if expand:
-        which = torch.arange(len(table), device=pixels.device).repeat(len(pixels))
+        which = torch.arange(len(table), device=stream.device).repeat(len(pixels))
         pixels = pixels.repeat_interleave(len(table), 0)
     else:
-        which = torch.randint(len(table), (len(pixels),), generator=stream, device=pixels.device)
+        which = torch.randint(len(table), (len(pixels),), generator=stream, device=stream.device)
     return vary(pixels, table[which], stream)
 
 
 def vary(pixels: Tensor, variants: Tensor, stream: torch.Generator) -> Tensor:
-    """Apply one variant, a row of numbers as in :class:`Variant`, to each image (N, C, S, S)."""
-    flip, zoom, right, down, angle, salt, gauss = variants.T[:, :, None, None, None]
-    mirrored = torch.where(flip == 1, pixels.flip(3), torch.where(flip == 2, pixels.flip(2), pixels.transpose(2, 3)))
-    out = _warp(torch.where(flip == 0, pixels, mirrored), zoom, right, down, angle)
-    if salt.any():
-        field = torch.rand(pixels.shape[1:], generator=stream, device=pixels.device)
-        salted = torch.where(field < 0.0008, 1.0, torch.where(field < 0.004, 0.0, out))
-        out = torch.where(salt == 1, salted, out)
-    if gauss.any():
-        field = torch.rand(pixels.shape[2:], generator=stream, device=pixels.device)
-        out = torch.where(gauss == 1, 0.75 * out + 0.0625 * field, out)
+    """Apply one variant, a row of numbers as in :class:`Variant`, to each image (N, C, S, S).
+
+    Variants and stream are best on the host: whether any image gets noise decides what is drawn.
+    """
+    device, shape = pixels.device, pixels.shape
+    salt, gauss = variants[:, 5:].bool().any(0).tolist()
+    flipped = pixels.clone()
+    for kind, flip in FLIPS.items():
+        rows = (variants[:, 0] == kind).nonzero()[:, 0].to(device, non_blocking=True)
+        flipped[rows] = flip(pixels[rows])
+    zoom, right, down, angle, salted, blurred = variants[:, 1:].to(device, non_blocking=True).T[:, :, None, None, None]
+    out = _warp(flipped, zoom, right, down, angle)
+    if salt:
+        field = torch.rand(shape[1:], generator=stream, device=stream.device).to(device, non_blocking=True)
+        spotted = torch.where(field < 0.0008, 1.0, torch.where(field < 0.004, 0.0, out))
+        out = torch.where(salted == 1, spotted, out)
+    if gauss:
+        field = torch.rand(shape[2:], generator=stream, device=stream.device).to(device, non_blocking=True)
+        out = torch.where(blurred == 1, 0.75 * out + 0.0625 * field, out)
     return out
 
 
@@ -110,8 +125,15 @@ def _warp(pixels: Tensor, zoom: Tensor, right: Tensor, down: Tensor, angle: Tens
     place = (torch.arange(size, device=pixels.device) + 0.5) * (2 / size) - 1
     y, x = torch.meshgrid(place, place, indexing="ij")
     cos, sin = torch.cos(angle * (math.pi / 180)), torch.sin(angle * (math.pi / 180))
-    turned = torch.stack([cos * x - sin * y, sin * x + cos * y], -1)[:, 0]  # (N, S, S, 2), where a pixel was before
-    moved = turned - 2 / size * torch.round(torch.cat([right, down], -1) * size)
-    warped = F.grid_sample(pixels, moved * zoom, padding_mode="border", align_corners=False)
-    warped = torch.where((moved.abs() > 1).any(-1)[:, None], 1.0, warped)
-    return torch.where((turned.abs() > 1).any(-1)[:, None], 0.0, warped)
+    turned = (cos * x - sin * y)[:, 0], (sin * x + cos * y)[:, 0]  # (N, S, S), where a pixel was before
+    shift = [2 / size * torch.round(each[:, 0] * size) for each in (right, down)]
+    moved = turned[0] - shift[0], turned[1] - shift[1]
+    places = torch.stack([each * zoom[:, 0] for each in moved]).permute(1, 2, 3, 0)
+    warped = F.grid_sample(pixels, places, padding_mode="border", align_corners=False)
+    return warped.masked_fill_(_outside(moved), 1.0).masked_fill_(_outside(turned), 0.0)
+
+
+def _outside(places: tuple[Tensor, Tensor]) -> Tensor:
+    """(N, 1, S, S): whether a place is beyond the border, which is 1 from the centre."""
+    right, down = places
+    return (torch.maximum(right.abs(), down.abs()) > 1)[:, None]

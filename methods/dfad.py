@@ -19,6 +19,7 @@ is) and ``gradient`` (L2 norm of the generator's). Near agreement that of ``mse`
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils import get_total_norm
@@ -100,7 +101,8 @@ def dfad(s: Session, o: Options) -> None:
         set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones, o.gamma))
         set_lr(opt_g, scheduled(o.lr_generator, o.schedule, progress, o.milestones, o.gamma))
         for _ in range(o.student_steps):
-            images = generator(s.noise(o.batch, o.latent)).detach()
+            with torch.no_grad():
+                images = generator(s.noise(o.batch, o.latent))
             imitation = s.distill(opt_s, images, criterion=differ)
         images = generator(s.noise(o.batch, o.latent))
         teacher, student = s.teacher(images).logits, s.student(images)

@@ -128,7 +128,8 @@ def zskd(s: Session, o: Options) -> None:
         images = pool.sample(o.batch_student, s.generator("pool", host=True))
         if o.augmentation != "none":
             noise = "noise" in o.augmentation
-            images = augment(images, s.generator("augment"), noise=noise, expand=o.expand, families=o.families)
+            stream = s.generator("augment", host=True)
+            images = augment(images, stream, noise=noise, expand=o.expand, families=o.families)
         s.log(distillation=s.distill(opt_s, space.normalise(images), temperature=o.temperature))
 
 

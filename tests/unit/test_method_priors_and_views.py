@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,19 @@ def differences(x: np.ndarray) -> list[np.ndarray]:
         x[:, :, :-1, :-1] - x[:, :, 1:, 1:],
         x[:, :, 1:, :-1] - x[:, :, :-1, 1:],
     ]
+
+
+@pytest.mark.parametrize("form", ["l2", "l1"])
+def test_the_gradient_of_total_variation_is_that_of_its_value(form: Literal["l2", "l1"]) -> None:
+    images = torch.tensor(IMAGES[:2, :, :5, :4], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: total_variation(x, form), images)
+
+
+@pytest.mark.parametrize("form", ["l2", "l1"])
+def test_the_gradient_of_total_variation_is_zero_on_images_of_one_colour(form: Literal["l2", "l1"]) -> None:
+    images = torch.full((2, 1, 4, 4), 0.5, requires_grad=True)
+    total_variation(images, form).backward()
+    assert torch.equal(images.grad, torch.zeros_like(images))
 
 
 def test_total_variation_is_four_norms_over_the_whole_batch() -> None:
