@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import bench
-from bench.cli import check, compare, data, doctor_cmd, lists, run, score, show, teacher, track, weights
+from bench.cli import check, compare, data, doctor_cmd, history, lists, run, score, show, teacher, track, weights
 from bench.cli.settings import PLAIN
 
 
@@ -29,6 +29,7 @@ HELP = {
     "report": "Write leaderboard, figures and a page.",
     "track": "Run a study and file its numbers under the commit.",
     "compare": "Compare the numbers of two commits.",
+    "history": "Show the numbers of all tracked commits, and where they changed.",
     "check": "Try a method against the contract.",
     "teacher": "Train, import and look at teachers.",
     "data": "Look at data sets, and fetch them.",
@@ -66,6 +67,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "report": show.report,
     "track": track.track,
     "compare": compare.compare,
+    "history": history.history,
     "check": check.check,
     "doctor": doctor_cmd.doctor,
 }

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bench.cli import out
-from bench.cli.settings import Json, Repo, Tracked
+from bench.cli.settings import Json, Metric, Repo, Smallest, Tracked
 from bench.errors import UserError
 from bench.regression.compare import Comparison
 from bench.regression.compare import compare as compare_sides
@@ -21,15 +21,8 @@ def compare(
     head: Annotated[str, typer.Argument(metavar="HEAD", help="Later: the same.")],
     tracked: Tracked = None,
     repo: Repo = None,
-    metric: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Compare this number only; may be repeated.")
-    ] = None,
-    smallest: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="METRIC=SIZE", help="The smallest effect that matters, as in accuracy=0.005 or fd[teacher]=2%."
-        ),
-    ] = None,
+    metric: Metric = None,
+    smallest: Smallest = None,
     alpha: Annotated[float, typer.Option(metavar="P", help="The chance of any false alarm in one comparison.")] = ALPHA,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit code 1 also where something was not compared or not decided.")

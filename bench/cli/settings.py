@@ -49,6 +49,17 @@ Repo = Annotated[
     Path | None,
     typer.Option("--repo", metavar="DIR", help="The git checkout.  [default: the one that holds the current folder]"),
 ]
+Metric = Annotated[
+    list[str] | None, typer.Option("--metric", metavar="NAME", help="This number only; may be repeated.")
+]
+Smallest = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--smallest",
+        metavar="METRIC=SIZE",
+        help="The smallest effect that matters, as in accuracy=0.005 or fd[teacher]=2%; may be repeated.",
+    ),
+]
 
 
 def know(task_files: list[Path] | None) -> None:

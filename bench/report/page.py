@@ -41,25 +41,21 @@ def page(
     swept: Mapping[str, Sequence[DrawnSweep]] | None = None,
 ) -> str:
     """The page's HTML; ``curves``, ``scatters`` of the image metrics, and what options change, by the group's name."""
-    environment = Environment(
-        loader=PackageLoader("bench.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("page.html").render(
-        groups=[
-            _section(group, results, curves.get(group.name))
-            | _quality(group, scatters or {})
-            | {"sweeps": [_sweep(each, group) for each in (swept or {}).get(group.name, ())]}
-            for group in groups
-        ],
-        sweeps_title=sweeps_panel.TITLE,
-        columns=COLUMNS,
-        meanings=MEANINGS,
-        methods=methods(groups),
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            groups=[
+                _section(group, results, curves.get(group.name))
+                | _quality(group, scatters or {})
+                | {"sweeps": [_sweep(each, group) for each in (swept or {}).get(group.name, ())]}
+                for group in groups
+            ],
+            sweeps_title=sweeps_panel.TITLE,
+            columns=COLUMNS,
+            meanings=MEANINGS,
+            methods=methods(groups),
+        )
     )
 
 
@@ -90,11 +86,11 @@ def _section(group: Group, results: Path, curves: Curves | None) -> dict[str, ob
         "quotes_head": published.HEAD,
         "failures": [failure(row, record) for row, record in group.failures],
         "caption": caption(group) if curves else "",
-        "wide": _embedded(curves.wide, "svg+xml") if curves else "",
-        "narrow": _embedded(curves.narrow, "svg+xml") if curves else "",
+        "wide": embedded(curves.wide, "svg+xml") if curves else "",
+        "narrow": embedded(curves.narrow, "svg+xml") if curves else "",
         "sheets": [
             {
-                "source": _embedded(path.read_bytes(), "png"),
+                "source": embedded(path.read_bytes(), "png"),
                 "label": row.label,
                 "seed": record.trial.seed,
                 "count": f"{record.images.count:,}",
@@ -113,8 +109,8 @@ def _quality(group: Group, scatters: dict[str, Curves]) -> dict[str, object]:
         "quality_title": quality_panel.TITLE,
         "quality_said": quality_panel.sentences(group),
         "quality_caption": quality_panel.quality_caption(group) if scatter else "",
-        "quality_wide": _embedded(scatter.wide, "svg+xml") if scatter else "",
-        "quality_narrow": _embedded(scatter.narrow, "svg+xml") if scatter else "",
+        "quality_wide": embedded(scatter.wide, "svg+xml") if scatter else "",
+        "quality_narrow": embedded(scatter.narrow, "svg+xml") if scatter else "",
     }
 
 
@@ -125,10 +121,23 @@ def _sweep(drawn: DrawnSweep, group: Group) -> dict[str, object]:
         "notes": sweeps_panel.sweep_notes(drawn.sweep, group),
         "caption": sweeps_panel.sweep_caption(drawn.sweep),
         "alt": sweeps_panel.sweep_alt(drawn.sweep, group),
-        "wide": _embedded(drawn.figure.wide, "svg+xml"),
-        "narrow": _embedded(drawn.figure.narrow, "svg+xml"),
+        "wide": embedded(drawn.figure.wide, "svg+xml"),
+        "narrow": embedded(drawn.figure.narrow, "svg+xml"),
     }
 
 
-def _embedded(content: bytes, kind: str) -> str:
+def environment() -> Environment:
+    """The templates of all pages: whatever is put into them is escaped."""
+    return Environment(
+        loader=PackageLoader("bench.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def embedded(content: bytes, kind: str) -> str:
+    """A file as the address that stands for its content."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
