@@ -12,6 +12,7 @@ from bench.report.figures import Layout, colours_of, draw_curves, draw_sheets, f
 from bench.report.groups import Group, group_records
 from bench.report.image_table import image_csv
 from bench.report.page import Curves, DrawnSweep, page
+from bench.report.pool_figure import draw_kept
 from bench.report.scatter import draw_scatter
 from bench.report.sweeps import Sweep, sweeps_of
 from bench.report.sweeps_figure import draw_sweep
@@ -45,10 +46,12 @@ def render(results: Path, out: Path) -> list[Path]:
     curves: dict[str, Curves] = {}
     scatters: dict[str, Curves] = {}
     swept: dict[str, list[DrawnSweep]] = {}
+    kept: dict[str, Curves] = {}
     with style():
         for group in groups:
             contents |= _figures(group, results, colours, listed, curves)
             contents |= _scatter(group, colours, scatters)
+            contents |= _kept(group, results, colours, kept, listed)
             for sweep in sweeps_of(group, results):
                 contents |= _sweep(sweep, group, colours, swept.setdefault(group.name, []))
     paths = {name: _scatter_name(name, "png") for name in scatters}
@@ -57,7 +60,7 @@ def render(results: Path, out: Path) -> list[Path]:
     contents["leaderboard.csv"] = comma_separated(groups).encode()
     if images := image_csv(groups):
         contents["image_metrics.csv"] = images.encode()
-    contents["index.html"] = page(groups, results, curves, scatters, swept).encode()
+    contents["index.html"] = page(groups, results, curves, scatters, swept, kept).encode()
     with writing(out):
         (out / "figures").mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
@@ -99,6 +102,25 @@ def _scatter(group: Group, colours: dict[str, str], scatters: dict[str, Curves])
         wide=to_bytes(wide, "svg", transparent=True), narrow=to_bytes(narrow, "svg", transparent=True)
     )
     return {_scatter_name(group.name, kind): to_bytes(alone, kind) for kind in ("png", "svg")}
+
+
+def _kept(
+    group: Group,
+    results: Path,
+    colours: dict[str, str],
+    kept: dict[str, Curves],
+    listed: dict[str, list[tuple[str, str]]],
+) -> dict[str, bytes]:
+    """Draw the shares of pools that selections keep, where there are any; note it in ``kept`` and ``listed``."""
+    alone, wide, narrow = (draw_kept(group, results, colours, layout) for layout in ("file", "wide", "narrow"))
+    if alone is None or wide is None or narrow is None:
+        return {}
+    kept[group.name] = Curves(
+        wide=to_bytes(wide, "svg", transparent=True), narrow=to_bytes(narrow, "svg", transparent=True)
+    )
+    name = f"figures/{group.name}-kept"
+    listed.setdefault(group.name, []).append((f"{name}.png", f"Share of the pool that is kept on {group.key.task}"))
+    return {f"{name}.{kind}": to_bytes(alone, kind) for kind in ("png", "svg")}
 
 
 def _sweep(sweep: Sweep, group: Group, colours: dict[str, str], drawn: list[DrawnSweep]) -> dict[str, bytes]:

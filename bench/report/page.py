@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bench.report import class_table, image_table, published, quality_panel, sweeps_panel
+from bench.report import class_table, image_table, pool_panel, published, quality_panel, sweeps_panel
 from bench.report.figures import caption, first_sheets
 from bench.report.groups import Group, tables_of
 from bench.report.sweeps import Sweep
@@ -39,8 +39,10 @@ def page(
     curves: dict[str, Curves],
     scatters: dict[str, Curves] | None = None,
     swept: Mapping[str, Sequence[DrawnSweep]] | None = None,
+    kept: Mapping[str, Curves] | None = None,
 ) -> str:
-    """The page's HTML; ``curves``, ``scatters`` of the image metrics, and what options change, by the group's name."""
+    """The page's HTML; ``curves``, ``scatters`` of the image metrics, what options change, and what selections keep,
+    by the group's name."""
     return (
         environment()
         .get_template("page.html")
@@ -48,6 +50,7 @@ def page(
             groups=[
                 _section(group, results, curves.get(group.name))
                 | _quality(group, scatters or {})
+                | _pools(group, kept or {})
                 | {"sweeps": [_sweep(each, group) for each in (swept or {}).get(group.name, ())]}
                 for group in groups
             ],
@@ -111,6 +114,19 @@ def _quality(group: Group, scatters: dict[str, Curves]) -> dict[str, object]:
         "quality_caption": quality_panel.quality_caption(group) if scatter else "",
         "quality_wide": embedded(scatter.wide, "svg+xml") if scatter else "",
         "quality_narrow": embedded(scatter.narrow, "svg+xml") if scatter else "",
+    }
+
+
+def _pools(group: Group, kept: Mapping[str, Curves]) -> dict[str, object]:
+    """The panel on other real images; empty where no method used any."""
+    figure = kept.get(group.name)
+    return {
+        "pools": pool_panel.pool_table(group),
+        "pools_title": pool_panel.TITLE,
+        "pools_note": pool_panel.NOTE,
+        "kept_caption": pool_panel.CAPTION if figure else "",
+        "kept_wide": embedded(figure.wide, "svg+xml") if figure else "",
+        "kept_narrow": embedded(figure.narrow, "svg+xml") if figure else "",
     }
 
 

@@ -10,7 +10,7 @@ from bench.budget import in_words
 from bench.markdown import escape as _md
 from bench.markdown import line as _line
 from bench.records import Record
-from bench.report import class_table, image_table, published, quality_panel, sweeps_panel
+from bench.report import class_table, image_table, pool_panel, published, quality_panel, sweeps_panel
 from bench.report.groups import Group, Row, Table, metric_word, tables_of
 from bench.report.sweeps import Sweep
 
@@ -210,6 +210,8 @@ def _further_tables(group: Group) -> list[str]:
     """Image metrics and published numbers, each in a table of its own."""
     lines = _titled(class_table.TITLE, class_table.class_table(group))
     lines += _titled(image_table.TITLE, image_table.image_table(group), image_table.image_notes(group))
+    if pools := pool_panel.pool_table(group):
+        lines += _titled(pool_panel.TITLE, pools, [pool_panel.NOTE])
     if quotes := published.published(group):
         lines += ["", f"**{published.TITLE}**", "", published.WARNING, "", _line(list(published.HEAD)), "|---|--:|---|"]
         lines += [_line([_md(text) for text in quote]) for quote in quotes]
