@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
+from bench.records import read_beside
 from bench.task import Published, TaskSpec, add_tasks
 
 FILE = "tasks.json"
@@ -41,11 +42,12 @@ def know_kept(results: Path) -> None:
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
-    if not file.is_file():
+    text = read_beside(file.parent, file.name)
+    if text is None:
         return []
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(text)
+    except ValueError as error:
         raise UserError(f"{file} cannot be read: {error}") from None
     if not isinstance(content, list) or not all(isinstance(task, dict) and "name" in task for task in content):
         raise UserError(f"{file} must hold a list of tasks")

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import bench
-from bench.cli import check, compare, data, doctor_cmd, history, lists, run, score, show, teacher, track, weights
+from bench.cli import check, compare, data, doctor_cmd, history, lists, query, run, score, show, teacher, track, weights
 from bench.cli.settings import PLAIN
 
 
@@ -30,6 +30,9 @@ HELP = {
     "track": "Run a study and file its numbers under the commit.",
     "compare": "Compare the numbers of two commits.",
     "history": "Show the numbers of all tracked commits, and where they changed.",
+    "query": "Ask the records in SQL.",
+    "archive": "Pack a results folder into one Parquet file.",
+    "merge": "Join the results of several machines.",
     "check": "Try a method against the contract.",
     "teacher": "Train, import and look at teachers.",
     "data": "Look at data sets, and fetch them.",
@@ -68,6 +71,9 @@ _VERBS: dict[str, Callable[..., None]] = {
     "track": track.track,
     "compare": compare.compare,
     "history": history.history,
+    "query": query.query,
+    "archive": query.archive,
+    "merge": query.merge,
     "check": check.check,
     "doctor": doctor_cmd.doctor,
 }

@@ -32,6 +32,14 @@ Weights = Annotated[
 AllowAltered = Annotated[
     bool, typer.Option("--allow-altered", help="Use well-formed data files that are not the official ones.")
 ]
+Sources = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--results",
+        metavar="PATH",
+        help="A results folder or an archive; may be repeated.  [default: all folders below ./runs and ./results]",
+    ),
+]
 TaskFiles = Annotated[
     list[Path] | None, typer.Option("--tasks", metavar="FILE", help="A file of tasks of your own; may be repeated.")
 ]

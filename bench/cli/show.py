@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,39 +12,45 @@ import typer
 from bench.budget import in_words
 from bench.cli import out
 from bench.cli.places import Unfinished, latest, searched, unfinished
-from bench.cli.settings import Json
-from bench.records import Record, as_json, find_trial, load_record, trial_folders
+from bench.cli.settings import Json, Sources
+from bench.records import Record, as_json, is_archive, load_record, load_records, locate, trial_ids
 from bench.selection import RULES
 
 
 def show(
     trial: Annotated[str, typer.Argument(metavar="TRIAL_ID", help="A trial's id, or how it begins.")],
-    results: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="DIR", help="A results folder; may be repeated.  [default: all below ./runs and ./results]"
-        ),
-    ] = None,
+    results: Sources = None,
     as_json_: Json = False,
 ) -> None:
     """Show all that is known of a trial: its identity, scores, what it spent and where it comes from."""
     folders = searched(results or [])
     started = unfinished(folders, trial)
-    if len(started) == 1 and not any(each.name.startswith(trial) for root in folders for each in trial_folders(root)):
+    if len(started) == 1 and not any(name.startswith(trial) for root in folders for name in trial_ids(root)):
         return out.print_json([_unfinished(started[0])]) if as_json_ else _print_unfinished(started[0])
-    folder = find_trial(folders, trial)
-    record = load_record(folder)
+    root, name = locate(folders, trial)
+    if is_archive(root):
+        from bench.records.archive import archive_left_out
+
+        (record,) = load_records(root, [name])
+        where, files = f"the folder, not in the archive {root}", archive_left_out(root, name)
+    else:
+        folder = root / "trials" / name
+        record, where = load_record(folder), f"{folder}"
+        files = [(file.name, file.stat().st_size) for file in sorted(folder.iterdir())]
     if as_json_:
         return out.print_json([json.loads(as_json(record))])
-    return _print_record(record, folder)
+    return _print_record(record, where, files)
 
 
 def report(
     results: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Results folder.  [default: the latest in ./runs]")
+        Path | None, typer.Option(metavar="PATH", help="Results folder or archive.  [default: the latest in ./runs]")
     ] = None,
     target: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Where to.  [default: RESULTS/report]")
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Where to.  [default: RESULTS/report, beside an archive ARCHIVE-report]"
+        ),
     ] = None,
 ) -> None:
     """Write the leaderboard, its figures and a page for all records of a results folder."""
@@ -51,7 +58,8 @@ def report(
 
     from bench.report import render
 
-    files = render(chosen, target or chosen / "report")
+    beside = chosen.with_name(f"{chosen.stem}-report") if is_archive(chosen) else chosen / "report"
+    files = render(chosen, target or beside)
     for file in files:
         out.say(str(file))
     page = next((file for file in files if file.suffix == ".html"), files[0])
@@ -84,7 +92,7 @@ def _print_unfinished(trial: Unfinished) -> None:
     out.pairs(rows)
 
 
-def _print_record(record: Record, folder: Path) -> None:
+def _print_record(record: Record, where: str, files: Sequence[tuple[str, int]]) -> None:
     trial, facts = record.trial, record.method
     out.say(f"{record.id}: {trial.method} on {trial.task}, seed {trial.seed}: {record.status.replace('_', ' ')}")
     if record.reason:
@@ -109,8 +117,7 @@ def _print_record(record: Record, folder: Path) -> None:
     ends = [("stopped by", record.stopped_by), ("resumed", out.count(record.resumed, "time"))]
     _section("spent", [*meter, *ends])
     _section("provenance", [(name, _flat(value)) for name, value in record.provenance.items()])
-    files = [(file.name, out.size(file.stat().st_size)) for file in sorted(folder.iterdir())]
-    _section(f"files in {folder}", files)
+    _section(f"files in {where}", [(name, out.size(size)) for name, size in files])
 
 
 def _scores(record: Record) -> list[tuple[str, str]]:

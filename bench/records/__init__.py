@@ -3,16 +3,17 @@
 The command line imports this package to answer ``--help``: pandas is imported only where a table is made.
 """
 
-from bench.records.folder import (
-    find_trial,
-    load_record,
-    load_records,
-    open_results,
-    read_curve,
-    trial_folders,
-    write_trial,
-)
+from bench.records.folder import is_archive, load_record, open_results, read_curve, trial_folders, write_trial
 from bench.records.frame import load_curves, load_frame, short_text
+from bench.records.reading import (
+    find_trial,
+    load_records,
+    locate,
+    read_beside,
+    read_curves,
+    read_sheet,
+    trial_ids,
+)
 from bench.records.schema import (
     SCHEMA,
     CurvePoint,
@@ -43,14 +44,20 @@ __all__ = [
     "TrialIdentity",
     "as_json",
     "find_trial",
+    "is_archive",
     "load_curves",
     "load_frame",
     "load_record",
     "load_records",
+    "locate",
     "open_results",
+    "read_beside",
     "read_curve",
+    "read_curves",
+    "read_sheet",
     "short_text",
     "trial_folders",
     "trial_id",
+    "trial_ids",
     "write_trial",
 ]

@@ -13,7 +13,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 from pydantic import ValidationError
 
-from bench.errors import UserError, nearest
+from bench.errors import UserError
 from bench.records.schema import SCHEMA, CurvePoint, Record, as_json, without_nan
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -32,12 +32,19 @@ def open_results(folder: Path, create: bool = False) -> Path:
     """Check that ``folder`` holds results that this version reads.
 
     Args:
-        folder: the results folder.
+        folder: the results folder, or an archive.
         create: make it if it is missing or empty, and check that it can be written.
 
     Raises:
         UserError: it is not a results folder, is of a newer schema, is damaged or cannot be written.
     """
+    if is_archive(folder):
+        if create:
+            raise UserError(f"{folder} is an archive, which only reads; `dfkd merge {folder} --out FOLDER` unpacks it")
+        from bench.records.archive import check_archive
+
+        check_archive(folder)
+        return folder
     marker = folder / "results.json"
     if create:
         with writing(folder):
@@ -52,7 +59,7 @@ def open_results(folder: Path, create: bool = False) -> Path:
         with writing(folder):
             (folder / "trials").mkdir(exist_ok=True)
             probe = folder / f".probe.{os.getpid()}.tmp"
-            _write_file(probe, "")
+            write_file(probe, "")
             probe.unlink()
     return folder
 
@@ -87,12 +94,12 @@ def write_trial(results: Path, record: Record, curve: list[dict[str, Any]], file
             temporary.mkdir()
             for name, source in files.items():
                 shutil.copyfile(source, temporary / name)
-                _sync(temporary / name)
-            _write_file(temporary / "curve.jsonl", "".join(json.dumps(point) + "\n" for point in points))
-            _write_file(temporary / "record.json", as_json(record))
-            _sync(temporary)
+                sync(temporary / name)
+            write_file(temporary / "curve.jsonl", "".join(json.dumps(point) + "\n" for point in points))
+            write_file(temporary / "record.json", as_json(record))
+            sync(temporary)
             _put_in_place(temporary, target)
-            _sync(trials)
+            sync(trials)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return target
@@ -109,9 +116,9 @@ def replace_record(folder: Path, record: Record) -> None:
     part = folder / f".record.{os.getpid()}.tmp"
     with writing(folder):
         try:
-            _write_file(part, as_json(record))
+            write_file(part, as_json(record))
             part.replace(folder / "record.json")
-            _sync(folder)
+            sync(folder)
         finally:
             part.unlink(missing_ok=True)
 
@@ -123,45 +130,30 @@ def load_record(folder_or_file: Path) -> Record:
         UserError: there is none, or it is damaged; the message names the file and the key.
     """
     path = folder_or_file / "record.json" if folder_or_file.is_dir() else folder_or_file
-    value = read_json(path)
-    check_schema(value, path)
+    return parse_record(read_json(path), f"{path}", "; delete the trial's folder to have it run again")
+
+
+def parse_record(value: Mapping[str, Any], where: str, remedy: str = "") -> Record:
+    """A record from plain values, checked; ``where`` is named in the complaint."""
+    check_schema(value, where)
     try:
         return Record.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        where = f"{'.'.join(str(part) for part in first['loc'])}: " if first["loc"] else ""
-        raise UserError(f"{path}: {where}{first['msg']}; delete the trial's folder to have it run again") from None
-
-
-def load_records(results: Path) -> list[Record]:
-    """Every record of a results folder, checked, in the order of the ids."""
-    return [load_record(folder) for folder in trial_folders(results)]
+        key = f"{'.'.join(str(part) for part in first['loc'])}: " if first["loc"] else ""
+        raise UserError(f"{where}: {key}{first['msg']}{remedy}") from None
 
 
 def read_curve(folder: Path) -> list[dict[str, Any]]:
     """The lines of a trial's ``curve.jsonl``, in order."""
     path = folder / "curve.jsonl"
     lines = _read(path).splitlines()
-    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    return [parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
 
 
-def find_trial(results: Iterable[Path], prefix: str) -> Path:
-    """The folder of the one trial whose id begins with ``prefix``; of two results folders that hold it, the first.
-
-    Raises:
-        UserError: no trial or several trials begin so.
-    """
-    folders: dict[str, Path] = {}
-    for root in results:
-        for folder in trial_folders(root):
-            folders.setdefault(folder.name, folder)
-    found = [name for name in folders if name.startswith(prefix)]
-    if not found:
-        raise UserError(f"there is no trial {prefix!r}{nearest(prefix, folders)}")
-    if len(found) > 1:
-        shown = ", ".join(sorted(found)[:5]) + (", ..." if len(found) > 5 else "")
-        raise UserError(f"{len(found)} trials begin with {prefix!r}: {shown}")
-    return folders[found[0]]
+def is_archive(path: Path) -> bool:
+    """Whether a path names an archive; ``open_results`` looks inside."""
+    return path.suffix == ".parquet" and not path.is_dir()
 
 
 def trial_folders(results: Path) -> list[Path]:
@@ -175,10 +167,10 @@ def trial_folders(results: Path) -> list[Path]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file, or a UserError that names the file."""
-    return _parse(_read(path), str(path))
+    return parse(_read(path), str(path))
 
 
-def check_schema(value: Mapping[str, Any], path: Path) -> None:
+def check_schema(value: Mapping[str, Any], path: Path | str) -> None:
     """Refuse what a newer version of the suite wrote."""
     found = value.get("schema")
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
@@ -240,20 +232,21 @@ def _make_marker(marker: Path) -> None:
         raise UserError(f"{marker.parent} holds other files and is not a results folder; choose a new or empty one")
     temporary = marker.with_name(f".results.{os.getpid()}.tmp")
     try:
-        _write_file(temporary, json.dumps({"schema": SCHEMA}) + "\n")
+        write_file(temporary, json.dumps({"schema": SCHEMA}) + "\n")
         temporary.replace(marker)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _write_file(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
+    """Write a text file and bring it to the disk."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Make sure that a file, or a folder's list of names, is on the disk before what relies on it."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -269,7 +262,8 @@ def _read(path: Path) -> str:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
+def parse(text: str, where: str) -> dict[str, Any]:
+    """A JSON object from text, or a UserError that says where."""
     try:
         value = json.loads(text)
     except ValueError as error:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
-from bench.records.folder import check_schema, read_curve, read_json, trial_folders
+from bench.records.folder import check_schema
+from bench.records.reading import read_curves, read_plain, trial_ids
 from bench.records.schema import CurvePoint
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ def load_frame(results: Path) -> pandas.DataFrame:
     import pandas
 
     rows = []
-    for folder in trial_folders(results):
-        path = folder / "record.json"
-        value = read_json(path)
+    for path, value in read_plain(results):
         check_schema(value, path)
         try:
             rows.append(_row(value))
@@ -61,10 +60,10 @@ def load_curves(results: Path, ids: Iterable[str] | None = None) -> pandas.DataF
     """
     import pandas
 
-    names = [folder.name for folder in trial_folders(results)] if ids is None else list(ids)
+    names = trial_ids(results) if ids is None else list(ids)
     rows: list[dict[str, Any]] = []
-    for name in names:
-        for point in read_curve(results / "trials" / name):
+    for name, curve in read_curves(results, names).items():
+        for point in curve:
             parts = {part: point.pop(part, None) or {} for part in NESTED}
             flat = {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
             rows.append({"id": name, **point, **flat})

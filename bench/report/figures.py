@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
-from bench.records import Record, read_curve
+from bench.records import Record, read_curves, read_sheet
 from bench.report.groups import CEILING, FLOOR, Group, Row, metric_word
 from bench.report.tables import budget_words
 from bench.stats import mean_interval
@@ -113,7 +113,8 @@ def draw_curves(group: Group, results: Path, colours: Mapping[str, str], layout:
         layout: ``file`` stands alone, with title and caption; ``wide`` and ``narrow`` go into the page, which has both.
     """
     rows = [row for row in group.rows if row.ok]
-    curves = {row.label: [read_curve(results / "trials" / record.id) for record in row.ok] for row in rows}
+    found = read_curves(results, [record.id for row in rows for record in row.ok])
+    curves = {row.label: [found[record.id] for record in row.ok] for row in rows}
     score = "score_ema" if group.key.headline == "ema" else "score"
     looks = _looks(rows, colours)
     figure = Figure(
@@ -166,22 +167,17 @@ def caption(group: Group) -> str:
     return " ".join(parts)
 
 
-def first_sheets(group: Group, results: Path) -> list[tuple[Row, Record, Path]]:
-    """The contact sheet of the first seed that went well, for each row that has one."""
-    found = []
-    for row in group.rows:
-        for record in row.ok[:1]:
-            path = results / "trials" / record.id / "images.png"
-            if path.is_file():
-                found.append((row, record, path))
-    return found
+def first_sheets(group: Group, results: Path) -> list[tuple[Row, Record, bytes]]:
+    """The contact sheet, a PNG, of the first seed that went well, for each row that has one."""
+    found = [(row, record, read_sheet(results, record.id)) for row in group.rows for record in row.ok[:1]]
+    return [(row, record, sheet) for row, record, sheet in found if sheet is not None]
 
 
-def draw_sheets(sheets: Sequence[tuple[Row, Record, Path]], columns: int = 4) -> Figure:
+def draw_sheets(sheets: Sequence[tuple[Row, Record, bytes]], columns: int = 4) -> Figure:
     """Contact sheets side by side, every pixel enlarged by a whole number so that none is blurred."""
     images = []
-    for _, _, path in sheets:
-        with Image.open(path) as file:
+    for _, _, sheet in sheets:
+        with Image.open(io.BytesIO(sheet)) as file:
             images.append(np.asarray(file.convert("RGB")))
     height, width = max(image.shape[0] for image in images), max(image.shape[1] for image in images)
     scale, gap, title = max(1, round(420 / width)), 28, 56

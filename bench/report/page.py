@@ -93,13 +93,13 @@ def _section(group: Group, results: Path, curves: Curves | None) -> dict[str, ob
         "narrow": embedded(curves.narrow, "svg+xml") if curves else "",
         "sheets": [
             {
-                "source": embedded(path.read_bytes(), "png"),
+                "source": embedded(sheet, "png"),
                 "label": row.label,
                 "seed": record.trial.seed,
                 "count": f"{record.images.count:,}",
                 "clipped": f"{100 * record.images.clipped:.1f}",
             }
-            for row, record, path in first_sheets(group, results)
+            for row, record, sheet in first_sheets(group, results)
         ],
     }
 

@@ -322,7 +322,7 @@ def test_contact_sheets_are_enlarged_by_a_whole_number(tmp_path: Path) -> None:
     assert {record.trial.seed for _, record, _ in sheets} == {0}
     figure = draw_sheets(sheets)
     figure.set_dpi(160)
-    with Image.open(sheets[0][2]) as image:
+    with Image.open(io.BytesIO(sheets[0][2])) as image:
         widths = {round(axis.get_window_extent().width) / image.width for axis in figure.axes}
     assert widths == {2.0}
 

@@ -1,0 +1,84 @@
+"""``dfkd query``, ``dfkd archive`` and ``dfkd merge``: many records at once."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli import out
+from bench.cli.places import searched
+from bench.cli.settings import Json, Sources
+from bench.records.schema import without_nan
+
+SHOWN = 200  # rows of a table on the terminal
+
+
+def query(
+    sql: Annotated[
+        str, typer.Argument(metavar="SQL", help="A SELECT of the views trials, curves, metrics and meters.")
+    ],
+    results: Sources = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print all rows as CSV, and nothing else.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask the records in SQL (DuckDB's). `dfkd query "describe trials"` lists a view's columns."""
+    from bench.records.query import query as ask
+
+    answer = ask(searched(results or []), sql)
+    if as_json:
+        return out.print_json([without_nan(row) for row in answer.objects()])
+    if as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(answer.columns)
+        writer.writerows(answer.rows)
+        return None
+    numbers = [
+        name
+        for place, name in enumerate(answer.columns)
+        if any(isinstance(row[place], int | float) for row in answer.rows[:SHOWN])
+    ]
+    made = out.table(*answer.columns, right=numbers)
+    for row in answer.rows[:SHOWN]:
+        made.add_row(*("" if value is None else _cell(value) for value in row))
+    out.show(made)
+    if len(answer.rows) > SHOWN:
+        out.say(f"... and {out.count(len(answer.rows) - SHOWN, 'more row')}; --csv or --json print all")
+    return None
+
+
+def archive(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.parquet", help="The archive to write; it must not exist.")],
+) -> None:
+    """Pack the records, curves and contact sheets of a results folder into one Parquet file."""
+    from bench.records.archive import write_archive
+
+    count = write_archive(results, file)
+    out.say(f"{file}: {out.count(count, 'trial')}, {out.size(file.stat().st_size)}; students and images are not in it")
+
+
+def merge(
+    sources: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Results folders and archives.")],
+    target: Annotated[
+        Path, typer.Option("--out", metavar="PATH", help="A new folder, or a new archive if it ends in .parquet.")
+    ],
+) -> None:
+    """Join results of several machines: exact duplicates once, contradictions refused, nothing overwritten."""
+    from bench.records.merge import merge as join
+
+    merged = join(sources, target)
+    out.say(f"{target}: {out.count(merged.trials, 'trial')} of {out.count(len(sources), 'source')}")
+    dropped = (
+        ("exact duplicates", merged.duplicates),
+        ("records with fewer image metrics", merged.extended),
+        ("failures of trials that ended well elsewhere", merged.replaced),
+    )
+    out.pairs((f"dropped {what}", f"{count:,}") for what, count in dropped if count)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

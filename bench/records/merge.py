@@ -1,0 +1,222 @@
+"""Joining results folders and archives of several machines: exact duplicates once, contradictions refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import UserError
+from bench.records.archive import BESIDE, SHEET, add_files, archive_curves, archive_texts, check_new, store
+from bench.records.folder import is_archive, open_results, parse, parse_record, sync, trial_folders, write_file, writing
+from bench.records.pack import connect, pack_files, text
+from bench.records.reading import read_beside, read_curves
+from bench.records.schema import SCHEMA, Record, as_json
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+SHOWN = 3  # contradictions that are told in full; of the others, the number
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What became of the trials of all sources."""
+
+    trials: int
+    duplicates: int  # the same trial with the same content, once more
+    replaced: int  # failures of trials that ended well elsewhere
+    extended: int  # the same trial with fewer image metrics
+
+
+@dataclass(frozen=True)
+class _Version:
+    """A trial as one source has it."""
+
+    place: int
+    record: Record
+    digest: str
+
+
+def merge(sources: Sequence[Path], out: Path) -> Merged:
+    """Join results folders and archives into a new folder, or into a new archive if ``out`` ends in ``.parquet``.
+
+    A trial that is there twice with the same record and curve is taken once. As in a results folder, a failure gives
+    way to the same trial ended well. A record that differs from another only in having more image metrics (`dfkd
+    score` adds them) is taken. Anything else that differs under one id is a contradiction. Nothing is written unless
+    all is well, and then whole.
+
+    Raises:
+        UserError: trials or tasks contradict each other (both are shown), ``out`` exists, a source is damaged, or
+            ``out`` cannot be written.
+    """
+    check_new(out, archive=False)
+    with connect() as con:
+        for place, source in enumerate(sources):
+            _load(con, open_results(source), place)
+        chosen, merged = _chosen(con, sources)
+        beside = _beside(sources)
+        if is_archive(out):
+            con.execute(
+                "CREATE TEMP TABLE chosen AS SELECT unnest($ids) AS id, unnest($places) AS place",
+                {"ids": list(chosen), "places": list(chosen.values())},
+            )
+            rows = " UNION ALL BY NAME ".join(
+                f"SELECT {place} AS place, * FROM source_{place}" for place in range(len(sources))
+            )
+            store(con, f"SELECT * EXCLUDE (place) FROM ({rows}) JOIN chosen USING (id, place) ORDER BY id", out, beside)
+        else:
+            _write_folder(con, sources, chosen, beside, out)
+    return merged
+
+
+def _load(con: DuckDBPyConnection, source: Path, place: int) -> None:
+    if is_archive(source):
+        con.execute(f"CREATE TEMP VIEW source_{place} AS SELECT * FROM read_parquet({text(source)})")
+        return
+    folders = trial_folders(source)
+    pack_files(con, source, [folder.name for folder in folders], f"packed_{place}")
+    add_files(con, folders, f"files_{place}")
+    con.execute(f"CREATE TEMP VIEW source_{place} AS SELECT * FROM packed_{place} JOIN files_{place} USING (id)")
+
+
+def _chosen(con: DuckDBPyConnection, sources: Sequence[Path]) -> tuple[dict[str, int], Merged]:
+    """The source to take each trial from, by id."""
+    copies: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+    for place in range(len(sources)):
+        for name, digest, files in con.execute(f"SELECT id, digest, len(left_out) FROM source_{place}").fetchall():
+            copies[name].append((digest, -files, place))
+    chosen: dict[str, int] = {}
+    duplicates = replaced = extended = 0
+    contradictions = []
+    for name in sorted(copies):
+        # Of equal ones the one with the most files: a folder has the student, an archive has not.
+        best = {digest: (files, place) for digest, files, place in sorted(copies[name], reverse=True)}
+        duplicates += len(copies[name]) - len(best)
+        if len(best) == 1:
+            chosen[name] = next(iter(best.values()))[1]
+            continue
+        versions = [_version(con, place, name, digest) for digest, (_, place) in best.items()]
+        versions.sort(key=lambda version: version.place)
+        well = [version for version in versions if version.record.status == "ok"]
+        if well:
+            replaced += len(versions) - len(well)
+            versions = well
+        taken = max(versions, key=lambda version: len(version.record.image_metrics))
+        others = [version for version in versions if version is not taken]
+        clash = next((other for other in others if not _extends(taken, other, sources)), None)
+        if clash is not None:
+            contradictions.append(_contradiction(clash, taken, sources))
+        extended += len(others)
+        chosen[name] = taken.place
+    if contradictions:
+        more = f"\n... and {len(contradictions) - SHOWN} more" if len(contradictions) > SHOWN else ""
+        raise UserError(
+            f"{len(contradictions)} of the trials differ under the same id; nothing was written. Leave out one of the "
+            "sources, or remove the wrong one's trial\n" + "\n".join(contradictions[:SHOWN]) + more
+        )
+    return chosen, Merged(len(chosen), duplicates, replaced, extended)
+
+
+def _version(con: DuckDBPyConnection, place: int, name: str, digest: str) -> _Version:
+    row = con.execute(f"SELECT record FROM source_{place} WHERE id = $id", {"id": name}).fetchone()
+    assert row is not None
+    return _Version(place, parse_record(parse(row[0], name), name), digest)
+
+
+def _extends(taken: _Version, other: _Version, sources: Sequence[Path]) -> bool:
+    """Whether a version has all that the other has, and differs in nothing but further image metrics."""
+    first, second = taken.record, other.record
+    same = first.model_copy(update={"image_metrics": {}}) == second.model_copy(update={"image_metrics": {}})
+    held = all(first.image_metrics.get(name) == metric for name, metric in second.image_metrics.items())
+    if not same or not held:
+        return False
+    curves = [read_curves(sources[version.place], [first.id]).get(first.id) for version in (taken, other)]
+    return curves[0] == curves[1]
+
+
+def _contradiction(one: _Version, other: _Version, sources: Sequence[Path]) -> str:
+    """Both, with what differs between them."""
+    first, second = (_flat(json.loads(as_json(version.record))) for version in (one, other))
+    keys = [key for key in {**first, **second} if first.get(key, _ABSENT) != second.get(key, _ABSENT)] or [
+        "curve.jsonl"
+    ]
+    trial = one.record.trial
+    lines = [f"{one.record.id}: {trial.method} on {trial.task}, seed {trial.seed}"]
+    for version, values in ((one, first), (other, second)):
+        said = ", ".join(f"{key} = {values.get(key, _ABSENT)}" for key in keys[:6])
+        said = "another curve" if keys == ["curve.jsonl"] else said
+        lines.append(f"  {sources[version.place]}: {said}" + (f", and {len(keys) - 6} more" if len(keys) > 6 else ""))
+    return "\n".join(lines)
+
+
+_ABSENT = "absent"
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    return {
+        key: each
+        for name, item in value.items()
+        for key, each in _flat(item, f"{path}.{name}" if path else name).items()
+    }
+
+
+def _beside(sources: Sequence[Path]) -> dict[str, str]:
+    """The study, where all sources have the same one, and all own tasks."""
+    study, tasks = BESIDE
+    studies = {read_beside(source, study) for source in sources}
+    only = next(iter(studies)) if len(studies) == 1 else None
+    found = {study: only} if only is not None else {}
+    known: dict[str, tuple[Any, Path]] = {}
+    for source in sources:
+        for task in json.loads(read_beside(source, tasks) or "[]"):
+            before, place = known.setdefault(task["name"], (task, source))
+            if before != task:
+                raise UserError(
+                    f"{place} and {source} define the task {task['name']!r} differently:\n  {before}\n  {task}"
+                )
+    if known:
+        found[tasks] = json.dumps([task for task, _ in known.values()], indent=1) + "\n"
+    return found
+
+
+def _write_folder(
+    con: DuckDBPyConnection, sources: Sequence[Path], chosen: dict[str, int], beside: dict[str, str], out: Path
+) -> None:
+    part = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    with writing(out.parent):
+        try:
+            (part / "trials").mkdir(parents=True)
+            for place, source in enumerate(sources):
+                ids = [name for name, where in chosen.items() if where == place]
+                if is_archive(source):
+                    _unpack(con, source, place, ids, part / "trials")
+                else:
+                    for name in ids:
+                        shutil.copytree(source / "trials" / name, part / "trials" / name)
+            for name, content in beside.items():
+                write_file(part / name, content)
+            write_file(part / "results.json", json.dumps({"schema": SCHEMA}) + "\n")
+            sync(part)
+            check_new(out, archive=False)
+            part.rename(out)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _unpack(con: DuckDBPyConnection, source: Path, place: int, ids: Sequence[str], trials: Path) -> None:
+    curves = archive_curves(source, ids)
+    for name, record in archive_texts(source, ids):
+        (trials / name).mkdir()
+        write_file(trials / name / "record.json", record)
+        write_file(trials / name / "curve.jsonl", "".join(json.dumps(point) + "\n" for point in curves[name]))
+        row = con.execute(f"SELECT sheet FROM source_{place} WHERE id = $id", {"id": name}).fetchone()
+        if row is not None and row[0] is not None:
+            (trials / name / SHEET).write_bytes(row[0])

@@ -1,0 +1,114 @@
+"""Records, curves and contact sheets of results folders and archives alike."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError, nearest
+from bench.records.folder import is_archive, load_record, parse, parse_record, read_curve, read_json, trial_folders
+from bench.records.schema import Record
+
+# What reads archives imports the schema's SQL: it is imported where there is an archive.
+
+
+def load_records(results: Path, ids: Collection[str] | None = None) -> list[Record]:
+    """Every record of a results folder or an archive, or those of ``ids``, checked, in the order of the ids.
+
+    Raises:
+        UserError: a record is damaged; the message names the file and the key.
+    """
+    if is_archive(results):
+        return [parse_record(value, where) for where, value in read_plain(results, ids)]
+    return [load_record(folder) for folder in trial_folders(results) if ids is None or folder.name in ids]
+
+
+def read_plain(results: Path, ids: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where each record is and its plain values, not checked, in the order of the ids."""
+    if is_archive(results):
+        from bench.records.archive import archive_texts
+
+        for name, text in archive_texts(results, ids):
+            yield f"{results}, {name}", parse(text, f"{results}, {name}")
+    else:
+        for folder in trial_folders(results):
+            if ids is not None and folder.name not in ids:
+                continue
+            yield str(folder / "record.json"), read_json(folder / "record.json")
+
+
+def trial_ids(results: Path) -> list[str]:
+    """The ids of all finished trials, in order."""
+    if is_archive(results):
+        from bench.records.archive import archive_ids
+
+        return archive_ids(results)
+    return [folder.name for folder in trial_folders(results)]
+
+
+def read_curves(results: Path, ids: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    """The evaluations of each trial, by its id, in order; see ``CurvePoint`` for what each holds.
+
+    Raises:
+        UserError: a curve is missing or damaged.
+    """
+    if is_archive(results):
+        from bench.records.archive import archive_curves
+
+        return archive_curves(results, ids)
+    return {name: read_curve(results / "trials" / name) for name in ids}
+
+
+def read_sheet(results: Path, name: str) -> bytes | None:
+    """A trial's contact sheet, a PNG; None where there is none."""
+    if is_archive(results):
+        from bench.records.archive import archive_sheet
+
+        return archive_sheet(results, name)
+    path = results / "trials" / name / "images.png"
+    return path.read_bytes() if path.is_file() else None
+
+
+def read_beside(results: Path, name: str) -> str | None:
+    """The text of a file beside the trials, ``study.yaml`` or ``tasks.json``; None where there is none."""
+    if is_archive(results):
+        from bench.records.archive import check_archive
+
+        return check_archive(results).get(name)
+    path = results / name
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def locate(results: Iterable[Path], prefix: str) -> tuple[Path, str]:
+    """The results that hold the one trial whose id begins with ``prefix``, and its id; of two that do, the first.
+
+    Raises:
+        UserError: no trial or several trials begin so.
+    """
+    places: dict[str, Path] = {}
+    for root in results:
+        for name in trial_ids(root):
+            places.setdefault(name, root)
+    found = sorted(name for name in places if name.startswith(prefix))
+    if not found:
+        raise UserError(f"there is no trial {prefix!r}{nearest(prefix, places)}")
+    if len(found) > 1:
+        shown = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
+        raise UserError(f"{len(found)} trials begin with {prefix!r}: {shown}")
+    return places[found[0]], found[0]
+
+
+def find_trial(results: Iterable[Path], prefix: str) -> Path:
+    """The folder of the one trial whose id begins with ``prefix``.
+
+    Raises:
+        UserError: as ``locate``, or the trial is in an archive, which has no folders.
+    """
+    root, name = locate(results, prefix)
+    if is_archive(root):
+        raise UserError(f"{root} is an archive; `dfkd merge {root} --out FOLDER` unpacks its trials into a folder")
+    return root / "trials" / name
