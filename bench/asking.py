@@ -33,12 +33,14 @@ class TeacherOutput:
         batch_norm: tuple[BatchNormStatistics, ...] | None,
         pooled: Tensor | None = None,
         groups: tuple[Tensor, ...] | None = None,
+        penultimate: Tensor | None = None,
     ) -> None:
         self._logits = logits
         self._features = features
         self._batch_norm = batch_norm
         self._pooled = pooled
         self._groups = groups
+        self._penultimate = penultimate
 
     @property
     def labels(self) -> Tensor:
@@ -82,6 +84,16 @@ class TeacherOutput:
             raise AttributeError("ask for the groups: s.teacher(images, groups=True)")
         return self._groups
 
+    @property
+    def penultimate(self) -> Tensor:
+        """The input (N, D) of the classifier, the last linear layer; only with ``penultimate=True``.
+
+        Where the network's head is that layer alone, these are the features.
+        """
+        if self._penultimate is None:
+            raise AttributeError("ask for them: s.teacher(images, penultimate=True)")
+        return self._penultimate
+
 
 class Teacher:
     """The frozen teacher, in evaluation mode. Calling it is metered and limited to the declared access."""
@@ -94,6 +106,7 @@ class Teacher:
         batch_norm: bool = False,
         pooled: Pooled | None = None,
         groups: bool = False,
+        penultimate: bool = False,
     ) -> TeacherOutput:
         """Ask about normalised images (N, C, H, W).
 
@@ -104,10 +117,12 @@ class Teacher:
             pooled: each image's spatial means: of the inputs of all batch-norm layers ("batch_norm"), or of the inputs
                 of the network's stages ("stages").
             groups: the outputs of the network's stages.
+            penultimate: the input of the network's classifier, its last linear layer.
 
         Raises:
             AccessDenied: the method declared less access than it uses.
-            Unsupported: the network has no batch norm, or no stages; the trial is left out by plan.
+            Unsupported: the network has no batch norm, no stages or no linear classifier; the trial is left out by
+                plan.
         """
         desk = current()
         need(Access.LABELS, "the teacher")
@@ -119,16 +134,19 @@ class Teacher:
             _need_pooled(pooled)
         if groups:
             need(Access.FEATURES, "the teacher's groups")
+        if penultimate:
+            need(Access.FEATURES, "the teacher's penultimate features")
         wants_gradient = images.requires_grad and torch.is_grad_enabled()
         if wants_gradient:
             need(Access.GRADIENTS, "gradients through the teacher (else detach the images)")
-        answer = desk.ask_teacher(images, Question(features, batch_norm, pooled, groups))
+        answer = desk.ask_teacher(images, Question(features, batch_norm, pooled, groups, penultimate))
         return TeacherOutput(
             answer.logits,
             answer.features[0] if features else None,
             tuple(BatchNormStatistics(*entry) for entry in answer.statistics) if batch_norm else None,
             answer.pooled if pooled is not None else None,
             tuple(answer.groups) if groups else None,
+            answer.penultimate[0] if penultimate else None,
         )
 
     def pooled_size(self, pooled: Pooled) -> int:

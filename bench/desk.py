@@ -21,7 +21,7 @@ from bench.clock import Clock
 from bench.data import Split
 from bench.declare import Access, Data
 from bench.errors import Diverged, MethodError
-from bench.metering import Answer, CountedTeacher, Counter, Pooled, Question, tap_groups
+from bench.metering import Answer, CountedTeacher, Counter, Pooled, Question, tap_groups, tap_penultimate
 from bench.models import classifier_bias, classifier_weight, head
 from bench.models.cost import bare_copy
 from bench.real import RealImages
@@ -155,20 +155,28 @@ class Desk:
     def pooled_size(self, pooled: Pooled) -> int:
         return self._teacher.pooled_size(pooled)
 
-    def ask_student(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The student's logits and groups, from one forward pass."""
-        groups: list[Tensor] = []
-        hooks = tap_groups(self.student, groups)
+    def ask_student(
+        self, images: Tensor, *, groups: bool, penultimate: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The student's logits, groups and, as a tuple of one, penultimate features, from one forward pass."""
+        found: list[Tensor] = []
+        last: list[Tensor] = []
+        hooks = tap_groups(self.student, found) if groups else []
         try:
-            return self.student(images), tuple(groups)
+            if penultimate:
+                hooks.append(tap_penultimate(self.student, last))
+            return self.student(images), tuple(found), tuple(last)
         finally:
             for hook in hooks:
                 hook.remove()
 
-    def student_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The student's logits, and the input of its head, from one forward pass."""
+    def student_features(self, images: Tensor, penultimate: bool) -> tuple[Tensor, Tensor]:
+        """The student's logits, and the input of its head or of its classifier, from one forward pass."""
         seen: list[Tensor] = []
-        hook = head(self.student).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        if penultimate:
+            hook = tap_penultimate(self.student, seen)
+        else:
+            hook = head(self.student).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
         try:
             return self.student(images), seen[0]
         finally:

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bench.budget import Meter
 from bench.errors import Unsupported
-from bench.models import head, stages
+from bench.models import head, linear_classifier, stages
 from bench.models.cost import bare_copy, macs
 
 
@@ -100,6 +100,7 @@ class Question:
     batch_norm: bool = False
     pooled: Pooled | None = None
     groups: bool = False
+    penultimate: bool = False
 
 
 @dataclass
@@ -111,6 +112,7 @@ class Answer:
     statistics: list[tuple[Tensor, ...]] = field(default_factory=list)  # mean, var, running mean, running var
     means: list[Tensor] = field(default_factory=list)  # (N, C) each
     groups: list[Tensor] = field(default_factory=list)  # (N, C, h, w) each
+    penultimate: list[Tensor] = field(default_factory=list)  # one, the input of the classifier
 
     @property
     def pooled(self) -> Tensor:
@@ -131,7 +133,8 @@ class CountedTeacher:
         """The network's answer to normalised images (N, C, H, W); only what is asked for is computed.
 
         Raises:
-            Unsupported: the network has no batch norm, or no stages, and the question is about them.
+            Unsupported: the network has no batch norm, no stages or no linear classifier, and the question is about
+                them.
         """
         answer = Answer()
         hooks = self._tap(question, answer)
@@ -177,6 +180,8 @@ class CountedTeacher:
             ]
         if question.groups:
             hooks += tap_groups(network, answer.groups)
+        if question.penultimate:
+            hooks.append(tap_penultimate(network, answer.penultimate))
         return hooks
 
     def _count_backward(self, count: int) -> None:
@@ -187,6 +192,11 @@ class CountedTeacher:
 def tap_groups(network: nn.Module, into: list[Tensor]) -> list[RemovableHandle]:
     """Hooks that put the outputs of a network's stages into a list, until they are removed."""
     return [stage.register_forward_hook(lambda *call: into.append(call[2])) for stage in tapped_stages(network)]
+
+
+def tap_penultimate(network: nn.Module, into: list[Tensor]) -> RemovableHandle:
+    """A hook that puts the input of a network's linear classifier into a list, until it is removed."""
+    return linear_classifier(network).register_forward_pre_hook(lambda _, args: into.append(args[0]))
 
 
 def tapped_stages(network: nn.Module) -> list[nn.Module]:

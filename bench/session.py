@@ -19,7 +19,7 @@ from bench.declare import Access, Data
 from bench.desk import current
 from bench.errors import DataLeak, MethodError
 from bench.losses import kl_divergence
-from bench.models import head
+from bench.models import head, linear_classifier
 from bench.real import RealImages
 from bench.task import ImageSpec
 
@@ -182,6 +182,7 @@ class Session:
         rows: Tensor | None = None,
         groups: Sequence[Tensor] | None = None,
         group_loss: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor] | None = None,
+        penultimate: bool = False,
         clip: float | None = None,
     ) -> Tensor:
         """One student step on alpha * KL_tau(teacher || student) + beta * CE(student, labels) + group_loss.
@@ -201,6 +202,8 @@ class Session:
             groups: the teacher's groups of these images, if they are known already.
             group_loss: ``f(teacher_groups, student_groups)``, added as it is; the student's groups come from the same
                 forward pass as its logits.
+            penultimate: the criterion gets one more tensor, after the logits: the student's penultimate features (N, D)
+                from the same forward pass, the input of :attr:`student_classifier`.
             clip: the largest common L2 norm of the gradients.
 
         Returns:
@@ -222,11 +225,11 @@ class Session:
             images, logits, groups = images[order], logits[order], [group[order] for group in groups]
             labels = labels[order] if labels is not None else None
             rows = rows[order.to(rows.device)] if rows is not None else None
-        answer, own_groups = desk.ask_student(images) if group_loss is not None else (self.student(images), ())
+        answer, own_groups, last = desk.ask_student(images, groups=group_loss is not None, penultimate=penultimate)
         if criterion is None:
             loss = alpha * kl_divergence(logits, answer, temperature)
         else:
-            loss = alpha * (criterion(logits, answer) if rows is None else criterion(logits, answer, rows))
+            loss = alpha * criterion(logits, answer, *last, *(() if rows is None else (rows,)))
         if labels is not None and beta:
             loss = loss + beta * nn.functional.cross_entropy(answer, labels)
         if group_loss is not None:
@@ -234,9 +237,23 @@ class Session:
         desk.update(optimizer, loss, clip)
         return loss.detach()
 
-    def student_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The student's logits and features (the input of its head) of normalised images, from one forward pass."""
-        return current().student_features(images)
+    def student_features(self, images: Tensor, *, penultimate: bool = False) -> tuple[Tensor, Tensor]:
+        """The student's logits and features (the input of its head) of normalised images, from one forward pass.
+
+        With ``penultimate`` the features are the input (N, D) of :attr:`student_classifier`.
+        """
+        return current().student_features(images, penultimate)
+
+    @property
+    def student_classifier(self) -> nn.Linear:
+        """The student's last layer, (classes, D), to be written, or to be left out of an optimiser; not to be called.
+
+        For a method that trains through another classifier: what is scored is the student as it stands.
+
+        Raises:
+            Unsupported: it is no linear layer; the trial is left out by plan.
+        """
+        return linear_classifier(current().student)
 
     def student_head(self, features: Tensor) -> Tensor:
         """The student's logits for features, as :meth:`student_features` gives them."""

@@ -15,7 +15,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from bench.errors import UserError, nearest
+from bench.errors import Unsupported, UserError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -119,6 +119,20 @@ def classifier_bias(network: nn.Module) -> Tensor | None:
     """The bias (classes,) of the classifier; None where it has none."""
     layer = _classifier(network)
     return None if layer is None else layer.bias
+
+
+def linear_classifier(network: nn.Module) -> nn.Linear:
+    """The classifier, where it is a linear layer: its input (N, D) are the network's penultimate features.
+
+    Raises:
+        Unsupported: it is a 1x1 convolution, or there is none.
+    """
+    from torch import nn
+
+    layer = _classifier(network)
+    if not isinstance(layer, nn.Linear):
+        raise Unsupported(f"{type(network).__name__} has no linear layer at its end, and the method works on that")
+    return layer
 
 
 def _classifier(network: nn.Module) -> nn.Linear | nn.Conv2d | None:
