@@ -54,7 +54,7 @@ from methods.rounds import evaluating, turn
 class Options:
     rule: Literal["threshold", "share"] = option("threshold", "which candidates are kept")
     threshold: float = option(
-        0.9, "combined probability above which an image is kept", low=0, high=1, when={"rule": "threshold"}
+        0.5, "combined probability above which an image is kept", low=0, high=1, when={"rule": "threshold"}
     )
     kept: float = option(0.5, "share of each class that is kept", above=0, high=1, when={"rule": "share"})
     every: int = option(10, "passes over what is kept between two selections", low=1)
