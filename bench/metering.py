@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
 from bench.budget import Meter
@@ -225,9 +226,35 @@ def _spatial_mean(value: Tensor) -> Tensor:
 
 
 def _moments(layer: nn.Module, value: Tensor) -> tuple[Tensor, ...]:
-    axes = [axis for axis in range(value.ndim) if axis != 1]
-    var, mean = torch.var_mean(value, dim=axes, correction=0)
     running_mean, running_var = layer.running_mean, layer.running_var
     assert isinstance(running_mean, Tensor)
     assert isinstance(running_var, Tensor)
+    if value.device.type == "cpu" and value.dtype in (torch.float32, torch.float64):
+        mean, var = _Moments.apply(value)  # type: ignore[no-untyped-call]
+    else:
+        var, mean = torch.var_mean(value, dim=_all_but_channels(value), correction=0)
     return mean, var, running_mean, running_var
+
+
+def _all_but_channels(value: Tensor) -> list[int]:
+    return [axis for axis in range(value.ndim) if axis != 1]
+
+
+class _Moments(torch.autograd.Function):
+    """Mean and biased variance of each channel, in two passes: on a CPU torch's ``var_mean`` takes five times as long,
+    its gradient included, and one is taken for each batch norm of the teacher."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> tuple[Tensor, Tensor]:
+        axes = _all_but_channels(value)
+        mean = value.mean(axes, keepdim=True)
+        ctx.save_for_backward(value, mean)
+        return mean.flatten(), (value - mean).square_().mean(axes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_mean: Tensor, of_var: Tensor) -> Tensor:
+        value, mean = ctx.saved_tensors
+        count = value.numel() // mean.numel()
+        slope = (of_var * (2 / count)).view_as(mean)
+        return torch.addcmul(of_mean.view_as(mean) / count - slope * mean, slope, value)

@@ -13,6 +13,7 @@ from torch.optim import SGD
 from bench import image_generator
 from bench.budget import Budget
 from bench.desk import BudgetSpent, Desk
+from bench.metering import _moments
 from bench.session import session_for
 
 MakeDesk = Callable[..., Desk]
@@ -174,3 +175,19 @@ def test_only_the_students_optimiser_moves_the_average(make_desk: MakeDesk) -> N
         desk.clock.start()
         session.update(opt, other(torch.randn(4, 2)).square().mean())
         assert int(desk.average.n_averaged) == 0
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (5, 4, 6), (6, 3, 5, 4)])
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_batch_statistics_and_their_gradient_are_those_of_var_mean(shape: tuple[int, ...], offset: float) -> None:
+    norm = nn.BatchNorm1d if len(shape) < 4 else nn.BatchNorm2d
+    value = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) + offset).requires_grad_()
+    exact = value.detach().double().requires_grad_()
+    mean, var, *_ = _moments(norm(shape[1]), value)
+    exact_var, exact_mean = torch.var_mean(exact, dim=[0, *range(2, len(shape))], correction=0)
+    torch.testing.assert_close(mean, exact_mean.float())
+    torch.testing.assert_close(var, exact_var.float(), rtol=1e-4, atol=0)
+    weights = torch.arange(1.0, 1 + shape[1])
+    (weights * (mean + var.square())).sum().backward()
+    (weights.double() * (exact_mean + exact_var.square())).sum().backward()
+    torch.testing.assert_close(value.grad, exact.grad.float(), rtol=1e-3, atol=1e-4)
