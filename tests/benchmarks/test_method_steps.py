@@ -1,31 +1,90 @@
-"""Steps of every method at its paper's batch sizes, beside the bare passes of the networks that they need.
+"""One generator-and-student step of every method at its paper's batch sizes, beside the passes that it needs.
 
-``make bench`` prints both; docs/performance.md holds the ratios. Speed is measured here, never asserted. The floor has
-no losses, no optimisers and no augmentation in it: a ratio of 1 would be a method that does nothing but call networks.
+The *floor* of a step is the forward and backward passes of all networks (teacher, student, generators, heads) that the
+algorithm cannot do without (:mod:`needed_passes`), on random inputs of the same shapes: forward alone, or backward to
+the input, or backward to the weights. Losses, optimisers, image priors, augmentation, stores, random numbers and all
+that the harness does are not in it: a ratio of 1 would be a method that does nothing but call its networks.
+
+A round is one step of the loop where it moves generator and student, else one step of each kind; what a method does in
+phases is measured phase by phase, and its row is the sum. Rounds are shortened to few steps (``student_steps`` and the
+like): that changes how often a step comes, not what it does. Step and floor take turns, and both are measured in
+processor time of one thread: other work on the machine hardly matters. ``make bench`` prints the rows of
+docs/performance.md; nothing is asserted of a speed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from passes import Pass, play, write_down
+from needed_passes import NEEDED
+from stepping import Floor, Row, Stepping, real_images
 
 from bench.budget import Budget
-from bench.cards import find_methods, load_method
+from bench.cards import MethodCard, find_methods, load_method
+from bench.declare import Data
 from bench.desk import Desk
 from bench.expansion import preset
 from bench.models import build
 from bench.session import session_for
 from bench.support import why_unsupported
-from bench.task import get_task
+from bench.task import TaskSpec, get_task
 
 TASKS = ("mnist/lenet5-half", "cifar10/wrn16-1")
-STEPS = 12  # of every loop: enough for a round of those that take turns
-TRIED = ("dfad", "mnist/lenet5-half")  # where only the code is tried
-METHODS = [name for name, card in find_methods().items() if card.data.value == "none"]
+WITH_BATCH_NORM = {"mnist/lenet5-half": "mnist/lenet5bn-half"}  # where a method needs the teacher's statistics
+LARGEST = {"cifar10/wrn16-1": 64}  # images in the largest batch: with the papers' a step takes up to a minute there
+COUNTS = ("batch", "batch_student", "batch_synthesis", "batch_memory", "batch_fit", "bank_sample")
+SECONDS = 12.0  # of a step's time: what the rounds of one measurement take, if that makes 3 to 40 of them
+STEPS = 100_000  # the budget; no measurement comes to its end
+
+
+class Round(NamedTuple):
+    """What is measured: steps of these kinds, under these options, after ``skip`` steps."""
+
+    kinds: tuple[str, ...]
+    skip: int = 1
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
+STUDENT = Round(("student",))
+BOTH = Round(("both",))
+PHASES = (Round(("generator",), options={"share": 0.9}), Round(("student",), 2, {"share": 1 / STEPS}))
+ROUNDS: Mapping[str, tuple[Round, ...]] = {
+    "noise": (STUDENT,),
+    "kd": (STUDENT,),  # KD-REL and KD-UNR are the same on other images
+    "scratch": (STUDENT,),
+    "osakd": (STUDENT,),
+    "sd_dropout": (STUDENT,),
+    "wsl": (STUDENT,),
+    "prokt": (BOTH,),
+    "dafl": (BOTH,),
+    "dfad": (BOTH._replace(options={"student_steps": 1}),),
+    "zskd": PHASES,
+    "rdskd": PHASES,
+    "deepdream": PHASES,
+    "deepinversion": PHASES,
+    "adi": (Round(("generator",), 3, {"share": 1 / STEPS, "student_steps": 1}), PHASES[1]),
+    "zskt": (BOTH,),
+    "dfq": (Round(("generator", "student"), 2, {"student_steps": 1}),),
+    "ddad": (Round(("student", "generator"), 2, {"student_steps": 1}),),
+    "pre_dfkd": (Round(("generator", "fit"), 2, {"student_steps": 1, "memory_updates": 1}),),
+    "cmi": (Round(("generator",)), Round(("student",), 2, {"iterations": 1})),
+    "fast_dfkd": (
+        Round(("generator", "generator", "student"), 3, {"iterations": 2, "warm_up": 0, "student_steps": 1}),
+    ),
+    "ssd_kd": (Round(("generator", "generator", "student"), 5, {"student_steps": 1}),),
+}
+CASES = [
+    pytest.param(task, name, each, id=f"{task}-{name}-{'-'.join(dict.fromkeys(each.kinds))}")
+    for task in TASKS
+    for name, rounds in ROUNDS.items()
+    for each in rounds
+]
+TRIED = ("mnist/lenet5-half", "dfq")  # where only the code is tried
 
 
 @pytest.fixture(autouse=True)
@@ -36,35 +95,73 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("way", ["bare", "harness"])
-def test_steps(benchmark: Any, make_desk: Callable[..., Desk], request: Any, name: str, task: str, way: str) -> None:
-    card, spec = find_methods()[name], get_task(task)
-    if reason := why_unsupported(card, spec):
-        pytest.skip(reason)
-    measured = request.config.getoption("benchmark_enable")
-    if not measured and (name, task) != TRIED:
+def options_for(card: MethodCard, task: TaskSpec, measured: Round, paper: bool) -> dict[str, Any]:
+    """The paper's options with the round's; the images of all batches are scaled alike where the task asks for it."""
+    options = {**card.defaults(), **preset(card, task, "paper"), **({} if paper else card.quick), **measured.options}
+    largest = max(value for name, value in options.items() if name in COUNTS and name != "bank_sample")
+    scale = min(1.0, LARGEST.get(task.name, largest) / largest)
+    return {name: max(2, round(value * scale)) if name in COUNTS else value for name, value in options.items()}
+
+
+def stores_filled(kept: Mapping[str, Any], inputs: Mapping[str, tuple[int, ...]], classes: int) -> None:
+    """Stores that are read in every step, as they are after a while."""
+    if "bank" in kept:
+        kept["bank"].add(*torch.randn(2, kept["bank"].capacity, *inputs["head"]))
+    if "buffer" in kept:
+        count = kept["buffer"].capacity
+        images = torch.randn(count, *inputs["student"])
+        kept["buffer"].add(images, torch.randint(classes, (count,)), torch.rand(count))
+
+
+@pytest.mark.benchmark(timer=time.process_time)
+@pytest.mark.parametrize(("task", "name", "measured"), CASES)
+def test_step(
+    benchmark: Any, make_desk: Callable[..., Desk], request: Any, task: str, name: str, measured: Round
+) -> None:
+    paper = bool(request.config.getoption("benchmark_enable"))
+    if not paper and (task, name) != TRIED:
         pytest.skip("measured with --benchmark-enable only: the papers' batches take minutes")
-    values = preset(card, spec, "paper") if measured else dict(card.quick)
+    card = find_methods()[name]
+    spec = get_task(task)
+    if why_unsupported(card, spec, card.defaults()):
+        spec = get_task(WITH_BATCH_NORM[task])
     method = load_method(card)
-    steps = STEPS if measured else 2
-    benchmark.group = f"{name}, {task}, {steps} steps"
+    options = method.make_options(options_for(card, spec, measured, paper))
+    desk = make_desk(
+        image=spec.image,
+        budget=Budget(steps=STEPS),
+        access=card.access,
+        data=card.data,
+        teacher=build(spec.teacher.network, spec.image, 10).eval(),
+        student=build(spec.student, spec.image, 10),
+        real=real_images(spec.image.shape) if card.data is not Data.NONE else None,
+        augment=spec.augment,
+    )
+    desk.fresh_teacher = lambda: build(spec.teacher.network, spec.image, 10)
 
-    def fresh() -> Desk:
-        teacher = build(spec.teacher.network, spec.image, 10).eval().requires_grad_(False)
-        student = build(spec.student, spec.image, 10)
-        budget = Budget(steps=steps)
-        return make_desk(image=spec.image, budget=budget, access=card.access, teacher=teacher, student=student)
-
-    def run(desk: Desk) -> None:
+    def run() -> None:
         with desk:
             desk.clock.start()
-            method.run(session_for(spec.image, 10), method.make_options(values))
+            method.run(session_for(spec.image, 10), options)
 
-    if way == "harness":
-        benchmark.pedantic(run, setup=lambda: ((fresh(),), {}), rounds=3 if measured else 1)
-        return
-    desk = fresh()
-    passes: list[Pass] = write_down(desk, lambda: run(desk))
-    benchmark.pedantic(lambda: play(passes, desk._teacher.network), rounds=3 if measured else 1)
+    needed = NEEDED[name](options)
+    floors: list[float] = []
+    with Stepping(desk, run) as trial:
+        trial.advance()
+        stores_filled(desk.kept, trial.inputs, 10)
+        trial.advance(measured.skip)
+        before = time.process_time()
+        trial.advance(len(measured.kinds))
+        rounds = min(40, max(3, round(SECONDS / (time.process_time() - before))))
+        floor = Floor(trial, [each for kind in measured.kinds for each in needed[kind]])
+        floor.play()
+
+        def play() -> None:
+            before = time.process_time()
+            floor.play()
+            floors.append(time.process_time() - before)
+
+        benchmark.pedantic(trial.advance, args=(len(measured.kinds),), setup=play, rounds=rounds if paper else 1)
+    if paper:
+        row = Row.of(name, spec.name, options, measured.kinds, benchmark.stats.stats.data, floors)
+        benchmark.extra_info.update(row._asdict())
