@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.records import Record, read_curve, short_text
+from bench.records import Record, read_curves, short_text
 from bench.report.groups import CEILING, FLOOR, Group, Row, beside_options, metric_word
 from bench.report.image_table import Column, columns_of
 
@@ -167,7 +167,8 @@ def _image(column: Column) -> Callable[[Record, int], Reading | None]:
 
 def _logged(cells: Sequence[Cell], results: Path) -> Iterable[Measure]:
     """The scalars that the swept method logs, in the order of its logging."""
-    curves = [[(r.trial.seed, read_curve(results / "trials" / r.id)) for r in cell.row.ok] for cell in cells]
+    found = read_curves(results, [record.id for cell in cells for record in cell.row.ok])
+    curves = [[(record.trial.seed, found[record.id]) for record in cell.row.ok] for cell in cells]
     own = [curve for cell, seeds in zip(cells, curves, strict=True) if not cell.other for _, curve in seeds]
     for name in dict.fromkeys(name for curve in own for point in curve for name in point["logs"]):
         lines = tuple(tuple((seed, _line(curve, name)) for seed, curve in seeds) for seeds in curves)
