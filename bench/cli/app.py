@@ -10,6 +10,21 @@ from typer.core import TyperGroup
 
 import bench
 from bench.cli import check, compare, data, doctor_cmd, history, lists, query, run, score, show, teacher, track, weights
+from bench.cli import (
+    bisect,
+    check,
+    compare,
+    data,
+    doctor_cmd,
+    history,
+    lists,
+    run,
+    score,
+    show,
+    teacher,
+    track,
+    weights,
+)
 from bench.cli.settings import PLAIN
 
 
@@ -33,6 +48,7 @@ HELP = {
     "query": "Ask the records in SQL.",
     "archive": "Pack a results folder into one Parquet file.",
     "merge": "Join the results of several machines.",
+    "bisect": "Find the commit that changed a number.",
     "check": "Try a method against the contract.",
     "teacher": "Train, import and look at teachers.",
     "data": "Look at data sets, and fetch them.",
@@ -74,6 +90,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "query": query.query,
     "archive": query.archive,
     "merge": query.merge,
+    "bisect": bisect.bisect,
     "check": check.check,
     "doctor": doctor_cmd.doctor,
 }

@@ -31,6 +31,7 @@ from bench.records.schema import Status
 from bench.selection import RULES
 from bench.session import session_for
 from bench.study import Study, load_study
+from bench.yamlio import plain, read_yaml
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("reports/**/*.md")])
@@ -131,7 +132,27 @@ def test_other_code_of_the_documentation_runs_where_the_reader_would_run_it(
         assert json.loads(written.read_text()) == json.loads((ROOT / "tests/unit/golden" / written.name).read_text())
 
 
-@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
+def workflows(kind: bool) -> list[Block]:
+    return [block for block in blocks("yaml") if ("\njobs:\n" in block.text) is kind]
+
+
+@pytest.mark.parametrize("block", workflows(True), ids=str)
+def test_a_workflow_of_the_documentation_names_studies_and_commands_that_exist(block: Block, tmp_path: Path) -> None:
+    file = tmp_path / "workflow.yaml"
+    file.write_text(block.text, encoding="utf-8")
+    jobs = plain(read_yaml(file))["jobs"]
+    lines = [
+        line.strip() for job in jobs.values() for step in job["steps"] for line in step.get("run", "").splitlines()
+    ]
+    commands = [re.split(r" (?:>>|\|\|) ", line)[0] for line in lines if line.startswith("dfkd ")]
+    assert {command.split()[1] for command in commands} == {"track", "compare"}
+    for command in commands:
+        verb, rest = descend(shlex.split(command)[1:])
+        verb.make_context(verb.name, rest)
+        assert all((ROOT / word).is_file() for word in rest if word.endswith(".yaml"))
+
+
+@pytest.mark.parametrize("block", workflows(False), ids=str)
 def test_a_study_of_the_documentation_expands(block: Block, tmp_path: Path) -> None:
     shutil.copy(EXAMPLE, tmp_path / "my_method.py")
     given = set(re.findall(r"^(\w+):", block.text, flags=re.MULTILINE))

@@ -1,0 +1,81 @@
+"""``dfkd bisect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.cell_study import of_record, of_study
+from bench.cli import out
+from bench.cli.places import BASES, results_folders
+from bench.cli.settings import DataFolder, Repo, Tracked
+from bench.errors import UserError, nearest
+from bench.executors import EXECUTORS
+from bench.git import checkout_of
+from bench.records import find_trial, load_record
+from bench.regression import bisect as search
+from bench.regression.effects import check_name
+from bench.regression.filing import TRACKED
+from bench.regression.summary import plain_number
+from bench.study import find_study, study_files
+
+
+def bisect(
+    what: Annotated[str, typer.Argument(metavar="STUDY|TRIAL", help="A study, or a trial's id or how it begins.")],
+    good: Annotated[str, typer.Option(metavar="COMMIT", help="Where the number was still right.")],
+    number: Annotated[str, typer.Option(metavar="NAME", help="As in `dfkd list metrics`; or `failures`.")],
+    bad: Annotated[str, typer.Option(metavar="COMMIT", help="Where it no longer was.")] = "HEAD",
+    threshold: Annotated[
+        float | None, typer.Option(metavar="X", help="Between the two values.  [default: the middle of them]")
+    ] = None,
+    method: Annotated[str | None, typer.Option(metavar="NAME", help="Of a study with several.")] = None,
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="Of a study with several.")] = None,
+    tracked: Tracked = None,
+    repo: Repo = None,
+    data: DataFolder = None,
+    executor: Annotated[
+        str, typer.Option(help="; ".join(f"{name}: {doc}" for name, doc in EXECUTORS.items()) + ".")
+    ] = "processes",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Find the commit that changed a number, by running one cell of a study at a few commits in a checkout apart.
+
+    What is filed already is not run again; commits at which it cannot run are passed over.
+    Exit code: 0 the commit is found, 1 it is one of several, 2 there is something to mend first.
+    """
+    check_name(number)
+    root = checkout_of(repo or Path())
+    base = tracked or root / TRACKED
+    study, place = _cell(what, root, base, task, method)
+    if executor not in EXECUTORS:
+        raise UserError(f"unknown executor {executor!r}{nearest(executor, EXECUTORS)}")
+    extra = ("--executor", executor, "--device", device, *(("--data", str(data.resolve())) if data else ()))
+    measure = search.cell_measure(study, place, number, base, extra)
+    found = search.bisect(root, good, bad, measure, threshold, _tell)
+    if len(found.commits) > 1:
+        out.say(f"\none of {len(found.commits)} commits, of which the others cannot be measured:")
+        out.pairs([(each.short, each.subject) for each in found.commits])
+        raise typer.Exit(1)
+    (commit,) = found.commits
+    out.say(f"\n{commit.sha}\n{commit.subject} ({commit.date[:10]})")
+    out.say(f"the first at which {number} is on the other side of {found.threshold:.4g}")
+
+
+def _cell(what: str, root: Path, tracked: Path, task: str | None, method: str | None) -> tuple[dict[str, Any], Path]:
+    """The study of one cell, and where its paths start from, relative to the checkout."""
+    if Path(what).exists() or what in study_files() or what.endswith((".yaml", ".yml")):
+        file = find_study(what)
+        inside = file.resolve().parent
+        place = inside.relative_to(root.resolve()) if inside.is_relative_to(root.resolve()) else Path()
+        return of_study(file, task, method), place
+    if task or method:
+        raise UserError("a trial has one task and one method; --task and --method are for studies")
+    folders = [folder for start in (tracked, *BASES) for folder in results_folders(start)]
+    return of_record(load_record(find_trial(folders, what))), Path()
+
+
+def _tell(tried: search.Tried) -> None:
+    value = "cannot be measured" if tried.value is None else plain_number(tried.value, "")
+    out.say(f"{tried.word:<5} {tried.commit.short}  {value:<18}  {tried.commit.subject}")
