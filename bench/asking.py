@@ -107,6 +107,7 @@ class Teacher:
         pooled: Pooled | None = None,
         groups: bool = False,
         penultimate: bool = False,
+        anchor: int | None = None,
     ) -> TeacherOutput:
         """Ask about normalised images (N, C, H, W).
 
@@ -118,6 +119,8 @@ class Teacher:
                 of the network's stages ("stages").
             groups: the outputs of the network's stages.
             penultimate: the input of the network's classifier, its last linear layer.
+            anchor: which point of its training, 0 (the earliest) to ``anchors`` - 1 (the trained teacher); the trained
+                teacher by default. With ``@method(..., anchors=...)``.
 
         Raises:
             AccessDenied: the method declared less access than it uses.
@@ -139,7 +142,7 @@ class Teacher:
         wants_gradient = images.requires_grad and torch.is_grad_enabled()
         if wants_gradient:
             need(Access.GRADIENTS, "gradients through the teacher (else detach the images)")
-        answer = desk.ask_teacher(images, Question(features, batch_norm, pooled, groups, penultimate))
+        answer = desk.ask_teacher(images, Question(features, batch_norm, pooled, groups, penultimate), anchor)
         return TeacherOutput(
             answer.logits,
             answer.features[0] if features else None,
@@ -148,6 +151,11 @@ class Teacher:
             tuple(answer.groups) if groups else None,
             answer.penultimate[0] if penultimate else None,
         )
+
+    @property
+    def anchors(self) -> int:
+        """How many points of its training can be asked about, as the method declares; 0 without."""
+        return current().anchors
 
     def pooled_size(self, pooled: Pooled) -> int:
         """The length D of what ``pooled`` gives for an image, for a head that is made before the first question."""

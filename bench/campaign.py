@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Protocol
 from filelock import FileLock, Timeout
 
 from bench import data
-from bench.draft import record_failure
+from bench.draft import card_of, record_failure
 from bench.errors import UserError, nearest
 from bench.executors import EXECUTORS, Watcher, Work, get_executor
 from bench.expansion import expand
 from bench.machine import choose_device, usable_cores
 from bench.own_tasks import keep_tasks
-from bench.paths import teacher_folder
+from bench.paths import anchor_folder, teacher_folder
 from bench.records import Record, load_record, open_results
 from bench.records.folder import writing
 from bench.study import Study, load_study
@@ -227,33 +227,43 @@ def _finished(results: Path, trials: Iterable[Trial]) -> frozenset[str]:
 
 def _check_teachers(trials: Iterable[Trial]) -> None:
     """Verify the cached teachers; UserError for one that is damaged, does not fit or cannot be had."""
-    for task, key in _teachers_of(trials):
+    for task, key, anchors in _teachers_of(trials):
+        from bench.anchors import check_anchors
         from bench.teachers import cached_teacher
 
         cached_teacher(task, key, len(data.find(task.data).classes))
+        for count in anchors:
+            check_anchors(key, count)
 
 
 def _train_teachers(
     trials: Iterable[Trial], folder: Path | None, allow_altered: bool, device: str, audience: Audience
 ) -> None:
-    """Train what is not cached, once and here: every trial of a task needs the same teacher."""
-    for task, key in _teachers_of(trials):
-        if (teacher_folder() / key / "passport.json").exists():
+    """Train what is not cached, once and here: every trial of a task needs the same teacher, and some its anchors."""
+    for task, key, anchors in _teachers_of(trials):
+        folders = [teacher_folder() / key, *(anchor_folder(key, count) for count in anchors)]
+        if all((folder / "passport.json").exists() for folder in folders):
             continue
         import torch
 
+        from bench.anchors import get_anchors
         from bench.teachers import get_teacher
 
         def report(progress: TrainingProgress, task: TaskSpec = task) -> None:
             audience.teacher(task.name, progress)
 
         dataset = data.load(task.data, size=task.stored_size, folder=folder, allow_altered=allow_altered)
+        for count in anchors:  # a teacher that is not there is trained on the way
+            get_anchors(task, key, dataset, count, report, torch.device(device))
         get_teacher(task, key, dataset, report, torch.device(device))
 
 
-def _teachers_of(trials: Iterable[Trial]) -> list[tuple[TaskSpec, str]]:
-    pairs = dict.fromkeys((trial.task, trial.teacher) for trial in trials)
-    return [(get_task(name), key) for name, key in pairs]
+def _teachers_of(trials: Iterable[Trial]) -> list[tuple[TaskSpec, str, list[int]]]:
+    """Task, key, and the numbers of anchors that methods want, of every teacher."""
+    wanted: dict[tuple[str, str], set[int]] = {}
+    for trial in trials:
+        wanted.setdefault((trial.task, trial.teacher), set()).add(card_of(trial).anchors)
+    return [(get_task(name), key, sorted(anchors - {0})) for (name, key), anchors in wanted.items()]
 
 
 @contextmanager

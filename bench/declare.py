@@ -60,6 +60,7 @@ class Method:
     segmentation: bool
     batch_norm: bool | str
     pool: str
+    anchors: int
     file: Path
 
     @property
@@ -86,6 +87,7 @@ def method(
     segmentation: bool = False,
     batch_norm: bool | str = False,
     pool: str = "",
+    anchors: int = 0,
 ) -> Callable[[Runner], Runner]:
     """Declare a function ``f(session, options)`` to be a distillation method.
 
@@ -104,6 +106,8 @@ def method(
             where that option is not 0. On tasks whose teacher has no such layer its trials are ``unsupported``.
         pool: with ``Data.POOL``, which of the task's pools: "related" (of the same kind as the training images),
             "unrelated", or "wild" (images of all kinds, such as a search of the web brings). A study may name others.
+        anchors: at how many evenly spaced points of the teacher's training it wants to ask the teacher, the trained
+            teacher among them. On a teacher whose training is not known its trials are ``unsupported``.
 
     Raises:
         UserError: the declaration is not usable.
@@ -113,7 +117,7 @@ def method(
         options = _options_type(function)
         specs = specs_of(options)
         check_declared(
-            name, title, paper, data, access, specs, presets or {}, quick or {}, segmentation, batch_norm, pool
+            name, title, paper, data, access, specs, presets or {}, quick or {}, segmentation, batch_norm, pool, anchors
         )
         declared = Method(
             name=name,
@@ -128,6 +132,7 @@ def method(
             segmentation=segmentation,
             batch_norm=batch_norm,
             pool=pool,
+            anchors=anchors,
             file=Path(inspect.getsourcefile(function) or "").resolve(),
         )
         function.declared = declared  # type: ignore[attr-defined]
@@ -148,6 +153,7 @@ def check_declared(
     segmentation: Any,
     batch_norm: Any = False,
     pool: Any = "",
+    anchors: Any = 0,
 ) -> None:
     """Check all that a method declares; whoever writes a method file may have written anything."""
     if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name):
@@ -180,6 +186,10 @@ def check_declared(
         raise UserError(f"method {name!r}: with Data.POOL, pool must be one of {', '.join(POOLS)}, not {pool!r}{hint}")
     if data is not Data.POOL and pool != "":
         raise UserError(f"method {name!r}: pool={pool!r} needs Data.POOL, not Data.{data.name}")
+    if isinstance(anchors, bool) or not isinstance(anchors, int) or anchors < 0 or anchors == 1:
+        raise UserError(f"method {name!r}: anchors must be 0 or a number from 2 on, not {anchors!r}")
+    if anchors and access < Access.LABELS:
+        raise UserError(f"method {name!r}: anchors need Access.LABELS or more, not Access.{access.name}")
     if not isinstance(quick, Mapping):
         raise UserError(f"method {name!r}: quick must be {{option: value}}, not {quick!r}")
     check_values(specs, quick, f"method {name!r} (quick)")

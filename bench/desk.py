@@ -25,6 +25,7 @@ from bench.metering import Answer, CountedTeacher, Counter, Pooled, Question, ta
 from bench.models import classifier_bias, classifier_weight, head
 from bench.models.cost import bare_copy
 from bench.real import RealImages
+from bench.route import Route
 from bench.streams import Streams
 from bench.task import Augmentation, ImageSpec
 from bench.updates import Updates, parameters_of
@@ -77,6 +78,7 @@ class Desk:
         self.after_step: Callable[[], None] = lambda: None
         self.on_phase: Callable[[str], None] = lambda phase: None  # noqa: ARG005
         self.on_keep: Callable[[str, Any], None] = lambda name, thing: None  # noqa: ARG005
+        self.route: Route | None = None  # the teacher's anchors, where the method declares them
         self.fresh_teacher: Callable[[], nn.Module]  # the teacher's architecture with fresh weights
         self.skip_phases: tuple[str, ...] = ()
         self.phases: list[str] = []
@@ -147,10 +149,21 @@ class Desk:
 
     # ---- networks --------------------------------------------------------------------------------------------------
 
-    def ask_teacher(self, images: Tensor, question: Question) -> Answer:
-        """See :meth:`bench.metering.CountedTeacher.ask`."""
+    def ask_teacher(self, images: Tensor, question: Question, anchor: int | None = None) -> Answer:
+        """See :meth:`bench.metering.CountedTeacher.ask`; ``anchor`` as in :class:`bench.asking.Teacher`."""
         self._charge()
-        return self._teacher.ask(images, question, gradients=self.access >= Access.GRADIENTS)
+        teacher = self._teacher
+        if anchor is not None:
+            if not 0 <= anchor < self.anchors:
+                raise MethodError(f"there is no anchor {anchor}: the method declares anchors={self.anchors}")
+            if self.route is not None and anchor < len(self.route):
+                teacher = self.route.at(anchor)
+        return teacher.ask(images, question, gradients=self.access >= Access.GRADIENTS)
+
+    @property
+    def anchors(self) -> int:
+        """How many anchors there are, the teacher among them; 0 where the method declares none."""
+        return 0 if self.route is None else len(self.route) + 1
 
     def pooled_size(self, pooled: Pooled) -> int:
         return self._teacher.pooled_size(pooled)

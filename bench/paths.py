@@ -19,3 +19,8 @@ def cache_folder() -> Path:
 def teacher_folder() -> Path:
     """Where trained and imported teachers lie, one folder each."""
     return cache_folder() / "teachers"
+
+
+def anchor_folder(key: str, count: int) -> Path:
+    """Where a teacher's ``count`` anchors lie: in the teacher's own folder."""
+    return teacher_folder() / key / f"anchors-{count}"

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from bench import guard, kept
+from bench.anchors import get_anchors
 from bench.cards import load_method
 from bench.checkpoint import load_checkpoint, save_checkpoint
 from bench.closing import Ended, artifacts, judged
@@ -33,10 +34,12 @@ from bench.outcome import Outcome, TimedOut, outcome_of
 from bench.paths import teacher_folder
 from bench.progress import Progress, work_folder
 from bench.records import Record, write_trial
+from bench.route import Route
 from bench.session import session_for
 from bench.streams import derive, only_deterministic, seed_everything
 from bench.task import TaskSpec, get_task
 from bench.teachers import Teacher, get_teacher, weights_hash
+from bench.training import TrainingProgress
 from bench.trial import Trial
 
 CHECKPOINT_SECONDS = 30.0
@@ -113,14 +116,13 @@ class _Run:
         self.setting.report(Progress("loading"))
         self.dataset = _dataset(self.task.data, self.task.stored_size, self.setting.data_folder, trial.altered_data)
         _settle_torch(trial)
-        self.teacher = get_teacher(
-            self.task,
-            trial.teacher,
-            self.dataset,
-            lambda done: self.setting.report(Progress(f"teacher {done.epoch:.1f}/{done.epochs}")),
-            torch.device(trial.device),
-        )
         device = torch.device(trial.device)
+
+        def report(done: TrainingProgress) -> None:
+            self.setting.report(Progress(f"teacher {done.epoch:.1f}/{done.epochs}"))
+
+        anchors = get_anchors(self.task, trial.teacher, self.dataset, self.method.anchors, report, device)
+        self.teacher = get_teacher(self.task, trial.teacher, self.dataset, report, device)
         classes = len(self.dataset.classes)
         seed_everything(derive(trial.seed, "student"))
         student = build(self.task.student, self.task.image, classes)
@@ -139,6 +141,8 @@ class _Run:
             augment=self.task.augment,
             precision=trial.precision,
         )
+        if anchors:
+            self.desk.route = Route(self.teacher.network, anchors, self.task.image.shape, self.desk.meter)
         self.desk.fresh_teacher = lambda: build(self.teacher.passport["network"], self.task.image, classes)
         self.judge = Judge(
             student, self.teacher.network, self.dataset.test, self.task.image, device, self.dataset.classes

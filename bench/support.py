@@ -14,6 +14,7 @@ from bench.draft import card_of
 from bench.errors import MissingData
 from bench.models import has_batch_norm
 from bench.task import TaskSpec, get_task
+from bench.teacher_key import why_no_way
 from bench.trial import Trial
 
 
@@ -22,7 +23,8 @@ def unsupported(trials: Iterable[Trial]) -> dict[str, str]:
     reasons = {}
     for trial in trials:
         card, task = card_of(trial), get_task(trial.task)
-        if reason := why_unsupported(card, task, trial.options) or why_no_pool(card, task, trial.pool):
+        reason = why_unsupported(card, task, trial.options) or why_no_pool(card, task, trial.pool)
+        if reason := reason or why_no_anchors(card, task, trial.teacher):
             reasons[trial.id] = reason
     return reasons
 
@@ -66,6 +68,12 @@ def why_no_pool(card: MethodCard, task: TaskSpec, pool: str) -> str:
             f"`pools: {{{task.name}: {{{card.pool}: ...}}}}` in the study does"
         )
     return ""
+
+
+def why_no_anchors(card: MethodCard, task: TaskSpec, teacher: str) -> str:
+    """Why a method that follows the teacher's training cannot do so, in one sentence; empty when it can."""
+    reason = why_no_way(task, teacher) if card.anchors else ""
+    return f"{card.name} follows the teacher's training, and {reason}" if reason else ""
 
 
 def _why_missing(name: str, folder: Path | None, allow_altered: bool) -> str:

@@ -54,3 +54,10 @@ def known_teachers(task: TaskSpec) -> dict[str, tuple[TeacherSpec, bool]]:
     specs = [TeacherSpec(**task.teacher.model_dump(exclude={"quick"}))]
     specs += [quick_teacher(task)] if task.teacher.quick else []
     return {teacher_key(task, spec, altered): (spec, altered) for spec in specs for altered in (False, True)}
+
+
+def why_no_way(task: TaskSpec, key: str) -> str:
+    """Why the training of a teacher cannot be followed, in one sentence; empty when it can: a recipe of the task's."""
+    if key in known_teachers(task):
+        return ""
+    return f"the way of teacher {key!r} is not known: none of {task.name}'s recipes leads to it (was it imported?)"

@@ -25,7 +25,7 @@ from bench.paths import teacher_folder
 from bench.provenance import provenance
 from bench.task import TaskSpec, TeacherSpec, get_recipe
 from bench.teacher_key import folder_name, known_teachers, teacher_key
-from bench.training import Report, TrainingProgress, has_bfloat16, train
+from bench.training import Report, TrainingProgress, Watch, has_bfloat16, train
 
 CPU = torch.device("cpu")
 
@@ -38,12 +38,13 @@ class Teacher:
     passport: Mapping[str, Any]
 
 
-def _silent(progress: TrainingProgress) -> None:
+def silent(progress: TrainingProgress) -> None:
+    """The report of a training that nobody watches."""
     del progress
 
 
 def get_teacher(
-    task: TaskSpec, key: str, dataset: Dataset, report: Report = _silent, device: torch.device = CPU
+    task: TaskSpec, key: str, dataset: Dataset, report: Report = silent, device: torch.device = CPU
 ) -> Teacher:
     """The teacher of a task by key: from the cache, or trained now when the key is that of one of the task's recipes.
 
@@ -83,10 +84,12 @@ def train_teacher(
     task: TaskSpec,
     spec: TeacherSpec,
     dataset: Dataset,
-    report: Report = _silent,
+    report: Report = silent,
     altered_data: bool = False,
     device: torch.device = CPU,
     backbone: Path | None = None,
+    watch: Watch = lambda step, steps, network: None,  # noqa: ARG005
+    work: Path | None = None,
 ) -> Path:
     """Train and cache a teacher, unless it is there; returns its folder. One process trains, others wait for it.
 
@@ -100,6 +103,8 @@ def train_teacher(
         altered_data: whether files other than the official ones were allowed; part of the key.
         device: where to train.
         backbone: a checkpoint of an ImageNet network for the teacher's backbone; part of the key.
+        watch: see :func:`bench.training.train`.
+        work: a folder for checkpoints, where they must not be those of a training that was watched otherwise.
 
     Raises:
         UserError: the recipe is unknown, the backbone does not fit, or training diverged.
@@ -116,13 +121,15 @@ def train_teacher(
         key += f"-backbone-{digest[:12]}"
         prepare = lambda network: load_backbone(network, weights, backbone)  # noqa: E731
     folder = teacher_folder() / key
-    _make(teacher_folder())
+    make_folder(teacher_folder())
     with FileLock(str(teacher_folder() / f".{key}.lock")):
         if (folder / "passport.json").exists():
             return folder
-        work = teacher_folder() / f".{key}.work"
+        work = work or teacher_folder() / f".{key}.work"
         try:
-            network, seconds = train(task, spec, dataset, work, key=key, device=device, report=report, prepare=prepare)
+            network, seconds = train(
+                task, spec, dataset, work, key=key, device=device, report=report, prepare=prepare, watch=watch
+            )
         except Diverged as error:
             raise UserError(f"recipe {spec.recipe!r} on {task.name}: {error}; lower its rate") from None
         passport = {
@@ -155,7 +162,7 @@ def import_teacher(task: TaskSpec, file: Path, dataset: Dataset) -> Path:
     fit(network, weights, file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     passport = {"recipe": "imported", "imported_from": file.name, "imported_sha256": digest, "seed": None}
-    _make(teacher_folder())
+    make_folder(teacher_folder())
     key = f"{folder_name(task.teacher.network)}-{task.data}-import-{digest[:12]}"
     with FileLock(str(teacher_folder() / f".{key}.lock")):
         made_on = provenance(threads=1, deterministic=True)
@@ -195,7 +202,7 @@ def _store(
     made_on: Mapping[str, Any],
 ) -> Path:
     score, details = score_network(network, dataset.test, task.image, dataset.classes)
-    content = save({name: value.contiguous() for name, value in network.state_dict().items()})
+    content = serialised(network)
     passport = {
         "schema": SCHEMA,
         "key": folder.name,
@@ -211,13 +218,14 @@ def _store(
         **extra,
         "provenance": dict(made_on),
     }
-    _make(folder)
-    _write(folder / "weights.safetensors", content)
-    _write(folder / "passport.json", json.dumps(passport, indent=1).encode())  # last: a folder with it is whole
+    make_folder(folder)
+    write_file(folder / "weights.safetensors", content)
+    write_file(folder / "passport.json", json.dumps(passport, indent=1).encode())  # last: a folder with it is whole
     return folder
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder among the teachers; UserError where that is not possible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -226,7 +234,13 @@ def _make(folder: Path) -> None:
         ) from None
 
 
-def _write(file: Path, content: bytes) -> None:
+def serialised(network: nn.Module) -> bytes:
+    """A network's parameters and buffers as a safetensors file."""
+    return save({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()})
+
+
+def write_file(file: Path, content: bytes) -> None:
+    """Write a file of a teacher, whole or not at all; UserError where that is not possible."""
     part = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         part.write_bytes(content)

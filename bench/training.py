@@ -47,6 +47,7 @@ class TrainingProgress:
 
 
 Report: TypeAlias = Callable[[TrainingProgress], None]
+Watch: TypeAlias = Callable[[int, int, nn.Module], None]
 
 
 def train(
@@ -59,6 +60,7 @@ def train(
     device: torch.device,
     report: Report,
     prepare: Callable[[nn.Module], None] = lambda network: None,  # noqa: ARG005
+    watch: Watch = lambda step, steps, network: None,  # noqa: ARG005
 ) -> tuple[nn.Module, float]:
     """A teacher, trained; goes on from the checkpoint in ``work`` if there is one.
 
@@ -71,6 +73,7 @@ def train(
         device: where to train. Only a CPU gives the same bytes every time.
         report: told how it comes along, every few seconds.
         prepare: called with the fresh network, before training; puts a pretrained backbone in.
+        watch: called after each step with the number of steps made, of all steps, and the network, to look at only.
 
     Returns:
         The network in evaluation mode on the CPU, and the seconds that training took.
@@ -92,6 +95,7 @@ def train(
         run.tell(report)
         while run.step < run.epoch_steps * recipe.epochs:
             run.advance()
+            watch(run.step, run.epoch_steps * recipe.epochs, network)
             try:
                 run.tell(report)
             except Diverged:

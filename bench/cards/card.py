@@ -27,6 +27,7 @@ class MethodCard:
     segmentation: bool
     batch_norm: bool | str
     pool: str
+    anchors: int
     file: Path
     module: str | None  # None: a file outside every package
 

@@ -109,6 +109,7 @@ def _card_of(declared: Method, file: Path, module: str | None) -> MethodCard:
         segmentation=declared.segmentation,
         batch_norm=declared.batch_norm,
         pool=declared.pool,
+        anchors=declared.anchors,
         file=file,
         module=module,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bench
+from bench.anchors import get_anchors
 from bench.cards import MethodCard, load_method
 from bench.check.dead_options import dead_options
 from bench.check.plays import STEPS, Play, Stage, counts
@@ -75,7 +76,9 @@ def run_battery(
 
     note("imports", lambda: _imports(card))
     load_method(card)
-    get_teacher(spec, teacher_key(spec), load(spec.data, size=spec.stored_size))
+    dataset = load(spec.data, size=spec.stored_size)
+    get_anchors(spec, teacher_key(spec), dataset, card.anchors)
+    get_teacher(spec, teacher_key(spec), dataset)
     with tempfile.TemporaryDirectory(prefix="dfkd-check-") as folder:
         stage = Stage(card, task, method_files, Path(folder))
         first = stage.play(points=STEPS)

@@ -159,6 +159,7 @@ def _method(card: MethodCard) -> dict[str, Any]:
         "doc": card.doc,
         "data": card.data.value,
         "pool": card.pool,
+        "anchors": card.anchors,
         "access": card.access.label,
         "batch_norm": card.batch_norm,
         "file": str(card.file),

@@ -16,10 +16,12 @@ from bench.campaign import Plan, Summary, default_workers, plan_study, run_study
 from bench.errors import UserError
 from bench.executors import Watcher, Work
 from bench.passports import passports
+from bench.paths import anchor_folder
 from bench.progress import Progress
 from bench.records import Record, load_record
 from bench.task import get_task, tasks
 from bench.teacher_key import teacher_key
+from bench.teachers import import_teacher
 from bench.training import TrainingProgress
 from bench.trial import Trial
 
@@ -290,6 +292,37 @@ def test_teachers_are_trained_once_and_before_the_trials(tmp_path: Path, monkeyp
     assert run(study(tmp_path), tmp_path / "out", notebook).statuses == {"ok": 2}
     assert [notebook.teachers[0], notebook.teachers[-1]] == [(task.name, 0, 2), (task.name, 2, 2)]
     assert [passport["key"] for passport in passports()] == [teacher_key(quick)]
+
+
+def test_anchors_that_a_method_wants_are_made_before_the_trials_with_the_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "cache"))
+    task = get_task("digits/lenet5-half")
+    quick = task.model_copy(update={"teacher": task.teacher.model_copy(update={"recipe": "quick"})})
+    monkeypatch.setitem(tasks(), task.name, quick)  # type: ignore[index]
+    notebook = Notebook()
+    run(study(tmp_path, seeds="[0]"), tmp_path / "out")
+    assert not anchor_folder(teacher_key(quick), 10).exists(), "nobody wanted them"
+    both = study(tmp_path, methods="[noise: {batch: 4}, rco: {batch: 4}]", seeds="[0]")
+    shutil.rmtree(tmp_path / "cache")
+    assert run(both, tmp_path / "out", notebook).statuses == {"ok": 2}
+    assert [epoch for _, epoch, _ in notebook.teachers].count(0) == 1, "trained once"
+    assert len(list(anchor_folder(teacher_key(quick), 10).glob("*.safetensors"))) == 9
+
+
+def test_a_method_that_follows_the_training_is_left_out_on_an_imported_teacher(tmp_path: Path, cache: Path) -> None:
+    run(study(tmp_path, seeds="[0]"), tmp_path / "first")  # so that there is one to import
+    task = get_task("digits/lenet5-half")
+    weights = cache / "teachers" / teacher_key(task) / "weights.safetensors"
+    key = import_teacher(task, weights, data.load("digits", size=32)).name
+    extra = f"teachers: {{digits/lenet5-half: {key}}}"
+    file = study(tmp_path, methods="[noise: {batch: 4}, rco]", seeds="[0]", extra=extra)
+    summary = run(file, tmp_path / "out")
+    assert summary.statuses == {"ok": 1, "unsupported": 1}
+    (left_out,) = summary.unsupported
+    assert left_out.record.reason.startswith(f"rco follows the teacher's training, and the way of teacher '{key}'")
+    shutil.rmtree(cache / "teachers" / key)
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_half_written_record(
