@@ -9,7 +9,6 @@ import typer
 from typer.core import TyperGroup
 
 import bench
-from bench.cli import check, compare, data, doctor_cmd, history, lists, query, run, score, show, teacher, track, weights
 from bench.cli import (
     bisect,
     check,
@@ -18,6 +17,7 @@ from bench.cli import (
     doctor_cmd,
     history,
     lists,
+    query,
     run,
     score,
     show,

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from method_fixtures import CPU, IMAGE, lenet, run, same_weights, trial
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
 from bench import Access, Data
 from bench.campaign import run_study
 from bench.data import Split, load_pool
-from bench.errors import AccessDenied, DataLeak, MethodError, UserError
+from bench.errors import AccessDenied, DataLeak, MethodError, Unsupported, UserError
 from bench.expansion import expand
 from bench.models import classifier_bias
 from bench.other_images import near_duplicates
@@ -114,6 +115,42 @@ def test_the_students_features_are_what_its_head_is_given() -> None:
         assert desk.meter.student_images == 6  # one forward pass
         torch.testing.assert_close(logits, s.student(images))
         torch.testing.assert_close(s.student_head(features), logits)
+
+
+def test_penultimate_features_are_what_the_classifier_is_given() -> None:
+    with trial(steps=4) as (s, desk):
+        images = s.noise(6, *IMAGE.shape)
+        logits, features = s.student_features(images, penultimate=True)
+        assert features.shape == (6, 42)  # not the 60 that go into the head of two layers
+        torch.testing.assert_close(s.student_classifier(features), logits)
+        out = s.teacher(images, penultimate=True)
+        weight, bias = s.teacher.classifier_weight, s.teacher.classifier_bias
+        torch.testing.assert_close(out.penultimate @ weight.T + bias, out.logits)
+        assert (desk.meter.student_images, desk.meter.teacher_images) == (6, 6)  # one forward pass each
+        with pytest.raises(AttributeError, match="penultimate=True"):
+            _ = s.teacher(images).penultimate
+
+
+def test_a_criterion_gets_the_penultimate_features_of_the_rows_that_are_trained_on() -> None:
+    with trial(steps=4) as (s, desk):
+        opt = s.keep("opt", SGD(s.student.parameters(), 0.1))
+        images, called = s.noise(40, *IMAGE.shape), []
+
+        def criterion(teacher: Tensor, student: Tensor, features: Tensor, rows: Tensor) -> Tensor:
+            torch.testing.assert_close(s.student_classifier(features), student)
+            torch.testing.assert_close(s.teacher(images[rows]).logits, teacher)
+            called.append(rows)
+            return student.square().mean()
+
+        s.distill(opt, images, criterion=criterion, rows=torch.arange(40), penultimate=True)
+        assert called[0].tolist() == [*range(8, 16), *range(8, 40)]  # the first eight are held out
+        assert desk.meter.student_images == 40
+        s.distill(opt, images, criterion=lambda teacher, student, features: features.square().mean(), penultimate=True)
+
+
+def test_a_network_without_a_linear_classifier_is_left_out_by_plan() -> None:
+    with trial(steps=4, student=nn.Conv2d(1, 10, 1)) as (s, _), pytest.raises(Unsupported, match="Conv2d"):
+        _ = s.student_classifier
 
 
 def test_a_copy_of_the_teacher_can_be_trained_and_the_teacher_stays() -> None:

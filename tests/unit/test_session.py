@@ -39,6 +39,7 @@ LEVELS: list[tuple[Access, Callable[[Session, Tensor], Any]]] = [
     (Access.LOGITS, lambda s, x: s.teacher(x).logits),
     (Access.GRADIENTS, lambda s, x: s.teacher(x.clone().requires_grad_()).logits.sum().backward()),
     (Access.FEATURES, lambda s, x: s.teacher(x, features=True).features),
+    (Access.FEATURES, lambda s, x: s.teacher(x, penultimate=True).penultimate),
     (Access.FEATURES, lambda s, x: s.teacher(x, groups=True).groups),
     (Access.FEATURES, lambda s, x: s.teacher(x, pooled="stages").pooled),
     (Access.FEATURES, lambda s, x: s.teacher.pooled_size("stages")),
