@@ -8,10 +8,12 @@ from bench.errors import UserError
 from bench.own_tasks import published_of_kept
 from bench.records import load_records, open_results
 from bench.records.folder import writing
+from bench.report.exports import as_json, as_tex
 from bench.report.figures import Layout, colours_of, draw_curves, draw_sheets, first_sheets, style, to_bytes
 from bench.report.groups import Group, group_records
 from bench.report.image_table import image_csv
-from bench.report.page import Curves, DrawnSweep, page
+from bench.report.links import INDEX, task_page
+from bench.report.page import Curves, DrawnSweep, index_page, page
 from bench.report.pool_figure import draw_kept
 from bench.report.scatter import draw_scatter
 from bench.report.sweeps import Sweep, sweeps_of
@@ -28,8 +30,8 @@ def render(results: Path, out: Path) -> list[Path]:
 
     Args:
         results: a results folder.
-        out: where ``leaderboard.md``, ``leaderboard.csv``, ``image_metrics.csv`` (where there are any), ``index.html``
-            and ``figures/`` go; made if missing.
+        out: where ``leaderboard.md``, ``.csv``, ``.json`` and ``.tex``, ``image_metrics.csv`` (where there are any),
+            ``index.html``, ``tasks/`` and ``figures/`` go; made if missing.
 
     Returns:
         The files that were written.
@@ -60,10 +62,15 @@ def render(results: Path, out: Path) -> list[Path]:
     contents["leaderboard.csv"] = comma_separated(groups).encode()
     if images := image_csv(groups):
         contents["image_metrics.csv"] = images.encode()
-    contents["index.html"] = page(groups, results, curves, scatters, swept, kept).encode()
+    contents["leaderboard.json"] = as_json(groups).encode()
+    contents["leaderboard.tex"] = as_tex(groups).encode()
+    contents[INDEX] = index_page(groups).encode()
+    for task in dict.fromkeys(group.key.task for group in groups):
+        of_task = [group for group in groups if group.key.task == task]
+        contents[task_page(task)] = page(of_task, results, curves, scatters, swept, kept).encode()
     with writing(out):
-        (out / "figures").mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_bytes(content)
     return [out / name for name in contents]
 

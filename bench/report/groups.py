@@ -81,6 +81,7 @@ class Group:
     rows: tuple[Row, ...]  # the best first, those that failed last
     unsupported: tuple[str, ...] = ()  # why methods were left out by plan
     published: Published = field(default_factory=Published)  # what papers say of this task
+    left_out: tuple[Row, ...] = ()  # the unsupported, where others are not
 
     @property
     def name(self) -> str:
@@ -99,6 +100,12 @@ class Group:
         if row.score is None or self.floor is None or self.ceiling is None:
             return None
         return normalised(row.score[0], self.floor, self.ceiling)
+
+    def normalised_half(self, row: Row) -> float | None:
+        """Half of the 95 % interval of a row's normalised score; noise and kd are taken as they are."""
+        if self.normalised(row) is None or row.score is None or self.floor is None or self.ceiling is None:
+            return None
+        return None if row.score[1] is None else row.score[1] / (self.ceiling - self.floor)
 
     @property
     def why_not_normalised(self) -> str:
@@ -143,8 +150,9 @@ def group_records(records: Iterable[Record], own: Mapping[str, Published] | None
 def _group(key: Key, records: list[Record], published: Published) -> Group:
     able = [record for record in records if record.status != "unsupported"] or records
     reasons = sorted({record.reason for record in records if record.status == "unsupported"})
+    left_out = [record for record in records if record.status == "unsupported"] if len(able) < len(records) else []
     teacher = next((record.teacher for record in able if record.teacher), None)
-    return Group(key, teacher, tuple(_rows(able)), tuple(reasons), published)
+    return Group(key, teacher, tuple(_rows(able)), tuple(reasons), published, tuple(_rows(left_out)))
 
 
 def tables_of(group: Group) -> list[Table]:

@@ -1,4 +1,4 @@
-"""The report as one page that carries all it shows: no script, no request, readable on a phone and in the dark."""
+"""The pages as HTML: no request leaves them, readable on a phone and in the dark. The index and the page of a task."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bench.report import class_table, image_table, pool_panel, published, quality_panel, sweeps_panel
+from bench.report.board import board
 from bench.report.figures import caption, first_sheets
 from bench.report.groups import Group, tables_of
+from bench.report.links import INDEX
 from bench.report.sweeps import Sweep
 from bench.report.tables import COLUMNS, MEANINGS, budget_words, cells, facts, failure, methods, notes, title_of
 
@@ -41,25 +43,33 @@ def page(
     swept: Mapping[str, Sequence[DrawnSweep]] | None = None,
     kept: Mapping[str, Curves] | None = None,
 ) -> str:
-    """The page's HTML; ``curves``, ``scatters`` of the image metrics, what options change, and what selections keep,
+    """A task's page; ``curves``, ``scatters`` of the image metrics, what options change, and what selections keep,
     by the group's name."""
-    return (
-        environment()
-        .get_template("page.html")
-        .render(
-            groups=[
-                _section(group, results, curves.get(group.name))
-                | _quality(group, scatters or {})
-                | _pools(group, kept or {})
-                | {"sweeps": [_sweep(each, group) for each in (swept or {}).get(group.name, ())]}
-                for group in groups
-            ],
-            sweeps_title=sweeps_panel.TITLE,
-            columns=COLUMNS,
-            meanings=MEANINGS,
-            methods=methods(groups),
-        )
+    return _html(
+        "task.html",
+        nav=[("Leaderboard", f"../{INDEX}")],
+        heading=groups[0].key.task,
+        groups=[
+            _section(group, results, curves.get(group.name))
+            | _quality(group, scatters or {})
+            | _pools(group, kept or {})
+            | {"sweeps": [_sweep(each, group) for each in (swept or {}).get(group.name, ())]}
+            for group in groups
+        ],
+        sweeps_title=sweeps_panel.TITLE,
+        columns=COLUMNS,
+        meanings=MEANINGS,
+        methods=methods(groups),
     )
+
+
+def index_page(groups: Sequence[Group]) -> str:
+    """The index: who leads, all rows, the ways to the other pages."""
+    return _html("index.html", **board(groups))
+
+
+def _html(template: str, **values: object) -> str:
+    return environment().get_template(template).render(**values)
 
 
 def _section(group: Group, results: Path, curves: Curves | None) -> dict[str, object]:

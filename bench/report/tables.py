@@ -86,21 +86,25 @@ def markdown(
 def comma_separated(groups: Sequence[Group]) -> str:
     """One line per row of every table; scores and agreement are shares, everything is a mean over seeds."""
     facts_of_key = ["task", "budget", "suite", "headline", "device", "precision", "points", "metric", "task_sha"]
-    numbers = ["score", "half_width", "oracle", "gap", "normalised", "agreement", "teacher_images", "student_images"]
-    more = ["real_images", "seconds", "gmacs", "peak_memory_mib", "seeds_ok", "seeds"]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*facts_of_key, "teacher_sha", "ranking", "rank", "method", "label", "data", *numbers, *more])
+    writer.writerow(
+        [*facts_of_key, "teacher_sha", "ranking", "rank", "method", "label", "data", *NUMBERS, "seeds_ok", "seeds"]
+    )
     for group in groups:
         for table in tables_of(group):
             for rank, row in [*table.ranked, *((None, row) for row in table.reference)]:
-                mean, half = row.score or (None, None)
-                values = [mean, half, _oracle(row), _gap(row), group.normalised(row), _agreement(row)]
-                meter = [row.mean(get) for get in METER.values()]
                 start = [*group.key, table.need, rank, row.method, row.label, row.data]
-                measured = ["" if value is None else f"{value:.6g}" for value in values + meter]
+                measured = ["" if value is None else f"{value:.6g}" for value in numbers_of(group, row).values()]
                 writer.writerow([*start, *measured, len(row.ok), len(row.records)])
     return out.getvalue()
+
+
+def numbers_of(group: Group, row: Row) -> dict[str, float | None]:
+    """The plain numbers of a row by column of the CSV: means over seeds; scores and agreement are shares."""
+    mean, half = row.score or (None, None)
+    values = [mean, half, _oracle(row), _gap(row), group.normalised(row), _agreement(row)]
+    return dict(zip(NUMBERS, [*values, *(row.mean(get) for get in METER.values())], strict=True))
 
 
 def cells(group: Group, rank: int | None, row: Row, reference: bool) -> dict[str, str]:
@@ -110,7 +114,7 @@ def cells(group: Group, rank: int | None, row: Row, reference: bool) -> dict[str
         "rank": "ref" if reference else ABSENT if rank is None else str(rank),
         "method": row.label,
         "data": real_data(row),
-        "score": _score(row),
+        "score": score_words(row),
         "oracle": _percent(_oracle(row)),
         "gap": ABSENT if (gap := _gap(row)) is None else f"{100 * gap:+.1f}",
         "normalised": ABSENT if normalised is None else f"{normalised:.2f}",
@@ -203,6 +207,10 @@ METER: dict[str, Callable[[Record], float | None]] = {
     "gmacs": lambda record: record.meter.gmacs,
     "memory": lambda record: record.meter.peak_memory_mib,
 }
+NUMBERS = (
+    *("score", "half_width", "oracle", "gap", "normalised", "agreement"),
+    *("teacher_images", "student_images", "real_images", "seconds", "gmacs", "peak_memory_mib"),
+)
 DECIMALS = {"seconds": 1, "gmacs": 1}
 
 
@@ -267,7 +275,8 @@ def _origin(group: Group) -> str:
     return f"Measured at {code}, on {of('device')}; threads: {', '.join(map(str, threads))}."
 
 
-def _score(row: Row) -> str:
+def score_words(row: Row) -> str:
+    """Mean and half width in percent: ``91.0 ± 12.7``."""
     if row.score is None:
         return ABSENT
     mean, half = row.score

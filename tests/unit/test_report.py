@@ -350,7 +350,7 @@ def test_report_writes_what_it_says(rendered: tuple[Path, list[Path]]) -> None:
     out, paths = rendered
     assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(paths)
     names = {path.name for path in paths}
-    assert {"leaderboard.md", "leaderboard.csv", "index.html"} <= names
+    assert {"leaderboard.md", "leaderboard.csv", "leaderboard.json", "leaderboard.tex", "index.html"} <= names
     assert (
         sum(name.endswith("-curves.png") for name in names) == sum(name.endswith("-curves.svg") for name in names) == 2
     )
@@ -372,21 +372,26 @@ def test_same_records_give_the_same_bytes(demo: Path, rendered: tuple[Path, list
     assert digests[0] == digests[1]
 
 
-def test_page_asks_the_network_for_nothing(rendered: tuple[Path, list[Path]]) -> None:
-    text = (rendered[0] / "index.html").read_text()
-    page = Page(text)
-    for tag, attributes in page.tags:
-        assert tag not in ("script", "link", "iframe", "object")
-        for name in ("src", "srcset", "href"):
-            assert (attributes.get(name) or "data:image/").startswith("data:image/")
-    assert "url(" not in text
-    assert "@import" not in text
-    assert "prefers-color-scheme: dark" in text
-    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
+def test_pages_ask_the_network_for_nothing(rendered: tuple[Path, list[Path]]) -> None:
+    pages = [path for path in rendered[1] if path.suffix == ".html"]
+    assert len(pages) == 2
+    for path in pages:
+        text = path.read_text()
+        page = Page(text)
+        for tag, attributes in page.tags:
+            assert tag not in ("link", "iframe", "object")
+            assert tag != "script" or "src" not in attributes
+            for name in ("src", "srcset"):
+                assert (attributes.get(name) or "data:image/").startswith("data:image/")
+            assert ":" not in (attributes.get("href") or "")
+        assert "url(" not in text
+        assert "@import" not in text
+        assert "prefers-color-scheme: dark" in text
+        assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
 
 
 def test_page_shows_ranks_failures_and_both_teachers(rendered: tuple[Path, list[Path]]) -> None:
-    text = Page((rendered[0] / "index.html").read_text()).text
+    text = Page((rendered[0] / "tasks" / "digits-lenet5-half.html").read_text()).text
     for part in ("sha256 abababababab", "sha256 cdcdcdcdcdcd", "2/3", "diverged", "the loss became NaN at step 12"):
         assert part in text
 
@@ -397,18 +402,24 @@ def test_title_with_a_script_stays_text(tmp_path: Path) -> None:
     add(results, record)
     add(results, make_record("dafl", status="crashed", reason="<script>alert(2)</script>"))
     render(results, tmp_path / "out")
-    page = Page((tmp_path / "out" / "index.html").read_text())
-    assert "script" not in [tag for tag, _ in page.tags]
-    assert "<script>alert(1)</script>" in page.text
-    assert "<script>alert(2)</script>" in page.text
-    assert "dafl (<img src=x>=<b>)" in page.text
+    index, task = (
+        Page((tmp_path / "out" / name).read_text()) for name in ("index.html", "tasks/digits-lenet5-half.html")
+    )
+    for page, scripts in ((index, 1), (task, 0)):
+        assert [tag for tag, _ in page.tags].count("script") == scripts
+        assert "<script>alert(1)</script>" in page.text
+        assert "<script>alert(2)</script>" in page.text
+        assert "dafl (<img src=x>=<b>)" in page.text
 
 
 def test_report_of_failures_alone_has_no_curves(tmp_path: Path) -> None:
     results = open_results(tmp_path / "results", create=True)
     add(results, make_record(status="crashed"))
     names = [path.name for path in render(results, tmp_path / "out")]
-    assert sorted(names) == ["index.html", "leaderboard.csv", "leaderboard.md"]
+    assert sorted(names) == [
+        *("digits-lenet5-half.html", "index.html"),
+        *(f"leaderboard.{kind}" for kind in ("csv", "json", "md", "tex")),
+    ]
 
 
 def test_report_of_nothing_names_the_command(tmp_path: Path) -> None:

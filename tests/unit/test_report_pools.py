@@ -69,7 +69,7 @@ def test_the_kept_shares_are_drawn_and_the_panel_is_in_page_and_markdown(tmp_pat
     assert [float(line.get_ydata()[-1]) for line in (first, second, mean)] == [0.5, 0.75, 0.625]
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["dfnd"]
     render(results, tmp_path / "report")
-    for name in ("index.html", "leaderboard.md"):
+    for name in ("tasks/digits-lenet5-half.html", "leaderboard.md"):
         text = (tmp_path / "report" / name).read_text(encoding="utf-8")
         assert "The other real images" in text
         assert "pool: web" in text

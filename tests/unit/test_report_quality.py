@@ -347,5 +347,5 @@ def test_report_shows_the_figure_that_it_wrote(results: Path, tmp_path: Path) ->
     (shown,) = re.findall(r"!\[[^\]]*\]\((figures/[^)]*-quality\.png)\)", text)
     assert (tmp_path / shown).is_file()
     assert text.index(TITLE) < text.index(shown)
-    html = (tmp_path / "index.html").read_text()
+    html = (tmp_path / "tasks" / "digits-lenet5-half.html").read_text()
     assert html[html.index(TITLE) :].count("data:image/svg+xml") == 2  # for wide and for narrow screens

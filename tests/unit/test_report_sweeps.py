@@ -339,7 +339,7 @@ def test_report_has_figure_table_and_text_and_the_same_bytes_twice(measured: Sto
     assert f"**{TITLE}: zskd by beta**" in text
     (shown,) = re.findall(r"!\[[^\n]*\]\((figures/[^)]*-zskd-beta\.png)\)", text)
     assert (tmp_path / "first" / shown).is_file()
-    html = (tmp_path / "first" / "index.html").read_text()
+    html = (tmp_path / "first" / "tasks" / "digits-lenet5-half.html").read_text()
     panel = html[html.index(TITLE) :]
     assert f'alt="{sweep_alt(sweep, measured.group)}"' in panel
     assert "0.510" in panel

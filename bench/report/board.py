@@ -1,0 +1,145 @@
+"""The index page: who leads where and how sure that is, and one table of all rows to sort and filter."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from bench.report import tables
+from bench.report.groups import BASELINES, Group, Row, tables_of
+from bench.report.links import INDEX, task_page
+from bench.stats import compare_all
+
+HEADS = {
+    "task": "Task",
+    "budget": "Budget",
+    "method": "Method",
+    "data": "Real data",
+    "access": "Access",
+    "rank": "Rank",
+    "score": "Score, %",
+    "normalised": "Normalised",
+    "seeds": "Seeds",
+    "outcome": "Outcome",
+}
+WORDS = ("task", "budget", "method", "data", "access", "outcome")
+FILTERS = {
+    "task": "Task",
+    "data": "Real data",
+    "access": "Access",
+    "kind": "Kind of budget",
+    "method": "Method",
+    "outcome": "Outcome",
+}
+ALPHA = 0.05
+
+
+def board(groups: Sequence[Group]) -> dict[str, Any]:
+    """All that the index page shows."""
+    lines = [line for group in groups for line in _lines(group)]
+    names = dict.fromkeys(group.key.task for group in groups)
+    return {
+        "nav": [("Leaderboard", INDEX)],
+        "leaders": [found for group in groups if (found := leader(group)) is not None],
+        "heads": HEADS,
+        "words": WORDS,
+        "filters": [(name, title, _choices(lines, name)) for name, title in FILTERS.items()],
+        "lines": lines,
+        "tasks": [(task, task_page(task)) for task in names],
+        "methods": tables.methods(groups),
+    }
+
+
+def leader(group: Group) -> dict[str, str] | None:
+    """The best data-free row of a group and how sure it is that no other is better; None where there is none."""
+    ranking = [row for table in tables_of(group) if table.need == "none" for _, row in table.ranked if row.ok]
+    if not ranking:
+        return None
+    best = ranking[0]
+    return {
+        "task": group.key.task,
+        "budget": tables.budget_words(group),
+        "page": f"{task_page(group.key.task)}#{group.name}",
+        "label": best.label,
+        "score": tables.score_words(best),
+        "sure": _sure(ranking),
+    }
+
+
+def _sure(ranking: Sequence[Row]) -> str:
+    """Against how many of the others the first is better, beyond chance."""
+    best, others = ranking[0], ranking[1:]
+    if not others:
+        return "no other data-free method to compare with"
+    if len(best.ok) == 1:
+        return "one seed: nothing can be said about chance"
+    scores: dict[str, dict[Hashable, float]] = {
+        row.label: {record.trial.seed: record.scores[record.headline] for record in row.ok} for row in ranking
+    }
+    compared = compare_all(scores, against=best.label)
+    clear = {name for (name, _), each in compared.items() if each.adjusted is not None and each.adjusted < ALPHA}
+    unclear = [row.label for row in others if row.label not in clear]
+    said = f"better than {len(clear)} of {len(others)} others beyond chance, {len(best.ok)} seeds"
+    return said + (
+        f"; not told apart from {', '.join(unclear[:3])}{' …' if len(unclear) > 3 else ''}" if unclear else ""
+    )
+
+
+def _lines(group: Group) -> list[dict[str, Any]]:
+    ranks = {id(row): rank for table in tables_of(group) for rank, row in table.ranked if row.method not in BASELINES}
+    return [_line(group, row, ranks.get(id(row))) for row in (*group.rows, *group.left_out)]
+
+
+def _line(group: Group, row: Row, rank: int | None) -> dict[str, Any]:
+    first = row.records[0]
+    normalised, half = group.normalised(row), group.normalised_half(row)
+    bad = sorted({record.status for record in row.records if record.status != "ok"})
+    outcome = "unsupported" if bad == ["unsupported"] else "some failed" if row.ok and bad else "failed" if bad else ""
+    reasons = sorted({record.reason for record in row.records if record.status != "ok"})
+    return {
+        "filters": {
+            "task": group.key.task,
+            "data": tables.DATA[row.data],
+            "access": first.method.access,
+            "kind": "|".join(unit.replace("_", " ") for unit in first.trial.budget),
+            "method": row.method,
+            "outcome": outcome or "finished",
+        },
+        "page": f"{task_page(group.key.task)}#{group.name}",
+        "task": group.key.task,
+        "budget": tables.budget_words(group),
+        "label": row.label,
+        "data": tables.real_data(row),
+        "access": first.method.access,
+        "rank": rank,
+        "mean": f"{row.score[0]:.9g}" if row.score else "",
+        "score": tables.score_words(row),
+        "normalised_value": "" if normalised is None else f"{normalised:.9g}",
+        "normalised": _with_half(normalised, half),
+        "span": _span(normalised, half),
+        "ok": len(row.ok),
+        "seeds": f"{len(row.ok)}/{len(row.records)}",
+        "outcome": f"{', '.join(bad).replace('_', ' ')}: {'; '.join(reasons)}" if bad else "finished",
+    }
+
+
+def _with_half(value: float | None, half: float | None) -> str:
+    if value is None:
+        return tables.ABSENT
+    return f"{value:.2f}" if half is None else f"{value:.2f} ± {half:.2f}"
+
+
+def _span(value: float | None, half: float | None) -> dict[str, str | None] | None:
+    """Where dot and interval lie on a line from 0 to 100, cut off at its ends."""
+    if value is None:
+        return None
+    low, high = (None, None) if half is None else (_place(value - half), _place(value + half))
+    return {"at": _place(value), "low": low, "high": high}
+
+
+def _place(value: float) -> str:
+    return f"{100 * min(1.0, max(0.0, value)):.1f}"
+
+
+def _choices(lines: Sequence[dict[str, Any]], name: str) -> list[str]:
+    return sorted({choice for line in lines for choice in line["filters"][name].split("|")})
