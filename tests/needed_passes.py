@@ -72,6 +72,28 @@ def prokt(o: Any) -> Passes:
     }
 
 
+def dfnd(o: Any) -> Passes:
+    """The teacher looks over the pool once; the noise layer learns from the answers of the student's step.
+
+    ``survey``: a batch of the pool is judged.
+    """
+    return {"survey": [Pass("teacher", o.batch)], "student": _student_step(o.batch)}
+
+
+def kd3(o: Any) -> Passes:
+    """The teacher's answers to the pool are kept, the student's asked anew; contrast needs mixed images as well.
+
+    ``first survey``: of a batch that the teacher has not seen; ``survey``: of one that it has.
+    """
+    asked = Pass("student", o.batch, training=False)
+    contrast = [Pass("student", o.batch, WEIGHTS)] if o.contrast else []
+    return {
+        "first survey": [Pass("teacher", o.batch), asked],
+        "survey": [asked],
+        "student": [*_student_step(o.batch), Pass("adapter", o.batch, WEIGHTS), *contrast],
+    }
+
+
 def dafl(o: Any) -> Passes:
     """One batch serves both networks: L_oh, L_ie, L_a and the student's loss are of the same T(x)."""
     return {
@@ -206,6 +228,8 @@ NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "sd_dropout": scratch,  # the masked features go through the head alone once more
     "wsl": kd,
     "prokt": prokt,
+    "dfnd": dfnd,
+    "kd3": kd3,
     "dafl": dafl,
     "dfad": dfad,
     "zskd": zskd,

@@ -38,7 +38,7 @@ TASKS = ("mnist/lenet5-half", "cifar10/wrn16-1")
 WITH_BATCH_NORM = {"mnist/lenet5-half": "mnist/lenet5bn-half"}  # where a method needs the teacher's statistics
 LARGEST = {"cifar10/wrn16-1": 64}  # images in the largest batch: with the papers' a step takes up to a minute there
 COUNTS = ("batch", "batch_student", "batch_synthesis", "batch_memory", "batch_fit", "bank_sample")
-SECONDS = 12.0  # of a step's time: what the rounds of one measurement take, if that makes 3 to 40 of them
+SECONDS = 4.0  # of a step's time: what the rounds of one measurement take, if that makes 3 to 40 of them
 STEPS = 100_000  # the budget; no measurement comes to its end
 
 
@@ -61,6 +61,8 @@ ROUNDS: Mapping[str, tuple[Round, ...]] = {
     "sd_dropout": (STUDENT,),
     "wsl": (STUDENT,),
     "prokt": (BOTH,),
+    "dfnd": (Round(("student",), 2, {"share": 1 / STEPS}),),
+    "kd3": (Round(("student",), 2, {"candidates": 1, "every": 1000}),),
     "dafl": (BOTH,),
     "dfad": (BOTH._replace(options={"student_steps": 1}),),
     "zskd": PHASES,

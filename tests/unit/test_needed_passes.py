@@ -37,6 +37,11 @@ WAITING = {
 EXPECTED = {  # none of these makes a GPU wait in every step
     "bench/updates.py: finite": "on a GPU at every hundredth step",
     "methods/augment.py: vary": "the variants come from a stream on the host",
+    "methods/choosing.py: lowest": "once, when the images are chosen",
+    "methods/choosing.py: above": "once a selection",
+    "methods/kd3.py: select": "once a selection",
+    "methods/kd3.py: loss": "a distribution checks its parameters, which lie on the host",
+    "methods/dfnd.py: dfnd": "once, when the images are chosen",
     "methods/osakd.py: posterior": "one_hot looks at its indices on a CPU, and on no GPU",
     "methods/priors.py: _whole": "the shift comes from a stream on the host",
     "methods/zskd.py: zskd": "once a batch of impressions: a Dirichlet distribution checks its concentrations",
@@ -50,7 +55,7 @@ class Seen:
     def __init__(self, name: str, count: int, training: bool) -> None:
         self.name, self.count, self.training = name, count, training
         self.reached: set[str] = set()
-        self.learns = False  # the backward pass that is going on went through its output
+        self.open = False  # it has a graph, and no optimiser has moved since
 
     def as_pass(self) -> Pass:
         """With backward passes as in the table: one that ends in the weights may pass a generator's codes as well."""
@@ -88,10 +93,10 @@ class Watch(TorchDispatchMode):
         self._seen, self._moved = [], False
 
     def _updated(self, optimizer: Optimizer, *_: Any) -> None:
-        """After the backward pass; what its output still tells belongs to the next one."""
+        """After the backward pass: the next one is of other forward passes."""
         self._moved |= any(id(each) in self._student for group in optimizer.param_groups for each in group["params"])
         for seen in self._seen:
-            seen.learns = False
+            seen.open = False
 
     def __enter__(self) -> Watch:
         self._hook = register_optimizer_step_post_hook(self._updated)
@@ -118,12 +123,11 @@ class Watch(TorchDispatchMode):
 
         def after(_: nn.Module, given: tuple[Any, ...], answer: Tensor) -> None:
             if answer.requires_grad:
-                seen = next(each for each in reversed(self._seen) if each.name == name)
-                answer.register_hook(lambda _: setattr(seen, "learns", True))
+                next(each for each in reversed(self._seen) if each.name == name).open = True
 
         def reached(_: Tensor) -> None:
             for seen in self._seen:
-                if seen.learns and seen.name == name:
+                if seen.open and seen.name == name:
                     seen.reached.add(WEIGHTS)
 
         network.register_forward_pre_hook(before)
