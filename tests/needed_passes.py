@@ -227,6 +227,7 @@ NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "osakd": scratch,  # the neighbours are found among the outputs that are there
     "sd_dropout": scratch,  # the masked features go through the head alone once more
     "wsl": kd,
+    "rco": kd,  # the teacher is asked at one of its anchors
     "prokt": prokt,
     "dfnd": dfnd,
     "kd3": kd3,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from method_fixtures import images_of, lenet, trial
+from method_fixtures import IMAGE, images_of, lenet, trial
 from needed_passes import INPUT, NEEDED, NOTHING, WEIGHTS, Pass
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.cards import find_methods, load_method
 from bench.declare import Data
 from bench.desk import Desk
+from bench.route import Route
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12  # with the quick options enough for every kind of step, where there are several
@@ -83,6 +84,8 @@ class Watch(TorchDispatchMode):
         teacher = desk._teacher.network
         self._teacher_weights = {parameter.data_ptr() for parameter in teacher.parameters()}
         self._follow("teacher", teacher)
+        if desk.route is not None:
+            self._follow("teacher", desk.route._counted.network)
         self._follow("student", desk.student)
         desk.on_keep = self._follow
         desk.after_step = self._step
@@ -170,6 +173,9 @@ def watched(name: str) -> tuple[Watch, Any]:
     steps = STEPS if len(NEEDED[name](options)) > 1 else 2
     with trial(steps=steps, access=card.access, data=card.data, train=real, **networks) as (session, desk):
         desk.fresh_teacher = lambda: lenet(3, "lenet5bn")
+        if method.anchors:
+            states = [lenet(seed, "lenet5bn").state_dict() for seed in range(4, 3 + method.anchors)]
+            desk.route = Route(desk._teacher.network, states, IMAGE.shape, desk.meter)
         with Watch(desk) as watch:
             method.run(session, options)
         teacher = desk._teacher.network
