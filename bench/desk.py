@@ -178,10 +178,13 @@ class Desk:
         try:
             if penultimate:
                 hooks.append(tap_penultimate(self.student, last))
-            return self.student(images), tuple(found), tuple(last)
+            answer = self.student(images)
         finally:
             for hook in hooks:
                 hook.remove()
+        for features in last:
+            self._counter.watch_features(features)
+        return answer, tuple(found), tuple(last)
 
     def student_features(self, images: Tensor, penultimate: bool) -> tuple[Tensor, Tensor]:
         """The student's logits, and the input of its head or of its classifier, from one forward pass."""
@@ -191,9 +194,11 @@ class Desk:
         else:
             hook = head(self.student).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
         try:
-            return self.student(images), seen[0]
+            answer = self.student(images)
         finally:
             hook.remove()
+        self._counter.watch_features(seen[0])
+        return answer, seen[0]
 
     def classifier_weight(self) -> Tensor:
         return classifier_weight(self._teacher.network).detach().clone()

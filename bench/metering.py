@@ -17,6 +17,24 @@ from bench.models import head, linear_classifier, stages
 from bench.models.cost import bare_copy, macs
 
 
+class BackwardPass:
+    """Counts the backward passes through one forward pass, whether they begin at its answer or at inner features."""
+
+    def __init__(self, count: Callable[[], None]) -> None:
+        self._count = count
+        self._counted = False
+
+    def at_answer(self, _: Tensor) -> None:
+        self._count()
+        self._counted = True
+
+    def at_features(self, _: Tensor) -> None:
+        """After the answer, or in its place."""
+        if not self._counted:
+            self._count()
+        self._counted = False
+
+
 class Counter:
     """Hooks on networks that feed a meter while ``running`` says so.
 
@@ -28,6 +46,7 @@ class Counter:
         self._meter = meter
         self._image_shape = image_shape
         self._running = running
+        self._last: BackwardPass | None = None  # of the last forward pass that was counted
 
     def watch_student(self, student: nn.Module, on_images: Callable[[Tensor], None]) -> None:
         """Count a student; ``on_images`` gets every input batch after it was counted."""
@@ -41,6 +60,11 @@ class Counter:
             meter.student_backward += count
 
         self._watch(student, forward, backward)
+
+    def watch_features(self, features: Tensor) -> None:
+        """Features of the network that was asked last: a loss may begin there, and never reach its answer."""
+        if self._last is not None and features.requires_grad:
+            features.register_hook(self._last.at_features)
 
     def watch_copy(self, copy: nn.Module) -> None:
         """Count a trainable copy of the teacher as the teacher: whoever trains one asks it no less."""
@@ -80,8 +104,10 @@ class Counter:
             count, price = len(args[0]), cost[shape]
             self._meter.macs += count * price
             forward(count, args[0], output)
+            self._last = None
             if output.requires_grad:
-                output.register_hook(lambda _: on_backward(count, price))
+                self._last = BackwardPass(lambda: on_backward(count, price))
+                output.register_hook(self._last.at_answer)
 
         def on_backward(count: int, price: int) -> None:
             self._meter.macs += 2 * count * price

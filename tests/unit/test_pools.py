@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,24 @@ def test_a_criterion_gets_the_penultimate_features_of_the_rows_that_are_trained_
         assert called[0].tolist() == [*range(8, 16), *range(8, 40)]  # the first eight are held out
         assert desk.meter.student_images == 40
         s.distill(opt, images, criterion=lambda teacher, student, features: features.square().mean(), penultimate=True)
+
+
+@pytest.mark.parametrize("penultimate", [True, False])
+def test_a_backward_pass_counts_once_wherever_the_loss_begins(penultimate: bool) -> None:
+    losses: list[Callable[[Tensor, Tensor], Tensor]] = [
+        lambda logits, features: logits.square().mean(),
+        lambda logits, features: features.square().mean(),
+        lambda logits, features: logits.square().mean() + features.square().mean(),
+    ]
+    spent = []
+    for loss in losses:
+        with trial(steps=4) as (s, desk):
+            opt = s.keep("opt", SGD(s.student.parameters(), 0.1))
+            pairs = [s.student_features(s.noise(6, *IMAGE.shape), penultimate=penultimate) for _ in range(2)]
+            s.update(opt, sum(loss(*pair) for pair in pairs))  # two passes, one backward through both
+            assert desk.meter.student_backward == 12
+            spent.append(desk.meter.macs)
+    assert len(set(spent)) == 1
 
 
 def test_a_network_without_a_linear_classifier_is_left_out_by_plan() -> None:
