@@ -3,6 +3,7 @@
 The command line imports this package to answer ``--help``: pandas is imported only where a table is made.
 """
 
+from bench.records.comparable import Comparable, comparable
 from bench.records.folder import is_archive, load_record, open_results, read_curve, trial_folders, write_trial
 from bench.records.frame import load_curves, load_frame, short_text
 from bench.records.reading import (
@@ -32,6 +33,7 @@ from bench.records.schema import (
 
 __all__ = [
     "SCHEMA",
+    "Comparable",
     "CurvePoint",
     "ImageFacts",
     "ImageMetric",
@@ -43,6 +45,7 @@ __all__ = [
     "TeacherFacts",
     "TrialIdentity",
     "as_json",
+    "comparable",
     "find_trial",
     "is_archive",
     "load_curves",

@@ -29,6 +29,7 @@ PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 BASELINES = {FLOOR: "#8A8A8A", CEILING: "#333333", "scratch": "#A67C52"}
 VARIANTS = ["-", "-.", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1))]
 DOTTED = [(0, (1, 1.1)), (0, (1, 2.4)), (0, (1, 1.1, 3, 1.1))]
+LINES = 24  # more cannot be told apart
 INK, FAINT = "#333333", "#DDDDDD"
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -112,7 +113,7 @@ def draw_curves(group: Group, results: Path, colours: Mapping[str, str], layout:
         colours: by method.
         layout: ``file`` stands alone, with title and caption; ``wide`` and ``narrow`` go into the page, which has both.
     """
-    rows = [row for row in group.rows if row.ok]
+    rows = _drawn(group)
     found = read_curves(results, [record.id for row in rows for record in row.ok])
     curves = {row.label: [found[record.id] for record in row.ok] for row in rows}
     score = "score_ema" if group.key.headline == "ema" else "score"
@@ -148,7 +149,7 @@ def draw_curves(group: Group, results: Path, colours: Mapping[str, str], layout:
 
 def caption(group: Group) -> str:
     """What the lines and bands of the curves mean; only what this group's figure really shows."""
-    rows = [row for row in group.rows if row.ok]
+    rows = _drawn(group)
     counts = {len(row.ok) for row in rows}
     bands = ["95 % t-interval over seeds"] if max(counts) > 2 else []
     bands += ["range of the two seeds"] if 2 in counts else []
@@ -164,7 +165,15 @@ def caption(group: Group) -> str:
         parts.append("† never asks the teacher.")
     if group.key.headline not in ("last", "ema"):
         parts.append("Drawn is the last student, not the selected one.")
+    if (count := sum(bool(row.ok) for row in group.rows)) > len(rows):
+        parts.append(f"{len(rows)} of {count} rows: the best, and the baselines.")
     return " ".join(parts)
+
+
+def _drawn(group: Group) -> list[Row]:
+    """The rows whose curves are drawn: the ``LINES`` best, and those of the baselines, the best first."""
+    well = [row for row in group.rows if row.ok]
+    return [row for place, row in enumerate(well) if place < LINES or row.method in BASELINES]
 
 
 def first_sheets(group: Group, results: Path) -> list[tuple[Row, Record, bytes]]:

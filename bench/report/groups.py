@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
-from bench.records import Record, TeacherFacts, short_text, trial_id
+from bench.records import Comparable, Record, TeacherFacts, comparable, short_text, trial_id
 from bench.stats import CLEARLY, mean_interval, normalised
 from bench.task import Published, tasks
 
@@ -21,21 +21,6 @@ NEEDS = ("none", "pool", "train")
 def metric_word(metric: str) -> str:
     """What a score is, as a reader says it."""
     return {"miou": "mean IoU"}.get(metric, metric)
-
-
-class Key(NamedTuple):
-    """Records that differ in any of these are never in one table."""
-
-    task: str
-    budget: str
-    suite: str
-    headline: str
-    device: str
-    precision: str
-    points: int
-    metric: str
-    task_sha: str
-    teacher: str  # sha256 of the weights; empty when no record of the group got as far as loading it
 
 
 @dataclass(frozen=True)
@@ -76,7 +61,7 @@ class Table:
 class Group:
     """All rows that had the same task, teacher and budget, under the same rules."""
 
-    key: Key
+    key: Comparable
     teacher: TeacherFacts | None
     rows: tuple[Row, ...]  # the best first, those that failed last
     unsupported: tuple[str, ...] = ()  # why methods were left out by plan
@@ -137,17 +122,17 @@ def group_records(records: Iterable[Record], own: Mapping[str, Published] | None
     shas: dict[tuple[Any, ...], set[str]] = defaultdict(set)
     for record in records:
         if record.teacher:
-            shas[(*_rules(record), record.trial.teacher)].add(record.teacher.sha256)
-    groups: dict[Key, list[Record]] = defaultdict(list)
+            shas[(comparable(record, ""), record.trial.teacher)].add(record.teacher.sha256)
+    groups: dict[Comparable, list[Record]] = defaultdict(list)
     for record in records:
         # A trial that ended before its teacher was loaded belongs with those of the same recipe.
-        recipe = (*_rules(record), record.trial.teacher)
+        recipe = (comparable(record, ""), record.trial.teacher)
         for sha in [record.teacher.sha256] if record.teacher else sorted(shas.get(recipe, {""})):
-            groups[Key(*_rules(record), sha)].append(record)
+            groups[comparable(record, sha)].append(record)
     return [_group(key, group, quoted.get(key.task, Published())) for key, group in sorted(groups.items())]
 
 
-def _group(key: Key, records: list[Record], published: Published) -> Group:
+def _group(key: Comparable, records: list[Record], published: Published) -> Group:
     able = [record for record in records if record.status != "unsupported"] or records
     reasons = sorted({record.reason for record in records if record.status == "unsupported"})
     left_out = [record for record in records if record.status == "unsupported"] if len(able) < len(records) else []
@@ -168,15 +153,6 @@ def tables_of(group: Group) -> list[Table]:
         )
         for need in ranked
     ]
-
-
-def _rules(record: Record) -> tuple[str, str, str, str, str, str, int, str, str]:
-    """All of a ``Key`` but the teacher."""
-    trial = record.trial
-    kind = trial.device.split(":")[0]
-    budget = short_text(trial.budget)
-    rules = (trial.task, budget, trial.suite, record.headline, kind, trial.precision, trial.points)
-    return (*rules, record.metric, trial.task_sha)
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:

@@ -55,9 +55,9 @@ def draw_scatter(group: Group, colours: Mapping[str, str], layout: Layout = "fil
 
 
 def _draw(axis: Axes, quality: Quality, colours: Mapping[str, str]) -> None:
-    alike: dict[tuple[str, bool], list[Point]] = {}
+    alike: dict[tuple[str, str, bool], list[Point]] = {}
     for point in quality.points:
-        alike.setdefault((point.row.label, point.reliable), []).append(point)
+        alike.setdefault((point.row.method, point.row.data, point.reliable), []).append(point)
     for points in alike.values():
         axis.plot([p.value for p in points], [100 * p.score for p in points], **_look(points[0], colours))
     axis.set_title(quality.column.head, fontsize=8.5, loc="left", pad=17)

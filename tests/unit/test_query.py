@@ -10,7 +10,7 @@ from record_builder import add, make_curve, make_demo, make_record
 
 from bench.cli import answer
 from bench.errors import UserError
-from bench.records import load_curves, load_frame, open_results, short_text
+from bench.records import as_json, load_curves, load_frame, open_results, short_text
 from bench.records import pack as packing
 from bench.records.archive import write_archive
 from bench.records.columns import VIEWS
@@ -159,6 +159,7 @@ def test_the_stored_table_of_a_large_folder_follows_its_files(
     assert query([results], count).rows[0][0] == 11
     curve = make_curve(record)[:3]
     (folder / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve))
+    (folder / "record.json").write_text(as_json(record) + "\n")
     assert query([results], f"select count(*) from curves where id = '{record.id}'").rows == [(3,)]
     for file in folder.iterdir():
         file.unlink()

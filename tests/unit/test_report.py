@@ -441,3 +441,19 @@ def test_damaged_record_stops_the_report_before_it_writes(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"record\.json: 'schema'"):
         render(results, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_of_very_many_rows_the_best_are_drawn_and_the_baselines(tmp_path: Path) -> None:
+    results = open_results(tmp_path / "results", create=True)
+    cells = [make_record("dafl", 0, options={"batch": size}, final=0.5 + size / 1000) for size in range(40)]
+    records = [*cells, make_record("noise", 0, final=0.1)]
+    for record in records:
+        add(results, record)
+    group = one_group(*records)
+    lines = draw_curves(group, results, colours_of(["dafl", "noise"])).legends[0].get_texts()
+    labels = [line.get_text() for line in lines]
+    assert len(labels) == 25
+    assert labels[0] == "dafl (batch=39)"
+    assert "noise" in labels[-1]
+    assert "25 of 41 rows: the best, and the baselines." in caption(group)
+    assert "rows:" not in caption(one_group(*cells[:24]))

@@ -1,0 +1,49 @@
+"""Which records may be compared: one place that says so, for every ranking, test and table."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bench.records.frame import short_text
+from bench.records.schema import Record
+
+
+class Comparable(NamedTuple):
+    """What records that may be compared share; those that differ in any of these are never ranked together.
+
+    The first five are what a comparison is about; the others are the rules under which a score was measured.
+    """
+
+    task: str
+    budget: str  # canonical, see ``short_text``
+    suite: str
+    headline: str  # the selection rule
+    device: str  # its kind: cuda:1 is cuda
+    precision: str
+    points: int
+    metric: str
+    task_sha: str
+    teacher: str  # sha256 of the weights; empty when no record of a group got as far as loading it
+
+
+def comparable(record: Record, teacher: str | None = None) -> Comparable:
+    """The key of a record: two records may be compared if, and only if, theirs are equal.
+
+    Args:
+        record: any record.
+        teacher: sha256 of the teacher to file it under; by default that of the teacher which was really used.
+    """
+    trial = record.trial
+    used = record.teacher.sha256 if record.teacher else ""
+    return Comparable(
+        task=trial.task,
+        budget=short_text(trial.budget),
+        suite=trial.suite,
+        headline=record.headline,
+        device=trial.device.split(":")[0],
+        precision=trial.precision,
+        points=trial.points,
+        metric=record.metric,
+        task_sha=trial.task_sha,
+        teacher=used if teacher is None else teacher,
+    )
