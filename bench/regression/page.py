@@ -18,7 +18,8 @@ STEP_COLUMNS = ("Task", "Method", "Number", "Commit", "Date", "Before", "After",
 
 
 def history_page(series: Sequence[Series], line: Sequence[Commit], branch: str) -> str:
-    """The HTML: all steps in a table, then a figure for each number of each method."""
+    """The HTML: all steps in a table, then a figure for each number of each method that is not always the same."""
+    moving = [each for each in series if any(dict(values) != dict(each.values[0]) for values in each.values)]
     with style():
         figures = [
             {
@@ -26,14 +27,26 @@ def history_page(series: Sequence[Series], line: Sequence[Commit], branch: str) 
                 "source": embedded(to_bytes(draw(each), "svg", transparent=True), "svg+xml"),
                 "caption": caption(each),
             }
-            for each in series
+            for each in moving
         ]
     steps = [[each.task, each.method, each.metric, *step_cells(each, place)] for each, place in _steps(series)]
     tracked = {commit.sha for each in series for commit in each.commits}
     return (
         environment()
         .get_template("history.html")
-        .render(branch=branch, commits=len(line), tracked=len(tracked), head=STEP_COLUMNS, steps=steps, figures=figures)
+        .render(
+            branch=branch,
+            commits=len(line),
+            tracked=len(tracked),
+            head=STEP_COLUMNS,
+            steps=steps,
+            figures=figures,
+            still=[
+                f"{each.task}, {each.method}: {each.metric}, {plain_number(each.means[-1], each.unit)}"
+                for each in series
+                if each not in moving
+            ],
+        )
     )
 
 
