@@ -117,6 +117,9 @@ def test_pages_fit_the_screen(browser: Any, index: Path, width: int, scheme: str
     for file in (index, index.parent / "tasks" / "digits-lenet5-half.html"):
         page.goto(file.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        cards = "[...document.querySelectorAll('.scroll')].filter(each => each.querySelector('.cards'))"
+        cut = page.evaluate(f"{cards}.filter(each => each.scrollWidth > each.clientWidth).length")
+        assert width > 700 or cut == 0
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, paper[4:-1].split(","))) < 200) == (scheme == "dark")
     page.close()
