@@ -12,7 +12,7 @@ from bench.records.reading import (
     locate,
     read_beside,
     read_curves,
-    read_sheet,
+    read_sheets,
     trial_ids,
 )
 from bench.records.schema import (
@@ -57,7 +57,7 @@ __all__ = [
     "read_beside",
     "read_curve",
     "read_curves",
-    "read_sheet",
+    "read_sheets",
     "short_text",
     "trial_folders",
     "trial_id",

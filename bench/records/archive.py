@@ -110,10 +110,9 @@ def archive_curves(file: Path, ids: Iterable[str]) -> dict[str, list[dict[str, A
     }
 
 
-def archive_sheet(file: Path, name: str) -> bytes | None:
-    """A trial's contact sheet, a PNG."""
-    rows = _rows(file, "sheet", [name])
-    return bytes(rows[0][0]) if rows and rows[0][0] is not None else None
+def archive_sheets(file: Path, ids: Iterable[str]) -> dict[str, bytes]:
+    """The contact sheets, PNGs, of those trials that have one, by id."""
+    return {name: bytes(sheet) for name, sheet in _rows(file, "id, sheet", ids) if sheet is not None}
 
 
 def archive_left_out(file: Path, name: str) -> list[tuple[str, int]]:

@@ -60,14 +60,14 @@ def read_curves(results: Path, ids: Iterable[str]) -> dict[str, list[dict[str, A
     return {name: read_curve(results / "trials" / name) for name in ids}
 
 
-def read_sheet(results: Path, name: str) -> bytes | None:
-    """A trial's contact sheet, a PNG; None where there is none."""
+def read_sheets(results: Path, ids: Iterable[str]) -> dict[str, bytes]:
+    """The contact sheets, PNGs, of those trials that have one, by id."""
     if is_archive(results):
-        from bench.records.archive import archive_sheet
+        from bench.records.archive import archive_sheets
 
-        return archive_sheet(results, name)
-    path = results / "trials" / name / "images.png"
-    return path.read_bytes() if path.is_file() else None
+        return archive_sheets(results, ids)
+    paths = {name: results / "trials" / name / "images.png" for name in ids}
+    return {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
 
 
 def read_beside(results: Path, name: str) -> str | None:

@@ -9,7 +9,7 @@ from bench.own_tasks import published_of_kept
 from bench.records import load_records, open_results
 from bench.records.folder import writing
 from bench.report.exports import as_json, as_tex
-from bench.report.figures import Layout, colours_of, draw_curves, draw_sheets, first_sheets, style, to_bytes
+from bench.report.figures import Layout, colours_of, curves_of, draw_curves, draw_sheets, first_sheets, style, to_bytes
 from bench.report.groups import Group, group_records
 from bench.report.image_table import image_csv
 from bench.report.links import INDEX, task_page
@@ -85,13 +85,14 @@ def _figures(
     """Draw one group's figures; note those for Markdown in ``listed`` and those for the page in ``curves``."""
     contents: dict[str, bytes] = {}
     if any(row.ok for row in group.rows):
-        alone = draw_curves(group, results, colours)
+        read = curves_of(group, results)
+        alone = draw_curves(group, results, colours, curves=read)
         name = f"figures/{group.name}-curves"
         contents |= {f"{name}.png": to_bytes(alone, "png"), f"{name}.svg": to_bytes(alone, "svg")}
         listed.setdefault(group.name, []).append((f"{name}.png", f"Score against the budget on {group.key.task}"))
         curves[group.name] = Curves(
-            wide=to_bytes(draw_curves(group, results, colours, "wide"), "svg", transparent=True),
-            narrow=to_bytes(draw_curves(group, results, colours, "narrow"), "svg", transparent=True),
+            wide=to_bytes(draw_curves(group, results, colours, "wide", read), "svg", transparent=True),
+            narrow=to_bytes(draw_curves(group, results, colours, "narrow", read), "svg", transparent=True),
         )
     if sheets := first_sheets(group, results):
         name = f"figures/{group.name}-images"

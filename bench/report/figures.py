@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
-from bench.records import Record, read_curves, read_sheet
+from bench.records import Record, read_curves, read_sheets
 from bench.report.groups import CEILING, FLOOR, Group, Row, metric_word
 from bench.report.tables import budget_words
 from bench.stats import mean_interval
@@ -104,7 +104,17 @@ def to_bytes(figure: Figure, kind: str, transparent: bool = False) -> bytes:
     return small.getvalue()
 
 
-def draw_curves(group: Group, results: Path, colours: Mapping[str, str], layout: Layout = "file") -> Figure:
+CurvesOf = Mapping[str, list[dict[str, Any]]]  # by the trial's id
+
+
+def curves_of(group: Group, results: Path) -> CurvesOf:
+    """The curves that ``draw_curves`` draws: read once for its three layouts."""
+    return read_curves(results, [record.id for row in _drawn(group) for record in row.ok])
+
+
+def draw_curves(
+    group: Group, results: Path, colours: Mapping[str, str], layout: Layout = "file", curves: CurvesOf | None = None
+) -> Figure:
     """Score against what was spent, once in teacher images and once in seconds.
 
     Args:
@@ -112,10 +122,11 @@ def draw_curves(group: Group, results: Path, colours: Mapping[str, str], layout:
         results: the folder with the curves.
         colours: by method.
         layout: ``file`` stands alone, with title and caption; ``wide`` and ``narrow`` go into the page, which has both.
+        curves: what ``curves_of`` gave; None: they are read.
     """
     rows = _drawn(group)
-    found = read_curves(results, [record.id for row in rows for record in row.ok])
-    curves = {row.label: [found[record.id] for record in row.ok] for row in rows}
+    found = curves_of(group, results) if curves is None else curves
+    seeds = {row.label: [found[record.id] for record in row.ok] for row in rows}
     score = "score_ema" if group.key.headline == "ema" else "score"
     looks = _looks(rows, colours)
     figure = Figure(
@@ -126,7 +137,7 @@ def draw_curves(group: Group, results: Path, colours: Mapping[str, str], layout:
     for row in rows:
         images = "student_images" if _never_asks(row) else "teacher_images"
         for axis, x in ((left, images), (right, "seconds")):
-            line = _line(curves[row.label], x, score)
+            line = _line(seeds[row.label], x, score)
             if line is not None:
                 _draw(axis, line, looks[row.label])
     _finish(left, group, "Teacher images" + (" († student images)" if any(map(_never_asks, rows)) else ""))
@@ -178,8 +189,9 @@ def _drawn(group: Group) -> list[Row]:
 
 def first_sheets(group: Group, results: Path) -> list[tuple[Row, Record, bytes]]:
     """The contact sheet, a PNG, of the first seed that went well, for each row that has one."""
-    found = [(row, record, read_sheet(results, record.id)) for row in group.rows for record in row.ok[:1]]
-    return [(row, record, sheet) for row, record, sheet in found if sheet is not None]
+    first = [(row, row.ok[0]) for row in group.rows if row.ok]
+    sheets = read_sheets(results, [record.id for _, record in first])
+    return [(row, record, sheets[record.id]) for row, record in first if record.id in sheets]
 
 
 def draw_sheets(sheets: Sequence[tuple[Row, Record, bytes]], columns: int = 4) -> Figure:

@@ -24,11 +24,3 @@ def slug(name: str) -> str:
 
 def task_page(task: str) -> str:
     return f"tasks/{slug(task)}.html"
-
-
-def method_page(method: str) -> str:
-    return f"methods/{slug(method)}.html"
-
-
-def trial_page(trial: str) -> str:
-    return f"trials/{trial}.html"

@@ -16,13 +16,13 @@ from typing import Any
 from bench.records import as_json, open_results, trial_id
 
 BUILDER = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "record_builder.py"))
-TASKS, METHODS, CELLS, SEEDS = 20, 25, 20, 10
+TASKS, METHODS, CELLS, SEEDS = 20, 25, 2, 100
 
 
 def write_many(folder: Path, count: int = TASKS * METHODS * CELLS * SEEDS) -> Path:
-    """``count`` trials in a new results folder: up to 20 tasks with 25 methods of 20 option cells, over 10 seeds.
+    """``count`` trials in a new results folder: up to 20 tasks with 25 methods of two option cells, over 100 seeds.
 
-    A tenth of the cells fail on their last seed; the floor and the ceiling of every task are among the methods.
+    Half of the cells fail on their last seed; the floor and the ceiling of every task are among the methods.
     """
     results = open_results(folder, create=True)
     for record, curve in _trials(count):
@@ -36,12 +36,12 @@ def write_many(folder: Path, count: int = TASKS * METHODS * CELLS * SEEDS) -> Pa
 def _trials(count: int) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     draw = random.Random(0)
     methods = ["noise", "kd", "scratch", *(f"method{place:02d}" for place in range(3, METHODS))]
-    per_task = max(1, count // TASKS)
+    per_task, seeds = max(1, count // TASKS), max(1, min(SEEDS, count // (TASKS * METHODS * CELLS)))
     for number in range(count):
         task, rest = divmod(number, per_task)
-        row, seed = divmod(rest, SEEDS)
+        row, seed = divmod(rest, seeds)
         cell, method = divmod(row, METHODS)
-        failed = seed == SEEDS - 1 and cell % 10 == 9
+        failed = seed == seeds - 1 and cell == 1
         final = min(0.99, 0.5 + 0.015 * method + 0.005 * (cell % 5) + draw.gauss(0, 0.01))
         record = json.loads(_template(methods[method], failed))
         trial = record["trial"]
