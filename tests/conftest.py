@@ -68,6 +68,17 @@ def make_desk() -> Callable[..., Desk]:
     return make
 
 
+@pytest.fixture(autouse=True)
+def _forget_tasks() -> Iterator[None]:
+    """Tasks that a test makes known are unknown to the next one."""
+    from bench.task import tasks
+
+    before = dict(tasks())
+    yield
+    tasks().clear()
+    tasks().update(before)
+
+
 @functools.cache
 def _states(name: str) -> frozenset[str]:
     """The states of a set's files; those of a large set take a second to find out."""

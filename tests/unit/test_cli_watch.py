@@ -159,4 +159,4 @@ def test_only_a_terminal_gets_the_table(
     terminal: bool, quiet: bool, live: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
-    assert isinstance(run._view(quiet), LiveTable) == live
+    assert isinstance(run.audience_for(quiet), LiveTable) == live

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +33,6 @@ points: 1
 tasks:
 """
 WRITTEN = "".join(f"  {line}\n" for line in TASK.splitlines())
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    """What a test makes known is unknown to the next one."""
-    before = dict(tasks())
-    yield
-    tasks().clear()
-    tasks().update(before)
 
 
 def load(folder: Path, text: str) -> LoadedStudy:
