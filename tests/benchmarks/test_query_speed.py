@@ -26,7 +26,7 @@ SQL = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A hundred thousand trials, or some hundreds where benchmarks are off and only the code is to be tried."""
     measured = request.config.getoption("benchmark_enable") or not request.config.getoption("benchmark_disable")
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     patch.undo()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def archive(folder: Path) -> Path:
     write_archive(folder, folder.parent / "many.parquet")
     return folder.parent / "many.parquet"
