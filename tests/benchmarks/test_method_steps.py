@@ -111,7 +111,7 @@ def stores_filled(kept: Mapping[str, Any], inputs: Mapping[str, tuple[int, ...]]
         kept["bank"].add(*torch.randn(2, kept["bank"].capacity, *inputs["head"]))
     if "buffer" in kept:
         count = kept["buffer"].capacity
-        images = torch.randn(count, *inputs["student"])
+        images = torch.randn(count, *inputs["teacher"])  # the student has seen none yet
         kept["buffer"].add(images, torch.randint(classes, (count,)), torch.rand(count))
 
 
