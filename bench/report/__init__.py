@@ -8,6 +8,7 @@ from bench.errors import UserError
 from bench.own_tasks import published_of_kept
 from bench.records import load_records, open_results
 from bench.records.folder import writing
+from bench.report.anytime import AnytimeOf, anytime_of
 from bench.report.exports import as_json, as_tex
 from bench.report.figures import Layout, colours_of, curves_of, draw_curves, draw_sheets, first_sheets, style, to_bytes
 from bench.report.groups import Group, group_records
@@ -49,6 +50,7 @@ def render(results: Path, out: Path) -> list[Path]:
     scatters: dict[str, Curves] = {}
     swept: dict[str, list[DrawnSweep]] = {}
     kept: dict[str, Curves] = {}
+    measured: dict[str, AnytimeOf] = {group.name: anytime_of(group, results) for group in groups}
     with style():
         for group in groups:
             contents |= _figures(group, results, colours, listed, curves)
@@ -58,16 +60,16 @@ def render(results: Path, out: Path) -> list[Path]:
                 contents |= _sweep(sweep, group, colours, swept.setdefault(group.name, []))
     paths = {name: _scatter_name(name, "png") for name in scatters}
     named = {name: [(each.sweep, each.path) for each in drawn] for name, drawn in swept.items()}
-    contents["leaderboard.md"] = markdown(groups, listed, paths, named).encode()
-    contents["leaderboard.csv"] = comma_separated(groups).encode()
+    contents["leaderboard.md"] = markdown(groups, listed, paths, named, measured).encode()
+    contents["leaderboard.csv"] = comma_separated(groups, measured).encode()
     if images := image_csv(groups):
         contents["image_metrics.csv"] = images.encode()
-    contents["leaderboard.json"] = as_json(groups).encode()
+    contents["leaderboard.json"] = as_json(groups, measured).encode()
     contents["leaderboard.tex"] = as_tex(groups).encode()
     contents[INDEX] = index_page(groups).encode()
     for task in dict.fromkeys(group.key.task for group in groups):
         of_task = [group for group in groups if group.key.task == task]
-        contents[task_page(task)] = page(of_task, results, curves, scatters, swept, kept).encode()
+        contents[task_page(task)] = page(of_task, results, curves, scatters, swept, kept, measured).encode()
     with writing(out):
         for name, content in contents.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.report import tables
+from bench.report.anytime import Anytime, AnytimeOf
 from bench.report.groups import Group, Row, Table, tables_of
 
 TEX = {
@@ -22,9 +23,21 @@ TEX = {
 }
 
 
-def as_json(groups: Sequence[Group]) -> str:
-    """Every group with what its rows share, its rankings and what failed; scores and agreement are shares."""
-    return json.dumps([_group(group) for group in groups], indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def as_json(groups: Sequence[Group], measured: Mapping[str, AnytimeOf] | None = None) -> str:
+    """Every group with what its rows share, its rankings and what failed; scores and agreement are shares.
+
+    ``measured``: what the curves say of each row, by the group's name.
+    """
+    found = measured or {}
+    return (
+        json.dumps(
+            [_group(group, found.get(group.name, {})) for group in groups],
+            indent=1,
+            ensure_ascii=False,
+            allow_nan=False,
+        )
+        + "\n"
+    )
 
 
 def as_tex(groups: Sequence[Group]) -> str:
@@ -45,7 +58,7 @@ def tex(text: str) -> str:
     return "".join(TEX.get(sign, sign) for sign in " ".join(text.split()))
 
 
-def _group(group: Group) -> dict[str, Any]:
+def _group(group: Group, measured: AnytimeOf) -> dict[str, Any]:
     return {
         "name": group.name,
         **group.key._asdict(),
@@ -53,10 +66,10 @@ def _group(group: Group) -> dict[str, Any]:
         "noise": group.floor,
         "kd": group.ceiling,
         "rankings": [
-            {"need": table.need, "rows": [{"rank": rank, **_row(group, row)} for rank, row in table.ranked]}
+            {"need": table.need, "rows": [{"rank": rank, **_row(group, row, measured)} for rank, row in table.ranked]}
             for table in tables_of(group)
         ],
-        "rows": [_row(group, row) for row in group.rows],
+        "rows": [_row(group, row, measured) for row in group.rows],
         "failures": [
             {"id": r.id, "label": row.label, "seed": r.trial.seed, "status": r.status, "reason": r.reason}
             for row in (*group.rows, *group.left_out)
@@ -66,7 +79,7 @@ def _group(group: Group) -> dict[str, Any]:
     }
 
 
-def _row(group: Group, row: Row) -> dict[str, Any]:
+def _row(group: Group, row: Row, measured: AnytimeOf) -> dict[str, Any]:
     return {
         "method": row.method,
         "label": row.label,
@@ -75,9 +88,22 @@ def _row(group: Group, row: Row) -> dict[str, Any]:
         "options": row.records[0].trial.options,
         **tables.numbers_of(group, row),
         "normalised_half_width": group.normalised_half(row),
+        "anytime": _anytime(measured.get(row.records[0].id)),
         "seeds_ok": len(row.ok),
         "seeds": len(row.records),
         "trials": [record.id for record in row.records],
+    }
+
+
+def _anytime(of_row: Anytime | None) -> dict[str, Any] | None:
+    if of_row is None:
+        return None
+    return {
+        "area": {unit: {"mean": mean, "half_width": half} for unit, (mean, half) in of_row.areas.items()},
+        "percent_of_kd": {
+            str(share): {"seeds": near["seconds"].reached, **{spent: reach.median for spent, reach in near.items()}}
+            for share, near in of_row.reached.items()
+        },
     }
 
 

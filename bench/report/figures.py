@@ -20,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
 from bench.records import Record, read_curves, read_sheets
+from bench.report.anytime import never_asks, score_key
 from bench.report.groups import CEILING, FLOOR, Group, Row, metric_word
 from bench.report.tables import budget_words
 from bench.stats import mean_interval
@@ -61,6 +62,11 @@ class Line:
     high: np.ndarray
 
 
+AXES = {
+    "teacher_images": "Teacher images",
+    "student_images": "Student images",
+    "seconds": "Seconds, scoring not counted",
+}
 Layout = Literal["file", "wide", "narrow"]
 
 
@@ -115,7 +121,7 @@ def curves_of(group: Group, results: Path) -> CurvesOf:
 def draw_curves(
     group: Group, results: Path, colours: Mapping[str, str], layout: Layout = "file", curves: CurvesOf | None = None
 ) -> Figure:
-    """Score against what was spent, once in teacher images and once in seconds.
+    """Score against what was spent: in teacher images, in student images and in seconds.
 
     Args:
         group: rows that may be compared; those where every seed failed are left out.
@@ -127,29 +133,28 @@ def draw_curves(
     rows = _drawn(group)
     found = curves_of(group, results) if curves is None else curves
     seeds = {row.label: [found[record.id] for record in row.ok] for row in rows}
-    score = "score_ema" if group.key.headline == "ema" else "score"
+    score = score_key(group.key.headline)
     looks = _looks(rows, colours)
+    columns = 1 if layout == "narrow" else 3
+    height = 0.19 * -(-len(rows) // columns)  # of the legend, inches
     figure = Figure(
-        figsize=(4.2, 7.6) if layout == "narrow" else (9.6, 3.9), layout=ConstrainedLayoutEngine(wspace=0.06)
+        figsize=(4.2, 9.6 + height) if layout == "narrow" else (9.6, 3.6 + height),
+        layout=ConstrainedLayoutEngine(wspace=0.05),
     )
-    shape = (2, 1) if layout == "narrow" else (1, 2)
-    left, right = figure.subplots(*shape, sharey=True, squeeze=False).ravel()
-    for row in rows:
-        images = "student_images" if _never_asks(row) else "teacher_images"
-        for axis, x in ((left, images), (right, "seconds")):
-            line = _line(seeds[row.label], x, score)
+    axes = figure.subplots(*((3, 1) if layout == "narrow" else (1, 3)), sharey=True, squeeze=False).ravel()
+    for axis, (spent, words) in zip(axes, AXES.items(), strict=True):
+        for row in rows:
+            if spent == "teacher_images" and never_asks(row):
+                continue
+            line = _line(seeds[row.label], spent, score)
             if line is not None:
                 _draw(axis, line, looks[row.label])
-    _finish(left, group, "Teacher images" + (" († student images)" if any(map(_never_asks, rows)) else ""))
-    _finish(right, group, "Seconds, scoring not counted")
-    for axis in (left, right) if layout == "narrow" else (left,):
+        _finish(axis, group, words)
+    for axis in axes if layout == "narrow" else axes[:1]:
         axis.set_ylabel(f"Test {metric_word(group.key.metric)}, %")
     handles = [Line2D([], [], **looks[row.label]) for row in rows]
     figure.legend(
-        handles,
-        [_legend(row) for row in rows],
-        loc="outside lower center" if layout == "narrow" else "outside right center",
-        handlelength=2.4,
+        handles, [_legend(row) for row in rows], loc="outside lower center", ncols=columns, handlelength=2.4, fontsize=9
     )
     if layout == "file":
         small: dict[str, Any] = {"x": 0.01, "horizontalalignment": "left"}
@@ -172,8 +177,8 @@ def caption(group: Group) -> str:
         parts.append(f"Dashed: the teacher, {100 * group.teacher.score:.1f} %.")
     if any(row.data == "train" for row in rows):
         parts.append("Dotted: trained on real images.")
-    if any(map(_never_asks, rows)):
-        parts.append("† never asks the teacher.")
+    if any(map(never_asks, rows)):
+        parts.append("† never asks the teacher, and is not among the curves over teacher images.")
     if group.key.headline not in ("last", "ema"):
         parts.append("Drawn is the last student, not the selected one.")
     if (count := sum(bool(row.ok) for row in group.rows)) > len(rows):
@@ -276,8 +281,4 @@ def _looks(rows: Sequence[Row], colours: Mapping[str, str]) -> dict[str, dict[st
 
 def _legend(row: Row) -> str:
     label = row.label if len(row.label) <= 34 else row.label[:33] + "…"
-    return f"{label} †" if _never_asks(row) else label
-
-
-def _never_asks(row: Row) -> bool:
-    return not any(record.meter.teacher_images for record in row.ok)
+    return f"{label} †" if never_asks(row) else label

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bench.report import class_table, image_table, pool_panel, published, quality_panel, sweeps_panel
+from bench.report import anytime, class_table, image_table, pool_panel, published, quality_panel, sweeps_panel
 from bench.report.board import board
 from bench.report.figures import caption, first_sheets
 from bench.report.groups import Group, tables_of
@@ -42,9 +42,10 @@ def page(
     scatters: dict[str, Curves] | None = None,
     swept: Mapping[str, Sequence[DrawnSweep]] | None = None,
     kept: Mapping[str, Curves] | None = None,
+    measured: Mapping[str, anytime.AnytimeOf] | None = None,
 ) -> str:
-    """A task's page; ``curves``, ``scatters`` of the image metrics, what options change, and what selections keep,
-    by the group's name."""
+    """A task's page; ``curves``, ``scatters`` of the image metrics, what options change, what selections keep, and what
+    the curves say of the rows, by the group's name."""
     return _html(
         "task.html",
         nav=[("Leaderboard", f"../{INDEX}")],
@@ -53,6 +54,7 @@ def page(
             _section(group, results, curves.get(group.name))
             | _quality(group, scatters or {})
             | _pools(group, kept or {})
+            | _anytime(group, (measured or {}).get(group.name, {}))
             | {"sweeps": [_sweep(each, group) for each in (swept or {}).get(group.name, ())]}
             for group in groups
         ],
@@ -137,6 +139,14 @@ def _pools(group: Group, kept: Mapping[str, Curves]) -> dict[str, object]:
         "kept_caption": pool_panel.CAPTION if figure else "",
         "kept_wide": embedded(figure.wide, "svg+xml") if figure else "",
         "kept_narrow": embedded(figure.narrow, "svg+xml") if figure else "",
+    }
+
+
+def _anytime(group: Group, measured: anytime.AnytimeOf) -> dict[str, object]:
+    return {
+        "anytime": anytime.anytime_table(group, measured),
+        "anytime_title": anytime.TITLE,
+        "anytime_notes": anytime.anytime_notes(group, measured),
     }
 
 

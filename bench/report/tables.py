@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bench.budget import in_words
 from bench.markdown import escape as _md
 from bench.markdown import line as _line
 from bench.records import Record
-from bench.report import class_table, image_table, pool_panel, published, quality_panel, sweeps_panel
+from bench.report import anytime, class_table, image_table, pool_panel, published, quality_panel, sweeps_panel
 from bench.report.groups import Group, Row, Table, metric_word, tables_of
 from bench.report.sweeps import Sweep
 
@@ -56,11 +56,12 @@ def markdown(
     figures: dict[str, list[tuple[str, str]]],
     scatters: Mapping[str, str] | None = None,
     swept: Mapping[str, Sequence[tuple[Sweep, str]]] | None = None,
+    measured: Mapping[str, anytime.AnytimeOf] | None = None,
 ) -> str:
     """The whole leaderboard; ``figures`` holds (relative path, alternative text) by the group's name.
 
     ``scatters`` holds the relative path of the image metrics' figure by the group's name, where there is one, ``swept``
-    what each option changes and the path of its figure.
+    what each option changes and the path of its figure, ``measured`` what the curves say of the rows.
     """
     lines = ["# Leaderboard", ""]
     for group in groups:
@@ -68,6 +69,10 @@ def markdown(
         for table in tables_of(group):
             lines += [f"**{title_of(table)}**", "", *_markdown_table(group, table), ""]
         lines += [f"- {_md(note)}" for note in notes(group)]
+        of_curves = (measured or {}).get(group.name, {})
+        lines += _titled(
+            anytime.TITLE, anytime.anytime_table(group, of_curves), anytime.anytime_notes(group, of_curves)
+        )
         lines += _further_tables(group)
         if group.failures:
             lines += ["", "**Failures** (never counted as a score)", ""]
@@ -83,20 +88,25 @@ def markdown(
     return "\n".join(lines)
 
 
-def comma_separated(groups: Sequence[Group]) -> str:
-    """One line per row of every table; scores and agreement are shares, everything is a mean over seeds."""
+def comma_separated(groups: Sequence[Group], measured: Mapping[str, anytime.AnytimeOf] | None = None) -> str:
+    """One line per row of every table; scores and agreement are shares, everything is a mean over seeds.
+
+    ``measured`` holds what the curves say, by the group's name: areas are shares too, the rest are medians and counts.
+    """
     facts_of_key = ["task", "budget", "suite", "headline", "device", "precision", "points", "metric", "task_sha"]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        [*facts_of_key, "teacher_sha", "ranking", "rank", "method", "label", "data", *NUMBERS, "seeds_ok", "seeds"]
-    )
+    before = ["teacher_sha", "ranking", "rank", "method", "label", "data"]
+    writer.writerow([*facts_of_key, *before, *NUMBERS, "seeds_ok", "seeds", *anytime.COLUMNS])
     for group in groups:
         for table in tables_of(group):
             for rank, row in [*table.ranked, *((None, row) for row in table.reference)]:
                 start = [*group.key, table.need, rank, row.method, row.label, row.data]
-                measured = ["" if value is None else f"{value:.6g}" for value in numbers_of(group, row).values()]
-                writer.writerow([*start, *measured, len(row.ok), len(row.records)])
+                of_curve = (measured or {}).get(group.name, {}).get(row.records[0].id)
+                spent = _plain(anytime.anytime_numbers(of_curve).values())
+                writer.writerow(
+                    [*start, *_plain(numbers_of(group, row).values()), len(row.ok), len(row.records), *spent]
+                )
     return out.getvalue()
 
 
@@ -105,6 +115,10 @@ def numbers_of(group: Group, row: Row) -> dict[str, float | None]:
     mean, half = row.score or (None, None)
     values = [mean, half, _oracle(row), _gap(row), group.normalised(row), _agreement(row)]
     return dict(zip(NUMBERS, [*values, *(row.mean(get) for get in METER.values())], strict=True))
+
+
+def _plain(values: Iterable[float | None]) -> list[str]:
+    return ["" if value is None else f"{value:.6g}" for value in values]
 
 
 def cells(group: Group, rank: int | None, row: Row, reference: bool) -> dict[str, str]:

@@ -3,6 +3,7 @@
 Importing it loads neither numpy nor scipy: each function does so when it is called.
 """
 
+from bench.stats.anytime import Reach, area_under, first_reach, median_reach
 from bench.stats.correlation import rank_correlation
 from bench.stats.intervals import ENOUGH, Interval, bootstrap_interval, mean_interval, seed_interval
 from bench.stats.normal import CLEARLY, normalised
@@ -17,13 +18,17 @@ __all__ = [
     "Paired",
     "Profile",
     "Ranking",
+    "Reach",
+    "area_under",
     "bootstrap_interval",
     "compare_all",
     "critical_difference",
+    "first_reach",
     "holm",
     "holm_adjusted",
     "interquartile_mean",
     "mean_interval",
+    "median_reach",
     "normalised",
     "paired_test",
     "performance_profile",

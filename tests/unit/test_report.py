@@ -285,25 +285,26 @@ def test_band_over_seeds_is_drawn_and_named(tmp_path: Path, seeds: int, band: st
         add(results, record)
     group = one_group(*records)
     for layout in ("file", "wide", "narrow"):
-        left, right = draw_curves(group, results, colours_of(["dafl"]), layout).axes
-        assert len(left.collections) == len(right.collections) == (0 if band is None else 1)
+        axes = draw_curves(group, results, colours_of(["dafl"]), layout).axes
+        assert [len(axis.collections) for axis in axes] == 3 * [0 if band is None else 1]
     assert ("Band:" in caption(group)) == (band is not None)
     assert band is None or band in caption(group)
 
 
-def test_method_that_never_asks_is_drawn_against_student_images(tmp_path: Path) -> None:
+def test_method_that_never_asks_is_drawn_against_student_images_and_seconds(tmp_path: Path) -> None:
     results = make_demo(tmp_path / "results")
     group = one_group(*(make_record(method, seed) for method in FINAL for seed in (0, 1)))
     figure = draw_curves(group, results, colours_of(FINAL))
-    left, right = figure.axes
-    assert "† student images" in left.get_xlabel()
-    assert "Seconds" in right.get_xlabel()
+    teacher, student, seconds = figure.axes
+    assert [axis.get_xlabel().split(",")[0] for axis in figure.axes] == ["Teacher images", "Student images", "Seconds"]
     assert "scratch †" in [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "† never asks the teacher" in caption(group)
-    brown = [line for line in left.lines if line.get_color() == BASELINES["scratch"]]
-    assert max(brown[0].get_xdata()) == 40000
+    assert "† never asks the teacher, and is not among the curves over teacher images." in caption(group)
+    brown = [[line for line in a.lines if line.get_color() == BASELINES["scratch"]] for a in figure.axes]
+    assert brown[0] == []
+    assert max(brown[1][0].get_xdata()) == 40000
+    assert brown[2]
     assert "Dashed: the teacher, 97.2 %." in caption(group)
-    assert all(any(line.get_linestyle() == "--" for line in axis.lines) for axis in (left, right))
+    assert all(any(line.get_linestyle() == "--" for line in axis.lines) for axis in (teacher, student, seconds))
 
 
 def test_curve_is_the_mean_over_seeds(tmp_path: Path) -> None:
