@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.axes import axis_of
 from bench.budget import Budget
 from bench.cards import MethodCard
 from bench.data.pool import content_name
 from bench.metrics import image_metrics
 from bench.options import check_value, check_values
-from bench.study import SUITE, LoadedStudy, axis_of, find_pool
+from bench.study import SUITE, LoadedStudy, find_pool
 from bench.task import TaskSpec, get_task
 from bench.teacher_key import quick_teacher, teacher_key
 from bench.trial import Trial

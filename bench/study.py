@@ -13,28 +13,21 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 import bench
+from bench.axes import Sample, Written, spell_out
 from bench.budget import UNITS, Budget
 from bench.cards import MethodCard, find_methods, get_card
 from bench.data import SOURCES
 from bench.errors import UserError, nearest
 from bench.metrics import image_metrics
-from bench.options import check_value
 from bench.selection import DATA_FREE, RULES
 from bench.task import Strict, TaskSpec, add_tasks, check_recipes, get_task, read_tasks
 from bench.teacher_key import quick_teacher
-from bench.yamlio import at_line, read_yaml, validate, where
+from bench.yamlio import Real, Whole, at_line, read_yaml, validate, where
 
 FOLDER = Path(__file__).resolve().parent.parent / "studies"
 SUITE = ".".join(bench.__version__.split(".")[:2])  # records of another suite version share no ranking
 
 Rule = Literal["last", "ema", "teacher_agreement", "oracle"]
-
-
-def _number(value: Any) -> Any:
-    """Pydantic takes true for 1 and "1" for 1; a study says what it means."""
-    if isinstance(value, bool | str):
-        raise ValueError(f"must be a number, not {value!r}")
-    return value
 
 
 def _entry(item: Any) -> Any:
@@ -58,9 +51,8 @@ def _place(item: Any) -> Any:
     return item
 
 
-Whole = Annotated[int, BeforeValidator(_number)]
 Place = Annotated[str | Mapping[str, Any], BeforeValidator(_place)]
-Entry = Annotated[str | Mapping[str, Mapping[str, Any] | None], BeforeValidator(_entry)]
+Entry = Annotated[str | Mapping[str, Mapping[str, Written] | None], BeforeValidator(_entry)]
 _LIMITS: JsonDict = {unit: {"type": "number", "exclusiveMinimum": 0, "description": doc} for unit, doc in UNITS.items()}
 
 
@@ -76,7 +68,10 @@ class Study(Strict):
     methods: tuple[Entry, ...] = Field(
         min_length=1,
         description="names (see `dfkd list methods`) or paths of method files, each with options if wanted; "
-        "a list is a grid axis where the option is a scalar",
+        "a list is a grid axis where the option is a scalar, and so is a range",
+    )
+    sample: Sample | None = Field(
+        default=None, description="draw cells from the ranges of an entry jointly, in place of their grid"
     )
     seeds: tuple[Annotated[Whole, Field(ge=0, lt=2**63)], ...] = Field(
         default=(0,), min_length=1, description="each makes a trial of every method and option cell"
@@ -118,12 +113,7 @@ class Study(Strict):
         default="float32", description="of the networks' arithmetic; the harness scores in float32 always"
     )
     deterministic: bool = Field(default=True, strict=True, description="use only operations that repeat bit for bit")
-    timeout: Annotated[float, BeforeValidator(_number)] | None = Field(
-        default=None,
-        gt=0,
-        allow_inf_nan=False,
-        description="wall-clock seconds after which a trial is killed",
-    )
+    timeout: Real | None = Field(default=None, gt=0, description="wall-clock seconds after which a trial is killed")
 
     @field_validator("seeds", "tasks", "selection", "image_metrics")
     @classmethod
@@ -147,7 +137,7 @@ class Study(Strict):
 
 @dataclass(frozen=True)
 class LoadedStudy:
-    """A valid study, the tasks and methods it names, and each method's options as written."""
+    """A valid study, the tasks and methods it names, and each method's options with their ranges spelt out."""
 
     study: Study
     tasks: tuple[str, ...]
@@ -201,6 +191,7 @@ def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
             files.append((file.parent / name).resolve())
             cards = at_line(file, data, ["methods", index], lambda: find_methods(files))
     entries: list[tuple[str, Mapping[str, Any]]] = []
+    seen: list[tuple[str, Mapping[str, Any]]] = []
     for index, (name, options) in enumerate(written):
         place: list[str | int] = ["methods", index]
         if name.endswith(".py"):
@@ -209,10 +200,13 @@ def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
         else:
             names = [at_line(file, data, place, lambda name=name: get_card(name, cards)).name]  # type: ignore[misc]
         for known in names:
-            _check_options(cards[known], options, file, data, [*place, name])
-            if (known, options) in entries:
+            spelt = spell_out(cards[known], options, study.sample, file, data, [*place, name])
+            if (known, options) in seen:
                 raise UserError(f"{where(file, data, place)}: {known!r} is named twice with the same options")
-            entries.append((known, options))
+            seen.append((known, options))
+            entries += [(known, cells) for cells in spelt]
+    if study.sample and not any(isinstance(value, Mapping) for _, options in seen for value in options.values()):
+        raise UserError(f"{where(file, data, ['sample'])}: there is nothing to sample: no option has a range")
     named = {name for name, _ in entries}
     entries += [(card.name, {}) for card in cards.values() if card.file in given and card.name not in named]
     return LoadedStudy(study, tasks, cards, tuple(entries), tuple(dict.fromkeys(files)), file.parent)
@@ -280,34 +274,6 @@ def _pair(item: str | Mapping[str, Mapping[str, Any] | None]) -> tuple[str, Mapp
         return item, {}
     ((name, options),) = item.items()
     return name, options or {}
-
-
-def _check_options(
-    card: MethodCard, options: Mapping[str, Any], file: Path, data: Any, place: Sequence[str | int]
-) -> None:
-    specs = {spec.name: spec for spec in card.specs}
-    for name, value in options.items():
-        here = where(file, data, [*place, name])
-        if name not in specs:
-            raise UserError(f"{here}: {card.name} has no option {name!r}{nearest(name, specs)}")
-        try:
-            axis = axis_of(specs[name].is_sequence, value)
-            if axis is not None and not axis:
-                raise UserError(f"the grid of option {name!r} is empty")
-            cells = [check_value(specs[name], item) for item in (axis if axis is not None else [value])]
-            if len(set(cells)) < len(cells):
-                raise UserError(f"the grid of option {name!r} repeats a value")
-        except UserError as error:
-            raise UserError(f"{here}: {error}") from None
-
-
-def axis_of(is_sequence: bool, value: Any) -> list[Any] | None:
-    """The values of a grid axis, or None when the value is a single one."""
-    if not isinstance(value, list | tuple):
-        return None
-    if is_sequence and not (value and isinstance(value[0], list | tuple)):
-        return None
-    return list(value)
 
 
 assert set(RULES) == set(Rule.__args__)  # type: ignore[attr-defined]

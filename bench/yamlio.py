@@ -7,9 +7,9 @@ import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -19,6 +19,17 @@ from ruamel.yaml.scalarbool import ScalarBoolean
 from bench.errors import UserError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def _number(value: Any) -> Any:
+    """Pydantic takes true for 1 and "1" for 1; a study says what it means."""
+    if isinstance(value, bool | str):
+        raise ValueError(f"must be a number, not {value!r}")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 
 
 def read_yaml(file: Path) -> Any:
@@ -104,7 +115,8 @@ def validate(model: type[Model], data: Any, file: Path, at: Sequence[str | int] 
         path = [*at, *(key for key in first["loc"] if not str(key).startswith("function-"))]
         if first["type"] == "extra_forbidden":
             owner = _model_at(model, first["loc"][:-1])
-            hint = nearest(str(path[-1]), owner.model_fields) if owner else ""
+            known = [field.alias or name for name, field in owner.model_fields.items()] if owner else []
+            hint = nearest(str(path[-1]), known) if owner else ""
             message = f"unknown key {str(path[-1])!r}{hint}"
         elif first["type"] == "missing":
             message = f"the key {str(path[-1])!r} is missing"
