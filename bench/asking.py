@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bench.declare import Access
 from bench.desk import current
 from bench.errors import AccessDenied, MethodError
+from bench.layer_groups import Shape
 from bench.metering import Pooled, Question
 
 
@@ -34,6 +35,7 @@ class TeacherOutput:
         pooled: Tensor | None = None,
         groups: tuple[Tensor, ...] | None = None,
         penultimate: Tensor | None = None,
+        layers: tuple[tuple[Tensor, ...], ...] | None = None,
     ) -> None:
         self._logits = logits
         self._features = features
@@ -41,6 +43,7 @@ class TeacherOutput:
         self._pooled = pooled
         self._groups = groups
         self._penultimate = penultimate
+        self._layers = layers
 
     @property
     def labels(self) -> Tensor:
@@ -94,6 +97,13 @@ class TeacherOutput:
             raise AttributeError("ask for them: s.teacher(images, penultimate=True)")
         return self._penultimate
 
+    @property
+    def layers(self) -> tuple[tuple[Tensor, ...], ...]:
+        """The maps (N, C, h, w) of the network's layers, a group for each shape; only with ``layers=True``."""
+        if self._layers is None:
+            raise AttributeError("ask for them: s.teacher(images, layers=True)")
+        return self._layers
+
 
 class Teacher:
     """The frozen teacher, in evaluation mode. Calling it is metered and limited to the declared access."""
@@ -107,6 +117,7 @@ class Teacher:
         pooled: Pooled | None = None,
         groups: bool = False,
         penultimate: bool = False,
+        layers: bool = False,
         anchor: int | None = None,
     ) -> TeacherOutput:
         """Ask about normalised images (N, C, H, W).
@@ -119,13 +130,14 @@ class Teacher:
                 of the network's stages ("stages").
             groups: the outputs of the network's stages.
             penultimate: the input of the network's classifier, its last linear layer.
+            layers: the maps of all the layers that the network names, in groups of one shape.
             anchor: which point of its training, 0 (the earliest) to ``anchors`` - 1 (the trained teacher); the trained
                 teacher by default. With ``@method(..., anchors=...)``.
 
         Raises:
             AccessDenied: the method declared less access than it uses.
-            Unsupported: the network has no batch norm, no stages or no linear classifier; the trial is left out by
-                plan.
+            Unsupported: the network has no batch norm, no stages, no layers or no linear classifier; the trial is left
+                out by plan.
         """
         desk = current()
         need(Access.LABELS, "the teacher")
@@ -139,10 +151,12 @@ class Teacher:
             need(Access.FEATURES, "the teacher's groups")
         if penultimate:
             need(Access.FEATURES, "the teacher's penultimate features")
+        if layers:
+            need(Access.FEATURES, "the maps of the teacher's layers")
         wants_gradient = images.requires_grad and torch.is_grad_enabled()
         if wants_gradient:
             need(Access.GRADIENTS, "gradients through the teacher (else detach the images)")
-        answer = desk.ask_teacher(images, Question(features, batch_norm, pooled, groups, penultimate), anchor)
+        answer = desk.ask_teacher(images, Question(features, batch_norm, pooled, groups, penultimate, layers), anchor)
         return TeacherOutput(
             answer.logits,
             answer.features[0] if features else None,
@@ -150,12 +164,23 @@ class Teacher:
             answer.pooled if pooled is not None else None,
             tuple(answer.groups) if groups else None,
             answer.penultimate[0] if penultimate else None,
+            desk.teacher_layers.grouped(answer.maps) if layers else None,
         )
 
     @property
     def anchors(self) -> int:
         """How many points of its training can be asked about, as the method declares; 0 without."""
         return current().anchors
+
+    @property
+    def layer_shapes(self) -> tuple[tuple[Shape, ...], ...]:
+        """Of each layer group the shapes (C, h, w) of its maps, all the same; known without a question.
+
+        Raises:
+            Unsupported: the network names no layers; the trial is left out by plan.
+        """
+        need(Access.FEATURES, "the layers of the teacher")
+        return current().teacher_layers.shapes
 
     def pooled_size(self, pooled: Pooled) -> int:
         """The length D of what ``pooled`` gives for an image, for a head that is made before the first question."""

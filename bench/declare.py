@@ -61,6 +61,7 @@ class Method:
     batch_norm: bool | str
     pool: str
     anchors: int
+    layers: bool
     file: Path
 
     @property
@@ -88,6 +89,7 @@ def method(
     batch_norm: bool | str = False,
     pool: str = "",
     anchors: int = 0,
+    layers: bool = False,
 ) -> Callable[[Runner], Runner]:
     """Declare a function ``f(session, options)`` to be a distillation method.
 
@@ -108,6 +110,8 @@ def method(
             "unrelated", or "wild" (images of all kinds, such as a search of the web brings). A study may name others.
         anchors: at how many evenly spaced points of the teacher's training it wants to ask the teacher, the trained
             teacher among them. On a teacher whose training is not known its trials are ``unsupported``.
+        layers: it needs the maps of both networks' layers. On tasks with a network that names none its trials are
+            ``unsupported``.
 
     Raises:
         UserError: the declaration is not usable.
@@ -117,7 +121,19 @@ def method(
         options = _options_type(function)
         specs = specs_of(options)
         check_declared(
-            name, title, paper, data, access, specs, presets or {}, quick or {}, segmentation, batch_norm, pool, anchors
+            name,
+            title,
+            paper,
+            data,
+            access,
+            specs,
+            presets or {},
+            quick or {},
+            segmentation,
+            batch_norm,
+            pool,
+            anchors,
+            layers,
         )
         declared = Method(
             name=name,
@@ -133,6 +149,7 @@ def method(
             batch_norm=batch_norm,
             pool=pool,
             anchors=anchors,
+            layers=layers,
             file=Path(inspect.getsourcefile(function) or "").resolve(),
         )
         function.declared = declared  # type: ignore[attr-defined]
@@ -154,6 +171,7 @@ def check_declared(
     batch_norm: Any = False,
     pool: Any = "",
     anchors: Any = 0,
+    layers: Any = False,
 ) -> None:
     """Check all that a method declares; whoever writes a method file may have written anything."""
     if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name):
@@ -190,6 +208,10 @@ def check_declared(
         raise UserError(f"method {name!r}: anchors must be 0 or a number from 2 on, not {anchors!r}")
     if anchors and access < Access.LABELS:
         raise UserError(f"method {name!r}: anchors need Access.LABELS or more, not Access.{access.name}")
+    if not isinstance(layers, bool):
+        raise UserError(f"method {name!r}: layers must be True or False, not {layers!r}")
+    if layers and access < Access.FEATURES:
+        raise UserError(f"method {name!r}: layers need Access.FEATURES or more, not Access.{access.name}")
     if not isinstance(quick, Mapping):
         raise UserError(f"method {name!r}: quick must be {{option: value}}, not {quick!r}")
     check_values(specs, quick, f"method {name!r} (quick)")

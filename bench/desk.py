@@ -6,7 +6,8 @@ A :class:`~bench.session.Session` reaches it through :func:`current`, never by h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from bench.clock import Clock
 from bench.data import Split
 from bench.declare import Access, Data
 from bench.errors import Diverged, MethodError
+from bench.layer_groups import LayerGroups
 from bench.metering import Answer, CountedTeacher, Counter, Pooled, Question, tap_groups, tap_penultimate
 from bench.models import classifier_bias, classifier_weight, head
 from bench.models.cost import bare_copy
@@ -30,6 +32,9 @@ from bench.streams import Streams
 from bench.task import Augmentation, ImageSpec
 from bench.updates import Updates, parameters_of
 
+GroupBy = Literal[
+    "stages", "layers"
+]  # what the groups of a network are: its stages' outputs, or the ends of its layer groups
 _current: list[Desk] = []
 
 
@@ -168,13 +173,25 @@ class Desk:
     def pooled_size(self, pooled: Pooled) -> int:
         return self._teacher.pooled_size(pooled)
 
+    @property
+    def teacher_layers(self) -> LayerGroups:
+        return self._teacher.layers
+
+    @cached_property
+    def student_layers(self) -> LayerGroups:
+        return LayerGroups(self.student, self.image.shape)
+
     def ask_student(
-        self, images: Tensor, *, groups: bool, penultimate: bool
+        self, images: Tensor, *, groups: GroupBy | None, penultimate: bool
     ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The student's logits, groups and, as a tuple of one, penultimate features, from one forward pass."""
         found: list[Tensor] = []
         last: list[Tensor] = []
-        hooks = tap_groups(self.student, found) if groups else []
+        hooks = []
+        if groups not in (None, "stages", "layers"):
+            raise MethodError(f"group_by must be 'stages' or 'layers', not {groups!r}")
+        if groups is not None:
+            hooks += self.student_layers.tap_ends(found) if groups == "layers" else tap_groups(self.student, found)
         try:
             if penultimate:
                 hooks.append(tap_penultimate(self.student, last))
@@ -199,6 +216,21 @@ class Desk:
             hook.remove()
         self._counter.watch_features(seen[0])
         return answer, seen[0]
+
+    def student_groups(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The student's logits, and the last map of each layer group, from one forward pass."""
+        answer, ends, _ = self.ask_student(images, groups="layers", penultimate=False)
+        self._counter.watch_features(ends[0])  # what goes back from any group comes by here, and once
+        return answer, ends
+
+    def student_from(self, images: Tensor, group: int, maps: Tensor) -> Tensor:
+        """The student's logits with ``maps`` in the place of the last ones of a layer group."""
+        hook = self.student_layers.replace_end(group, maps)
+        try:
+            answer: Tensor = self.student(images)
+        finally:
+            hook.remove()
+        return answer
 
     def classifier_weight(self) -> Tensor:
         return classifier_weight(self._teacher.network).detach().clone()

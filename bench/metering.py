@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bench.budget import Meter
 from bench.errors import Unsupported
+from bench.layer_groups import LayerGroups
 from bench.models import head, linear_classifier, stages
 from bench.models.cost import bare_copy, macs
 
@@ -128,6 +130,7 @@ class Question:
     pooled: Pooled | None = None
     groups: bool = False
     penultimate: bool = False
+    layers: bool = False
 
 
 @dataclass
@@ -140,6 +143,7 @@ class Answer:
     means: list[Tensor] = field(default_factory=list)  # (N, C) each
     groups: list[Tensor] = field(default_factory=list)  # (N, C, h, w) each
     penultimate: list[Tensor] = field(default_factory=list)  # one, the input of the classifier
+    maps: list[Tensor] = field(default_factory=list)  # (N, C, h, w) of each layer
 
     @property
     def pooled(self) -> Tensor:
@@ -160,8 +164,8 @@ class CountedTeacher:
         """The network's answer to normalised images (N, C, H, W); only what is asked for is computed.
 
         Raises:
-            Unsupported: the network has no batch norm, no stages or no linear classifier, and the question is about
-                them.
+            Unsupported: the network has no batch norm, no stages, no layers or no linear classifier, and the question
+                is about them.
         """
         answer = Answer()
         hooks = self._tap(question, answer)
@@ -179,6 +183,10 @@ class CountedTeacher:
         if entry.requires_grad:
             entry.register_hook(lambda _: self._count_backward(count))
         return answer
+
+    @cached_property
+    def layers(self) -> LayerGroups:
+        return LayerGroups(self.network, self._image_shape)
 
     def pooled_size(self, pooled: Pooled) -> int:
         """The length D of :attr:`Answer.pooled`; no image is asked about, and nothing is counted."""
@@ -209,6 +217,8 @@ class CountedTeacher:
             hooks += tap_groups(network, answer.groups)
         if question.penultimate:
             hooks.append(tap_penultimate(network, answer.penultimate))
+        if question.layers:
+            hooks += self.layers.tap(answer.maps)
         return hooks
 
     def _count_backward(self, count: int) -> None:

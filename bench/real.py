@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.data.source import VOID, Split
+from bench.errors import MethodError
 from bench.streams import derive
 from bench.task import Augmentation, ImageSpec
 
@@ -50,6 +51,7 @@ class RealImages:
         self._seed = seed
         self._epoch, self._position, self._taken, self._surveyed = 0, 0, 0, 0
         self._chosen: Tensor | None = None
+        self._parts: dict[tuple[int, int], RealImages] = {}
         self._in_turn: Tensor | None = None
         self._order = self._shuffled()
 
@@ -68,6 +70,23 @@ class RealImages:
         self._chosen = places.to(self._images.device)
         self._epoch, self._position = self._epoch + 1, 0
         self._order = self._shuffled()
+
+    def part(self, index: int, of: int) -> RealImages:
+        """One of ``of`` equal parts of all images, from 0; drawn by the seed alone, with an order of its own.
+
+        Raises:
+            MethodError: there is no such part, or an image too few for it.
+        """
+        if not 0 <= index < of <= len(self):
+            raise MethodError(f"there is no part ({index}, {of}): of n parts, {len(self)} at most, the first is (0, n)")
+        if (index, of) not in self._parts:
+            stream = torch.Generator().manual_seed(derive(self._seed, "parts", of))
+            places = torch.randperm(len(self), generator=stream).tensor_split(of)[index]
+            seed = derive(self._seed, "part", index, of)
+            part = RealImages(Split(self._images, self._labels), self._image, seed, self._images.device, self._augment)
+            part.choose(places)
+            self._parts[index, of] = part
+        return self._parts[index, of]
 
     def survey(self, batch: int) -> tuple[Tensor, Tensor]:
         """The next images of all, as they are, and their places; in one random order, again and again.
@@ -135,6 +154,7 @@ class RealImages:
             "taken": self._taken,
             "surveyed": self._surveyed,
             "chosen": self._chosen,
+            "parts": [[index, of, part.state()] for (index, of), part in self._parts.items()],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -142,6 +162,8 @@ class RealImages:
         self._taken, self._surveyed = int(state["taken"]), int(state["surveyed"])
         self._chosen = None if state["chosen"] is None else state["chosen"].to(self._images.device)
         self._order = self._shuffled()
+        for index, of, part in state.get("parts", ()):  # none in a checkpoint of before there were parts
+            self.part(index, of).restore(part)
 
 
 def _places(count: int, length: int, size: int, stream: torch.Generator, device: torch.device) -> Tensor:

@@ -16,8 +16,9 @@ from torch.optim import Optimizer
 
 from bench.asking import BatchNormStatistics, Teacher, TeacherOutput, need
 from bench.declare import Access, Data
-from bench.desk import current
+from bench.desk import GroupBy, current
 from bench.errors import DataLeak, MethodError
+from bench.layer_groups import Shape
 from bench.losses import kl_divergence
 from bench.models import head, linear_classifier
 from bench.real import RealImages
@@ -104,7 +105,7 @@ class Session:
         streams = current().streams
         return streams.on_host(stream) if host else streams[stream]
 
-    def images(self, batch: int) -> tuple[Tensor, Tensor]:
+    def images(self, batch: int, *, part: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """The next real images that the method declared, normalised (N, C, H, W), shuffled anew every epoch.
 
         They are augmented as the task says (crops, mirror images). With ``Data.TRAIN`` the second tensor is their
@@ -112,14 +113,25 @@ class Session:
         leaves out. With ``Data.POOL`` there are no labels: it is each image's place in the pool, int64 (N,), from 0 to
         ``pool_size`` - 1.
 
+        With ``part=(i, n)`` they come out of the i-th (from 0) of n equal parts of the training images alone, as for a
+        method that learns something on one half and something else on the other. Parts have no image in common, are the
+        same all through the trial, and go their own ways: what was taken out of one does not change what comes next.
+
         Raises:
             DataLeak: the method declared ``Data.NONE``.
+            MethodError: there is no such part.
         """
         desk = current()
         if desk.data is Data.NONE:
             raise DataLeak("the method asks for real images, but declares Data.NONE")
+        if part is None:
+            source = desk.real
+        elif desk.data is Data.TRAIN:
+            source = desk.real.part(*part)
+        else:
+            raise MethodError("parts are of the training images; with Data.POOL use choose()")
         desk.meter.real_images += batch
-        return desk.real.take(batch)
+        return source.take(batch)
 
     @property
     def pool_size(self) -> int:
@@ -182,6 +194,7 @@ class Session:
         rows: Tensor | None = None,
         groups: Sequence[Tensor] | None = None,
         group_loss: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor] | None = None,
+        group_by: GroupBy = "stages",
         penultimate: bool = False,
         clip: float | None = None,
     ) -> Tensor:
@@ -202,6 +215,8 @@ class Session:
             groups: the teacher's groups of these images, if they are known already.
             group_loss: ``f(teacher_groups, student_groups)``, added as it is; the student's groups come from the same
                 forward pass as its logits.
+            group_by: what the groups are: the outputs of the networks' stages, or with "layers" the last map of each
+                layer group (see :meth:`student_groups`).
             penultimate: the criterion gets one more tensor, after the logits: the student's penultimate features (N, D)
                 from the same forward pass, the input of :attr:`student_classifier`.
             clip: the largest common L2 norm of the gradients.
@@ -214,9 +229,11 @@ class Session:
         asks_groups = group_loss is not None and groups is None
         if logits is None or asks_groups:
             with torch.no_grad():
-                out = self.teacher(images, groups=asks_groups)
+                by_layers = asks_groups and group_by == "layers"
+                out = self.teacher(images, groups=asks_groups and not by_layers, layers=by_layers)
             logits = out.logits if logits is None else logits
-            groups = out.groups if asks_groups else groups
+            if asks_groups:
+                groups = [group[-1] for group in out.layers] if by_layers else out.groups
         need(Access.LOGITS, "the teacher's logits")
         logits = logits.detach()
         groups = [group.detach() for group in groups or ()]
@@ -225,7 +242,9 @@ class Session:
             images, logits, groups = images[order], logits[order], [group[order] for group in groups]
             labels = labels[order] if labels is not None else None
             rows = rows[order.to(rows.device)] if rows is not None else None
-        answer, own_groups, last = desk.ask_student(images, groups=group_loss is not None, penultimate=penultimate)
+        answer, own_groups, last = desk.ask_student(
+            images, groups=group_by if group_loss is not None else None, penultimate=penultimate
+        )
         if criterion is None:
             loss = alpha * kl_divergence(logits, answer, temperature)
         else:
@@ -243,6 +262,28 @@ class Session:
         With ``penultimate`` the features are the input (N, D) of :attr:`student_classifier`.
         """
         return current().student_features(images, penultimate)
+
+    @property
+    def student_layer_shapes(self) -> tuple[tuple[Shape, ...], ...]:
+        """Of each of the student's layer groups the shapes (C, h, w) of its maps, all the same.
+
+        A layer group are the layers that follow each other and make maps of one shape.
+
+        Raises:
+            Unsupported: the network names no layers; the trial is left out by plan.
+        """
+        return current().student_layers.shapes
+
+    def student_groups(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The student's logits and the last map (N, C, h, w) of each layer group, from one forward pass."""
+        return current().student_groups(images)
+
+    def student_from(self, images: Tensor, group: int, maps: Tensor) -> Tensor:
+        """The student's logits with ``maps`` (N, C, h, w) in the place of the last ones of a layer group, from 0.
+
+        It is a whole forward pass and counted as one; what is before the group has no part in the answer.
+        """
+        return current().student_from(images, group, maps)
 
     @property
     def student_classifier(self) -> nn.Linear:

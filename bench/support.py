@@ -12,7 +12,7 @@ from bench.data import files
 from bench.data.pool import demand_pool
 from bench.draft import card_of
 from bench.errors import MissingData
-from bench.models import has_batch_norm
+from bench.models import has_batch_norm, has_layers
 from bench.task import TaskSpec, get_task
 from bench.teacher_key import why_no_way
 from bench.trial import Trial
@@ -49,14 +49,17 @@ def missing_data(trials: Iterable[Trial], folder: Path | None, allow_altered: bo
 def why_unsupported(card: MethodCard, task: TaskSpec, options: Mapping[str, Any] | None = None) -> str:
     """Why a method cannot be run on a task with these options, in one sentence; empty when it can.
 
-    Whether torchvision's networks and a user's own have batch norm is known when they are built, not here: there the
-    method's first question about it ends the trial with the same status.
+    Whether torchvision's networks and a user's own have batch norm, or name layers, is known when they are built, not
+    here: there the method's first question about it ends the trial with the same status.
     """
     if task.dense and not card.segmentation:
         return f"{card.name} is for classification, and {task.name} is segmentation"
     if card.needs_batch_norm(options or {}) and has_batch_norm(task.teacher.network) is False:
         where = f" with {card.batch_norm} above 0" if isinstance(card.batch_norm, str) else ""
         return f"{card.name} needs batch-norm statistics{where}, and the teacher of {task.name} has no batch norm"
+    for network in (task.teacher.network, task.student) if card.layers else ():
+        if has_layers(network) is False:
+            return f"{card.name} needs the maps of both networks' layers, and {network} of {task.name} names none"
     return ""
 
 

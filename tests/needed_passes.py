@@ -72,6 +72,32 @@ def prokt(o: Any) -> Passes:
     }
 
 
+def dfa(o: Any) -> Passes:
+    """A search step is one of the mixture and one of the weights, on a batch each; then the student follows.
+
+    ``search I``: of the I-th layer group (the networks here have three). Each of its two steps needs the teacher's maps,
+    the student's up to the group's end, and the student from there on; the last is a whole pass here, as the student is
+    called whole. The mixture's step ends at the maps that are put into the student, not at its input.
+    """
+
+    def search(group: int) -> list[Pass]:
+        mixture = [
+            *(Pass("teacher", o.batch), Pass("student", o.batch), Pass("student", o.batch)),
+            *(Pass(f"to_teacher_{group}", o.batch), Pass(f"to_student_{group}", o.batch, INPUT)),
+        ]
+        weights = [
+            *(Pass("teacher", o.batch), Pass("student", o.batch, WEIGHTS), Pass("student", o.batch, WEIGHTS)),
+            *(Pass(f"{connector}_{group}", o.batch, WEIGHTS) for connector in ("to_teacher", "to_student")),
+        ]
+        return mixture + weights
+
+    adapted = [Pass(f"to_teacher_{group}", o.batch, WEIGHTS) for group in range(3)]
+    return {
+        **{f"search {group}": search(group) for group in range(3)},
+        "student": [*_student_step(o.batch), *adapted],
+    }
+
+
 def dfnd(o: Any) -> Passes:
     """The teacher looks over the pool once; the noise layer learns from the answers of the student's step.
 
@@ -229,6 +255,7 @@ NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "wsl": kd,
     "rco": kd,  # the teacher is asked at one of its anchors
     "prokt": prokt,
+    "dfa": dfa,
     "dfnd": dfnd,
     "kd3": kd3,
     "dafl": dafl,

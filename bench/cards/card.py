@@ -28,6 +28,7 @@ class MethodCard:
     batch_norm: bool | str
     pool: str
     anchors: int
+    layers: bool
     file: Path
     module: str | None  # None: a file outside every package
 

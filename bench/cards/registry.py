@@ -110,6 +110,7 @@ def _card_of(declared: Method, file: Path, module: str | None) -> MethodCard:
         batch_norm=declared.batch_norm,
         pool=declared.pool,
         anchors=declared.anchors,
+        layers=declared.layers,
         file=file,
         module=module,
     )

@@ -162,6 +162,7 @@ def _method(card: MethodCard) -> dict[str, Any]:
         "anchors": card.anchors,
         "access": card.access.label,
         "batch_norm": card.batch_norm,
+        "layers": card.layers,
         "file": str(card.file),
         "options": [_option(spec) for spec in card.specs],
         "presets": card.presets,
@@ -190,6 +191,7 @@ def _print_method(card: MethodCard) -> None:
     out.say(f"{card.name}: {card.title}\n")
     about = [("what", card.doc), ("paper", card.paper), ("real data", _real_data(card))]
     needs = [("batch norm", _batch_norm(card))] if card.batch_norm else []
+    needs += [("layers", "both networks must name them")] if card.layers else []
     out.pairs([*about, ("teacher access", card.access.label), *needs, ("file", str(card.file))])
     if not card.specs:
         return out.say("\nIt has no options.")

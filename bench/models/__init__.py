@@ -7,6 +7,8 @@ torchvision, or ``module:function`` or ``path/to/file.py:function`` for a user's
 A network's ``head`` is the module from its features to the logits: the features of a method's ``features=True`` are the
 head's input, as the papers define them. Its last layer is the classifier. Networks with stages that a method may tap
 (ResNets: the four stages; wide ResNets: the three groups; LeNets: the two poolings) list these modules as ``stages``.
+Networks whose inner maps may be told apart more finely list all modules that make them as ``layers`` (ResNets and wide
+ResNets: the blocks; VGGs: the convolutions, after ReLU; LeNets: convolution, batch norm and ReLU).
 """
 
 from __future__ import annotations
@@ -54,6 +56,19 @@ WITHOUT_BATCH_NORM = frozenset({"lenet5", "lenet5-half", "hintonnet", "hintonnet
 def has_batch_norm(name: str) -> bool | None:
     """Whether a network has batch-norm layers; None for those not in the registry, which must be built to know."""
     return name not in WITHOUT_BATCH_NORM if name in NETWORKS else None
+
+
+WITHOUT_LAYERS = frozenset(
+    {
+        *("hintonnet", "hintonnet-half", "alexnet", "alexnet-half"),
+        *("deeplabv3-resnet50", "deeplabv3-mobilenetv2", "unet", "unet-small"),
+    }
+)
+
+
+def has_layers(name: str) -> bool | None:
+    """Whether a network names its layers; None for those not in the registry, which must be built to know."""
+    return name not in WITHOUT_LAYERS if name in NETWORKS else None
 
 
 def check_name(name: str) -> None:
@@ -105,6 +120,14 @@ def stages(network: nn.Module) -> list[nn.Module]:
     They are the network's ``stages``; empty for a network that names none.
     """
     return list(getattr(network, "stages", ()))
+
+
+def layers(network: nn.Module) -> list[nn.Module]:
+    """The modules whose outputs (N, C, h, w) are the network's inner maps, in the order of the forward pass.
+
+    They are the network's ``layers``; empty for a network that names none.
+    """
+    return list(getattr(network, "layers", ()))
 
 
 def classifier_weight(network: nn.Module) -> Tensor:

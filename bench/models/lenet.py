@@ -38,6 +38,11 @@ class LeNet(nn.Module):
     def stages(self) -> list[nn.Module]:
         return [module for module in self.body if isinstance(module, nn.MaxPool2d)]
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """All that is between the poolings: each convolution, its batch norm if there is one, and its ReLU."""
+        return [module for module in self.body if not isinstance(module, nn.MaxPool2d | nn.Flatten)]
+
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.body(images))
         return logits

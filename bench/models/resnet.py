@@ -93,6 +93,11 @@ class ResNet(nn.Module):
     def stages(self) -> list[nn.Module]:
         return [self.layer1, self.layer2, self.layer3, self.layer4]
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """All blocks."""
+        return [block for stage in self.stages for block in stage.children()]
+
     def forward(self, images: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         for stage in self.stages:

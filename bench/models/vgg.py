@@ -40,6 +40,11 @@ class VGG(nn.Module):
     def head(self) -> nn.Module:
         return self.classifier
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The batch norm of each convolution; the ReLU behind it works in place, so that its map is the one after."""
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+
     def forward(self, images: Tensor) -> Tensor:
         pools = 4 if images.shape[2] == 64 else 3
         x = images

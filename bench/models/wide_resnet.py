@@ -68,6 +68,11 @@ class WideResNet(nn.Module):
     def stages(self) -> list[nn.Module]:
         return [self.block1, self.block2, self.block3]
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """All blocks."""
+        return [module for module in self.modules() if isinstance(module, Block)]
+
     def forward(self, images: Tensor) -> Tensor:
         x = self.conv1(images)
         for stage in self.stages:

@@ -61,6 +61,7 @@ ROUNDS: Mapping[str, tuple[Round, ...]] = {
     "sd_dropout": (STUDENT,),
     "wsl": (STUDENT,),
     "prokt": (BOTH,),
+    "dfa": (Round(("search 0",), options={"share": 0.9}), Round(("student",), 2, {"share": 1 / STEPS})),
     "dfnd": (Round(("student",), 2, {"share": 1 / STEPS}),),
     "kd3": (Round(("student",), 2, {"candidates": 1, "every": 1000}),),
     "dafl": (BOTH,),

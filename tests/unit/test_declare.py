@@ -88,6 +88,8 @@ def test_names_are_lower_case_words(name: Any) -> None:
         ({"anchors": 1}, "anchors must be 0 or a number from 2 on, not 1"),
         ({"anchors": True}, "anchors must be 0 or a number from 2 on, not True"),
         ({"anchors": 4, "access": Access.NONE}, "anchors need Access.LABELS or more, not Access.NONE"),
+        ({"layers": 1}, "layers must be True or False, not 1"),
+        ({"layers": True, "access": Access.LOGITS}, "layers need Access.FEATURES or more, not Access.LOGITS"),
         ({"quick": [3]}, "quick must be {option: value}"),
         ({"quick": {"batch": 0}}, "option 'batch' must be at least 1"),
         ({"quick": {"lr": 0}}, "(quick) has no option 'lr'"),

@@ -199,4 +199,4 @@ def test_a_step_makes_the_passes_that_the_algorithm_needs(name: str) -> None:
 
 
 def moves_student(kind: str) -> bool:
-    return kind in ("student", "both", "fit", "first fit")
+    return kind in ("student", "both", "fit", "first fit") or kind.startswith("search")

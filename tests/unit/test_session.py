@@ -41,6 +41,8 @@ LEVELS: list[tuple[Access, Callable[[Session, Tensor], Any]]] = [
     (Access.FEATURES, lambda s, x: s.teacher(x, features=True).features),
     (Access.FEATURES, lambda s, x: s.teacher(x, penultimate=True).penultimate),
     (Access.FEATURES, lambda s, x: s.teacher(x, groups=True).groups),
+    (Access.FEATURES, lambda s, x: s.teacher(x, layers=True).layers),
+    (Access.FEATURES, lambda s, x: s.teacher.layer_shapes),
     (Access.FEATURES, lambda s, x: s.teacher(x, pooled="stages").pooled),
     (Access.FEATURES, lambda s, x: s.teacher.pooled_size("stages")),
     (Access.BATCH_NORM, lambda s, x: s.teacher(x, batch_norm=True).batch_norm),
