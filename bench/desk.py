@@ -32,9 +32,8 @@ from bench.streams import Streams
 from bench.task import Augmentation, ImageSpec
 from bench.updates import Updates, parameters_of
 
-GroupBy = Literal[
-    "stages", "layers"
-]  # what the groups of a network are: its stages' outputs, or the ends of its layer groups
+# what the groups of a network are: its stages' outputs, or the ends of its layer groups
+GroupBy = Literal["stages", "layers"]
 _current: list[Desk] = []
 
 

@@ -75,9 +75,9 @@ def prokt(o: Any) -> Passes:
 def dfa(o: Any) -> Passes:
     """A search step is one of the mixture and one of the weights, on a batch each; then the student follows.
 
-    ``search I``: of the I-th layer group (the networks here have three). Each of its two steps needs the teacher's maps,
-    the student's up to the group's end, and the student from there on; the last is a whole pass here, as the student is
-    called whole. The mixture's step ends at the maps that are put into the student, not at its input.
+    ``search I``: of the I-th layer group (the networks here have three). Each of its two steps needs the teacher's
+    maps, the student's up to the group's end, and the student from there on; the last is a whole pass here, as the
+    student is called whole. The mixture's step ends at the maps that are put into the student, not at its input.
     """
 
     def search(group: int) -> list[Pass]:
