@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,30 +137,30 @@ def draw_curves(
     score = score_key(group.key.headline)
     looks = _looks(rows, colours)
     columns = 1 if layout == "narrow" else 3
-    height = 0.19 * -(-len(rows) // columns)  # of the legend, inches
-    figure = Figure(
-        figsize=(4.2, 9.6 + height) if layout == "narrow" else (9.6, 3.6 + height),
-        layout=ConstrainedLayoutEngine(wspace=0.05),
-    )
+    words = textwrap.wrap(caption(group), 150) if layout == "file" else []
+    below = 0.15 * len(words)  # of the caption, inches
+    legend = 0.2 * -(-len(rows) // columns) + 0.1
+    width, height = (4.2, 9.6 + legend) if layout == "narrow" else (9.6, 3.6 + legend + below)
+    room = (0, (below + legend) / height, 1, 1 - (below + legend) / height)
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(wspace=0.05, rect=room))
     axes = figure.subplots(*((3, 1) if layout == "narrow" else (1, 3)), sharey=True, squeeze=False).ravel()
-    for axis, (spent, words) in zip(axes, AXES.items(), strict=True):
+    for axis, (spent, label) in zip(axes, AXES.items(), strict=True):
         for row in rows:
             if spent == "teacher_images" and never_asks(row):
                 continue
             line = _line(seeds[row.label], spent, score)
             if line is not None:
                 _draw(axis, line, looks[row.label])
-        _finish(axis, group, words)
+        _finish(axis, group, label)
     for axis in axes if layout == "narrow" else axes[:1]:
         axis.set_ylabel(f"Test {metric_word(group.key.metric)}, %")
     handles = [Line2D([], [], **looks[row.label]) for row in rows]
-    figure.legend(
-        handles, [_legend(row) for row in rows], loc="outside lower center", ncols=columns, handlelength=2.4, fontsize=9
-    )
+    names = [_legend(row) for row in rows]
+    place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, below / height), "borderaxespad": 0}
+    figure.legend(handles, names, ncols=columns, handlelength=2.4, fontsize=9, **place)
     if layout == "file":
-        small: dict[str, Any] = {"x": 0.01, "horizontalalignment": "left"}
-        figure.suptitle(f"{group.key.task}: {budget_words(group)}", fontsize=10.5, **small)
-        figure.supxlabel(caption(group), fontsize=7.5, color="#666666", **small)
+        figure.suptitle(f"{group.key.task}: {budget_words(group)}", fontsize=10.5, x=0.01, horizontalalignment="left")
+        figure.text(0.01, 0.03 / height, "\n".join(words), fontsize=7.5, color="#666666", verticalalignment="bottom")
     return figure
 
 
