@@ -12,7 +12,7 @@ from bench.budget import Budget
 from bench.cards import MethodCard
 from bench.data.pool import content_name
 from bench.metrics import image_metrics
-from bench.options import check_value, check_values
+from bench.options import check_value, check_values, value_words
 from bench.study import SUITE, LoadedStudy, find_pool
 from bench.task import TaskSpec, get_task
 from bench.teacher_key import quick_teacher, teacher_key
@@ -100,9 +100,4 @@ def _grid(card: MethodCard, written: Mapping[str, Any]) -> Iterator[dict[str, An
 
 
 def _short(cell: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_short_number(value)}" for name, value in cell.items())
-
-
-def _short_number(value: Any) -> str:
-    short = f"{value:g}" if isinstance(value, float) else str(value)
-    return repr(value) if isinstance(value, float) and float(short) != value else short
+    return ", ".join(f"{name}={value_words(value)}" for name, value in cell.items())

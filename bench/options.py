@@ -106,6 +106,42 @@ def type_name(annotation: Any) -> str:
     return " or ".join(names)
 
 
+def value_words(value: Any) -> str:
+    """An option's value as a user reads it; two values that differ never read the same.
+
+    >>> value_words((0.4, 0.8)), value_words(None), value_words(True), value_words(4.0), value_words(0.12345678)
+    ('[0.4, 0.8]', 'none', 'true', '4', '0.12345678')
+    """
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(value_words(item) for item in value)}]"
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return repr(value) if isinstance(value, float) and float(short) != value else short
+
+
+def limits_words(spec: OptionSpec) -> str:
+    """Between what an option's value must lie; empty where there are no limits.
+
+    >>> limits_words(OptionSpec("share", float, 0.5, above=0, high=1))
+    '> 0, <= 1'
+    """
+    bounds = [("> ", spec.above), (">= ", spec.low), ("<= ", spec.high)]
+    return ", ".join(f"{sign}{bound:g}" for sign, bound in bounds if bound is not None)
+
+
+def meaning_words(spec: OptionSpec) -> str:
+    """What an option is, and under which values of others it has an effect.
+
+    >>> meaning_words(OptionSpec("momentum", float, 0.9, "of the student's SGD", when={"optimizer": "sgd"}))
+    "of the student's SGD (where optimizer is sgd)"
+    """
+    only = ", ".join(f"{name} is {value_words(value)}" for name, value in spec.when.items())
+    return spec.doc + (f" (where {only})" if only else "")
+
+
 def specs_of(options: type) -> tuple[OptionSpec, ...]:
     """The options that a dataclass declares, in order.
 

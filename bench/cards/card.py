@@ -43,6 +43,13 @@ class MethodCard:
             return bool({**self.defaults(), **options}[self.batch_norm])
         return self.batch_norm
 
+    def conditions(self) -> list[tuple[str, str]]:
+        """What a task must have for it, beyond data and access: name and words of each."""
+        where = f" where {self.batch_norm} is not 0" if isinstance(self.batch_norm, str) else ""
+        found = [("batch norm", f"the teacher must have it{where}")] if self.batch_norm else []
+        found += [("anchors", f"{self.anchors} points of the teacher's training must be known")] if self.anchors else []
+        return found + ([("layers", "both networks must name them")] if self.layers else [])
+
     def defaults(self) -> dict[str, Value]:
         """Every option at its default, in the option's own type: an int that stands for a float is that float."""
         return {spec.name: check_value(spec, spec.default) for spec in self.specs}

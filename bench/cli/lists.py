@@ -13,7 +13,7 @@ from bench.cards import MethodCard, find_methods, get_card
 from bench.cli import out
 from bench.cli.settings import PLAIN, Json, MethodFiles, TaskFiles, know
 from bench.metrics import ALIASES, FEATURE_EXTRACTORS, METRICS, OPEN_WORDS, PERCEPTUAL, PROTOCOLS
-from bench.options import OptionSpec
+from bench.options import OptionSpec, limits_words, meaning_words, value_words
 from bench.study import LoadedStudy, Study, load_study, study_files
 from bench.task import TaskSpec
 from bench.task import tasks as all_tasks
@@ -190,36 +190,21 @@ def _real_data(card: MethodCard) -> str:
 def _print_method(card: MethodCard) -> None:
     out.say(f"{card.name}: {card.title}\n")
     about = [("what", card.doc), ("paper", card.paper), ("real data", _real_data(card))]
-    needs = [("batch norm", _batch_norm(card))] if card.batch_norm else []
-    needs += [("layers", "both networks must name them")] if card.layers else []
-    out.pairs([*about, ("teacher access", card.access.label), *needs, ("file", str(card.file))])
+    out.pairs([*about, ("teacher access", card.access.label), *card.conditions(), ("file", str(card.file))])
     if not card.specs:
         return out.say("\nIt has no options.")
     table = out.table("option", "default", "type", "limits", "unit", "meaning")
     for spec in card.specs:
-        table.add_row(spec.name, out.value(spec.default), spec.type_name, _limits(spec), spec.unit, _meaning(spec))
+        table.add_row(
+            spec.name, value_words(spec.default), spec.type_name, limits_words(spec), spec.unit, meaning_words(spec)
+        )
     out.say()
     out.show(table)
     for data, values in card.presets.items():
         out.say(
-            f"\nOn {data}, the paper's: {', '.join(f'{name}={out.value(value)}' for name, value in values.items())}"
+            f"\nOn {data}, the paper's: {', '.join(f'{name}={value_words(value)}' for name, value in values.items())}"
         )
     return None
-
-
-def _batch_norm(card: MethodCard) -> str:
-    where = f" where {card.batch_norm} is not 0" if isinstance(card.batch_norm, str) else ""
-    return f"the teacher must have it{where}"
-
-
-def _limits(spec: OptionSpec) -> str:
-    bounds = [("> ", spec.above), (">= ", spec.low), ("<= ", spec.high)]
-    return ", ".join(f"{sign}{bound:g}" for sign, bound in bounds if bound is not None)
-
-
-def _meaning(spec: OptionSpec) -> str:
-    only = ", ".join(f"{name} is {out.value(value)}" for name, value in spec.when.items())
-    return spec.doc + (f" (where {only})" if only else "")
 
 
 def _study(name: str, file: Path, loaded: LoadedStudy) -> dict[str, Any]:

@@ -61,21 +61,6 @@ def pairs(rows: Iterable[tuple[str, str]], indent: str = "  ") -> None:
         say(f"{indent}{name:<{width}}  {value}".rstrip())
 
 
-def value(option: Any) -> str:
-    """An option's value in a table.
-
-    >>> value((0.4, 0.8)), value(None), value(True)
-    ('[0.4, 0.8]', 'none', 'true')
-    """
-    if option is None:
-        return "none"
-    if isinstance(option, bool):
-        return str(option).lower()
-    if isinstance(option, tuple | list):
-        return f"[{', '.join(value(item) for item in option)}]"
-    return f"{option:g}" if isinstance(option, float) else str(option)
-
-
 def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 

@@ -16,6 +16,7 @@ from bench.cli import out
 from bench.cli.settings import DataFolder, MethodFiles, Weights
 from bench.cli.watch import LiveTable, PlainLines, name_of
 from bench.executors import EXECUTORS
+from bench.options import value_words
 from bench.selection import RULES
 from bench.study import find_study
 
@@ -94,7 +95,7 @@ def _print_plan(plan: Plan) -> None:
     out.show(table)
     for (task, label), options in {(trial.task, trial.label): trial.options for trial in plan.trials}.items():
         out.say(f"\n{label} on {task}")
-        out.say(f"  {', '.join(f'{name}={out.value(option)}' for name, option in options.items())}")
+        out.say(f"  {', '.join(f'{name}={value_words(option)}' for name, option in options.items())}")
     trials = out.count(len(plan.trials), "trial")
     out.say(
         f"\n{plan.study.name}: {trials}, {len(plan.finished)} finished, {len(plan.waiting)} to run in {plan.results}"

@@ -13,6 +13,7 @@ from bench.budget import in_words
 from bench.cli import out
 from bench.cli.places import Unfinished, latest, searched, unfinished
 from bench.cli.settings import Json, Sources
+from bench.options import value_words
 from bench.records import Record, as_json, is_archive, load_record, load_records, locate, trial_ids
 from bench.selection import RULES
 
@@ -99,9 +100,9 @@ def _print_record(record: Record, where: str, files: Sequence[tuple[str, int]]) 
         out.say(f"  {record.reason}")
     method = [("title", facts.title), ("paper", facts.paper), ("real data", facts.data)]
     _section("method", [*method, ("teacher access", facts.access)])
-    _section("options", [(name, out.value(value)) for name, value in trial.options.items()])
+    _section("options", [(name, value_words(value)) for name, value in trial.options.items()])
     rest = trial.model_dump(exclude={"options", "method", "task", "seed", "budget"})
-    identity = [(name.replace("_", " "), out.value(value)) for name, value in rest.items()]
+    identity = [(name.replace("_", " "), value_words(value)) for name, value in rest.items()]
     _section("identity", [("study", record.study), ("budget", in_words(trial.budget)), *identity])
     if record.teacher is not None:
         teacher = record.teacher

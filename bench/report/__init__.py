@@ -13,8 +13,9 @@ from bench.report.exports import as_json, as_tex
 from bench.report.figures import Layout, colours_of, curves_of, draw_curves, draw_sheets, first_sheets, style, to_bytes
 from bench.report.groups import Group, group_records
 from bench.report.image_table import image_csv
-from bench.report.links import INDEX, task_page
-from bench.report.page import Curves, DrawnSweep, index_page, page
+from bench.report.links import INDEX, method_page, task_page
+from bench.report.method_panel import method_pages
+from bench.report.page import Curves, DrawnSweep, index_page, method_html, page
 from bench.report.pool_figure import draw_kept
 from bench.report.scatter import draw_scatter
 from bench.report.sweeps import Sweep, sweeps_of
@@ -32,7 +33,7 @@ def render(results: Path, out: Path) -> list[Path]:
     Args:
         results: a results folder.
         out: where ``leaderboard.md``, ``.csv``, ``.json`` and ``.tex``, ``image_metrics.csv`` (where there are any),
-            ``index.html``, ``tasks/`` and ``figures/`` go; made if missing.
+            ``index.html``, ``tasks/``, ``methods/`` and ``figures/`` go; made if missing.
 
     Returns:
         The files that were written.
@@ -70,6 +71,8 @@ def render(results: Path, out: Path) -> list[Path]:
     for task in dict.fromkeys(group.key.task for group in groups):
         of_task = [group for group in groups if group.key.task == task]
         contents[task_page(task)] = page(of_task, results, curves, scatters, swept, kept, measured).encode()
+    for method, shown in method_pages(groups).items():
+        contents[method_page(method)] = method_html(shown).encode()
     with writing(out):
         for name, content in contents.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from bench.report import tables
-from bench.report.groups import BASELINES, Group, Row, tables_of
-from bench.report.links import INDEX, task_page
+from bench.report.groups import Group, Row, ranks_of, tables_of
+from bench.report.links import INDEX, method_page, task_page
 from bench.stats import compare_all
 
 HEADS = {
@@ -46,7 +46,7 @@ def board(groups: Sequence[Group]) -> dict[str, Any]:
         "filters": [(name, title, _choices(lines, name)) for name, title in FILTERS.items()],
         "lines": lines,
         "tasks": [(task, task_page(task)) for task in names],
-        "methods": tables.methods(groups),
+        "methods": [(method_page(name), name, facts) for name, facts in tables.method_facts(groups)],
     }
 
 
@@ -61,6 +61,7 @@ def leader(group: Group) -> dict[str, str] | None:
         "budget": tables.budget_words(group),
         "page": f"{task_page(group.key.task)}#{group.name}",
         "label": best.label,
+        "method_page": method_page(best.method),
         "score": tables.score_words(best),
         "sure": _sure(ranking),
     }
@@ -86,8 +87,8 @@ def _sure(ranking: Sequence[Row]) -> str:
 
 
 def _lines(group: Group) -> list[dict[str, Any]]:
-    ranks = {id(row): rank for table in tables_of(group) for rank, row in table.ranked if row.method not in BASELINES}
-    return [_line(group, row, ranks.get(id(row))) for row in (*group.rows, *group.left_out)]
+    ranks = ranks_of(group)
+    return [_line(group, row, ranks.get(id(row), (None, 0))[0]) for row in (*group.rows, *group.left_out)]
 
 
 def _line(group: Group, row: Row, rank: int | None) -> dict[str, Any]:
@@ -109,24 +110,19 @@ def _line(group: Group, row: Row, rank: int | None) -> dict[str, Any]:
         "task": group.key.task,
         "budget": tables.budget_words(group),
         "label": row.label,
+        "method_page": method_page(row.method),
         "data": tables.real_data(row),
         "access": first.method.access,
         "rank": rank,
         "mean": f"{row.score[0]:.9g}" if row.score else "",
         "score": tables.score_words(row),
         "normalised_value": "" if normalised is None else f"{normalised:.9g}",
-        "normalised": _with_half(normalised, half),
+        "normalised": tables.normalised_words(group, row),
         "span": _span(normalised, half),
         "ok": len(row.ok),
         "seeds": f"{len(row.ok)}/{len(row.records)}",
         "outcome": f"{', '.join(bad).replace('_', ' ')}: {'; '.join(reasons)}" if bad else "finished",
     }
-
-
-def _with_half(value: float | None, half: float | None) -> str:
-    if value is None:
-        return tables.ABSENT
-    return f"{value:.2f}" if half is None else f"{value:.2f} ± {half:.2f}"
 
 
 def _span(value: float | None, half: float | None) -> dict[str, str | None] | None:

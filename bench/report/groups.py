@@ -155,6 +155,15 @@ def tables_of(group: Group) -> list[Table]:
     ]
 
 
+def ranks_of(group: Group) -> dict[int, tuple[int, int]]:
+    """Rank and number of ranked rows with the same need of data, by a row's ``id()``; of the baselines none."""
+    found: dict[int, tuple[int, int]] = {}
+    for table in tables_of(group):
+        ranked = [(rank, row) for rank, row in table.ranked if rank is not None]
+        found |= {id(row): (rank, len(ranked)) for rank, row in ranked if row.method not in BASELINES}
+    return found
+
+
 def _rows(records: Sequence[Record]) -> list[Row]:
     same: dict[str, list[Record]] = defaultdict(list)
     for record in records:
@@ -162,10 +171,11 @@ def _rows(records: Sequence[Record]) -> list[Row]:
     settings: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for group in same.values():
         settings[group[0].trial.method].append(_settings(group[0]))
+    differing = {method: _differing(found) for method, found in settings.items()}
     rows = [
         Row(
             method=group[0].trial.method,
-            label=_label(group[0], settings[group[0].trial.method]),
+            label=_label(group[0], differing[group[0].trial.method]),
             data=group[0].method.data,
             records=tuple(sorted(group, key=lambda record: record.trial.seed)),
         )
@@ -193,21 +203,25 @@ def beside_options(record: Record) -> dict[str, Any]:
     }
 
 
-def _label(record: Record, others: list[dict[str, Any]]) -> str:
+def _differing(settings: Sequence[dict[str, Any]]) -> set[str]:
+    """The settings that are not the same in all rows of a method."""
+    names = {name for each in settings for name in each}
+    return {name for name in names if any(each.get(name) != settings[0].get(name) for each in settings)}
+
+
+def _label(record: Record, differing: set[str]) -> str:
     """The method's name, and those of its settings that are not the same in all its rows."""
-    own = _settings(record)
-    differing = [key for key in own if any(other.get(key) != own[key] for other in others)]
-    return (
-        f"{record.trial.method} ({short_text({key: own[key] for key in differing})})"
-        if differing
-        else record.trial.method
-    )
+    shown = {name: value for name, value in _settings(record).items() if name in differing}
+    return f"{record.trial.method} ({short_text(shown)})" if shown else record.trial.method
 
 
 def _ranks(rows: Sequence[Row]) -> Iterable[tuple[int | None, Row]]:
-    """Equal scores share a rank."""
-    for row in rows:
+    """Ranks of rows that are sorted, the best first; equal scores share a rank."""
+    rank, before = 0, None
+    for place, row in enumerate(rows, start=1):
         if row.score is None:
             yield None, row
         else:
-            yield 1 + sum(1 for other in rows if other.score and other.score[0] > row.score[0]), row
+            rank = rank if row.score[0] == before else place
+            before = row.score[0]
+            yield rank, row

@@ -22,5 +22,9 @@ def slug(name: str) -> str:
     return f"{plain[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}".lstrip("-")
 
 
+def method_page(method: str) -> str:
+    return f"methods/{slug(method)}.html"
+
+
 def task_page(task: str) -> str:
     return f"tasks/{slug(task)}.html"

@@ -12,10 +12,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from bench.report import anytime, class_table, image_table, pool_panel, published, quality_panel, sweeps_panel
 from bench.report.board import board
 from bench.report.figures import caption, first_sheets
-from bench.report.groups import Group, tables_of
-from bench.report.links import INDEX
+from bench.report.groups import Group, Row, tables_of
+from bench.report.links import INDEX, method_page
 from bench.report.sweeps import Sweep
-from bench.report.tables import COLUMNS, MEANINGS, budget_words, cells, facts, failure, methods, notes, title_of
+from bench.report.tables import COLUMNS, MEANINGS, budget_words, cells, facts, failure, method_facts, notes, title_of
+
+BACK = [("Leaderboard", f"../{INDEX}")]  # from a page in a folder of the report
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def page(
     the curves say of the rows, by the group's name."""
     return _html(
         "task.html",
-        nav=[("Leaderboard", f"../{INDEX}")],
+        nav=BACK,
         heading=groups[0].key.task,
         groups=[
             _section(group, results, curves.get(group.name))
@@ -61,8 +63,13 @@ def page(
         sweeps_title=sweeps_panel.TITLE,
         columns=COLUMNS,
         meanings=MEANINGS,
-        methods=methods(groups),
+        methods=[(f"../{method_page(name)}", name, said) for name, said in method_facts(groups)],
     )
+
+
+def method_html(shown: Mapping[str, object]) -> str:
+    """A method's page, from what :func:`bench.report.method_panel.method_pages` found for it."""
+    return _html("method.html", nav=BACK, **shown)
 
 
 def index_page(groups: Sequence[Group]) -> str:
@@ -83,8 +90,8 @@ def _section(group: Group, results: Path, curves: Curves | None) -> dict[str, ob
         "tables": [
             {
                 "title": title_of(table),
-                "ranked": [cells(group, rank, row, reference=False) for rank, row in table.ranked],
-                "reference": [cells(group, None, row, reference=True) for row in table.reference],
+                "ranked": [_line(group, rank, row, reference=False) for rank, row in table.ranked],
+                "reference": [_line(group, None, row, reference=True) for row in table.reference],
             }
             for table in tables_of(group)
         ],
@@ -114,6 +121,10 @@ def _section(group: Group, results: Path, curves: Curves | None) -> dict[str, ob
             for row, record, sheet in first_sheets(group, results)
         ],
     }
+
+
+def _line(group: Group, rank: int | None, row: Row, reference: bool) -> dict[str, object]:
+    return {"cells": cells(group, rank, row, reference), "method_page": f"../{method_page(row.method)}"}
 
 
 def _quality(group: Group, scatters: dict[str, Curves]) -> dict[str, object]:

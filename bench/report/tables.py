@@ -133,7 +133,7 @@ def cells(group: Group, rank: int | None, row: Row, reference: bool) -> dict[str
         "gap": ABSENT if (gap := _gap(row)) is None else f"{100 * gap:+.1f}",
         "normalised": ABSENT if normalised is None else f"{normalised:.2f}",
         "agreement": _percent(_agreement(row)),
-        "seeds": f"{len(row.ok)}/{len(row.records)}" if len(row.ok) < len(row.records) else str(len(row.ok)),
+        "seeds": seeds_words(row),
     }
     for name, get in METER.items():
         value = row.mean(get)
@@ -200,15 +200,20 @@ def failure(row: Row, record: Record) -> list[str]:
 
 
 def methods(groups: Sequence[Group]) -> list[str]:
-    """Every method that has a row: what it is and what it needs."""
+    """Every method that has a row, in a line: what it is and what it needs."""
+    return [f"{name}: {said}" for name, said in method_facts(groups)]
+
+
+def method_facts(groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """Name, and what it is and needs, of every method that has a row."""
     found = {
         (record.trial.method, record.method.title, record.method.paper, record.method.data, record.method.access)
         for group in groups
-        for row in group.rows
+        for row in (*group.rows, *group.left_out)
         for record in row.records
     }
     return [
-        f"{name}: {title}. {paper.rstrip('.')}. Real data: {DATA[data]}; looks at the teacher's: {access}."
+        (name, f"{title}. {paper.rstrip('.')}. Real data: {DATA[data]}; looks at the teacher's: {access}.")
         for name, title, paper, data, access in sorted(found)
     ]
 
@@ -287,6 +292,19 @@ def _origin(group: Group) -> str:
     threads = sorted({record.trial.threads for row in group.rows for record in row.records})
     code = f"commit {', '.join(sorted(commits)) or 'unknown'}{dirty}, dfkd {of('suite')}, torch {', '.join(torches)}"
     return f"Measured at {code}, on {of('device')}; threads: {', '.join(map(str, threads))}."
+
+
+def seeds_words(row: Row) -> str:
+    """How many seeds finished, and of how many where not all did."""
+    return f"{len(row.ok)}/{len(row.records)}" if len(row.ok) < len(row.records) else str(len(row.ok))
+
+
+def normalised_words(group: Group, row: Row) -> str:
+    """The normalised score with half of its 95 % interval: ``0.82 ± 0.10``."""
+    value, half = group.normalised(row), group.normalised_half(row)
+    if value is None:
+        return ABSENT
+    return f"{value:.2f}" if half is None else f"{value:.2f} ± {half:.2f}"
 
 
 def score_words(row: Row) -> str:

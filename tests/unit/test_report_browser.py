@@ -12,6 +12,7 @@ import pytest
 from record_builder import add, make_demo, make_record
 
 from bench.report import render
+from bench.report.links import method_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -100,6 +101,8 @@ def test_a_hostile_name_stays_text(opened: Any) -> None:
     opened.get_by_label("Method", exact=True).select_option(HOSTILE)
     assert column(opened, "Method") == [HOSTILE]
     assert HOSTILE in opened.locator("#board").inner_text()
+    opened.get_by_role("link", name=HOSTILE).first.click()
+    assert HOSTILE in opened.locator("h1").inner_text()
 
 
 def test_links_lead_to_the_task_and_back(opened: Any) -> None:
@@ -114,7 +117,8 @@ def test_links_lead_to_the_task_and_back(opened: Any) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_the_screen(browser: Any, index: Path, width: int, scheme: str) -> None:
     page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
-    for file in (index, index.parent / "tasks" / "digits-lenet5-half.html"):
+    pages = ["tasks/digits-lenet5-half.html", "methods/dafl.html", "methods/cmi.html", method_page(HOSTILE)]
+    for file in (index, *(index.parent / name for name in pages)):
         page.goto(file.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         cards = "[...document.querySelectorAll('.scroll')].filter(each => each.querySelector('.cards'))"
