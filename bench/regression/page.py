@@ -12,6 +12,7 @@ from bench.git import Commit
 from bench.regression.history import Series
 from bench.regression.summary import plain_number
 from bench.report.figures import PALETTE, style, to_bytes
+from bench.report.layout import SteadyLayout
 from bench.report.page import embedded, environment
 
 STEP_COLUMNS = ("Task", "Method", "Number", "Commit", "Date", "Before", "After", "Verdict", "Subject")
@@ -68,7 +69,7 @@ def caption(series: Series) -> str:
 
 def draw(series: Series) -> Figure:
     """Every seed as a dot, the mean of each commit as a line, levels and steps over it."""
-    figure = Figure(figsize=(9.6, 2.6), layout="constrained")
+    figure = Figure(figsize=(9.6, 2.6), layout=SteadyLayout())
     axes = figure.add_subplot()
     factor = 100 if series.unit == "share" else 1
     places = list(range(len(series.commits)))

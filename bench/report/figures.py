@@ -15,7 +15,6 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
@@ -23,6 +22,7 @@ from PIL import Image
 from bench.records import Record, read_curves, read_sheets
 from bench.report.anytime import never_asks, score_key
 from bench.report.groups import CEILING, FLOOR, Group, Row, metric_word
+from bench.report.layout import SteadyLayout
 from bench.report.tables import budget_words
 from bench.stats import mean_interval
 
@@ -142,7 +142,7 @@ def draw_curves(
     legend = 0.2 * -(-len(rows) // columns) + 0.1
     width, height = (4.2, 9.6 + legend) if layout == "narrow" else (9.6, 3.6 + legend + below)
     room = (0, (below + legend) / height, 1, 1 - (below + legend) / height)
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(wspace=0.05, rect=room))
+    figure = Figure(figsize=(width, height), layout=SteadyLayout(wspace=0.05, rect=room))
     axes = figure.subplots(*((3, 1) if layout == "narrow" else (1, 3)), sharey=True, squeeze=False).ravel()
     for axis, (spent, label) in zip(axes, AXES.items(), strict=True):
         for row in rows:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from bench.records import read_curve
 from bench.report.figures import Layout
 from bench.report.groups import Group, Row
+from bench.report.layout import SteadyLayout
 
 KEPT = "kept"  # what methods log: the share of the pool that they distil with
 
@@ -23,9 +23,7 @@ def draw_kept(group: Group, results: Path, colours: Mapping[str, str], layout: L
     selecting = {label: (row, seeds) for label, (row, seeds) in curves.items() if seeds}
     if not selecting:
         return None
-    figure = Figure(
-        figsize=(4.2, 3.0) if layout == "narrow" else (6.4, 3.2), layout=ConstrainedLayoutEngine(wspace=0.06)
-    )
+    figure = Figure(figsize=(4.2, 3.0) if layout == "narrow" else (6.4, 3.2), layout=SteadyLayout(wspace=0.06))
     axis = figure.subplots()
     for label, (row, seeds) in selecting.items():
         colour = colours[row.method]

@@ -7,12 +7,12 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from bench.report.figures import Layout
 from bench.report.groups import Group, metric_word
+from bench.report.layout import SteadyLayout
 from bench.report.quality import Point, Quality, qualities
 from bench.report.quality_panel import TITLE, correlation_words, drawable, quality_caption
 from bench.report.tables import budget_words
@@ -36,7 +36,7 @@ def draw_scatter(group: Group, colours: Mapping[str, str], layout: Layout = "fil
     columns = 2 if layout == "narrow" else 4  # however few the metrics: a plot has the same size in all reports
     lines = -(-len(found) // columns)
     size = (4.2 if layout == "narrow" else 9.6, 2.25 * lines + (0.9 if layout == "narrow" else 0.4))
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.05, hspace=0.06))
+    figure = Figure(figsize=size, layout=SteadyLayout(wspace=0.05, hspace=0.06))
     axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axis, quality in zip(axes.flat, found, strict=False):
         _draw(axis, quality, colours)

@@ -11,12 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from bench.report.figures import DOTTED, FAINT, VARIANTS, Layout, at_common_places
 from bench.report.groups import Group
+from bench.report.layout import SteadyLayout
 from bench.report.scatter import SOFT, logarithmic, tick
 from bench.report.sweeps import Cell, Measure, Sweep
 from bench.report.sweeps_panel import TITLE, sweep_caption
@@ -40,7 +40,7 @@ def draw_sweep(sweep: Sweep, group: Group, colours: Mapping[str, str], layout: L
     columns = 2 if layout == "narrow" else 4
     lines = -(-len(sweep.measures) // columns)
     size = (4.2 if layout == "narrow" else 9.6, 2.2 * lines + (0.9 if layout == "narrow" else 0.4))
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.05, hspace=0.06))
+    figure = Figure(figsize=size, layout=SteadyLayout(wspace=0.05, hspace=0.06))
     axes = figure.subplots(lines, columns, squeeze=False)
     looks = [_look(sweep, cell, colours) for cell in sweep.cells]
     for axis, measure in zip(axes.flat, sweep.measures, strict=False):
