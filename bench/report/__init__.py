@@ -18,6 +18,7 @@ from bench.report.method_panel import method_pages
 from bench.report.page import Curves, DrawnSweep, index_page, method_html, page
 from bench.report.pool_figure import draw_kept
 from bench.report.scatter import draw_scatter
+from bench.report.sensitivity_section import Section, sections_of
 from bench.report.sweeps import Sweep, sweeps_of
 from bench.report.sweeps_figure import draw_sweep
 from bench.report.tables import comma_separated, markdown
@@ -51,17 +52,21 @@ def render(results: Path, out: Path) -> list[Path]:
     scatters: dict[str, Curves] = {}
     swept: dict[str, list[DrawnSweep]] = {}
     kept: dict[str, Curves] = {}
+    sensitive: dict[str, list[Section]] = {}
     measured: dict[str, AnytimeOf] = {group.name: anytime_of(group, results) for group in groups}
     with style():
         for group in groups:
             contents |= _figures(group, results, colours, listed, curves)
             contents |= _scatter(group, colours, scatters)
             contents |= _kept(group, results, colours, kept, listed)
+            sensitive[group.name], files = sections_of(group, colours)
+            contents |= files
             for sweep in sweeps_of(group, results):
                 contents |= _sweep(sweep, group, colours, swept.setdefault(group.name, []))
     paths = {name: _scatter_name(name, "png") for name in scatters}
     named = {name: [(each.sweep, each.path) for each in drawn] for name, drawn in swept.items()}
-    contents["leaderboard.md"] = markdown(groups, listed, paths, named, measured).encode()
+    lines = {name: [line for section in of for line in section.markdown] for name, of in sensitive.items()}
+    contents["leaderboard.md"] = markdown(groups, listed, paths, named, measured, lines).encode()
     contents["leaderboard.csv"] = comma_separated(groups, measured).encode()
     if images := image_csv(groups):
         contents["image_metrics.csv"] = images.encode()
@@ -70,7 +75,7 @@ def render(results: Path, out: Path) -> list[Path]:
     contents[INDEX] = index_page(groups).encode()
     for task in dict.fromkeys(group.key.task for group in groups):
         of_task = [group for group in groups if group.key.task == task]
-        contents[task_page(task)] = page(of_task, results, curves, scatters, swept, kept, measured).encode()
+        contents[task_page(task)] = page(of_task, results, curves, scatters, swept, kept, measured, sensitive).encode()
     for method, shown in method_pages(groups).items():
         contents[method_page(method)] = method_html(shown).encode()
     with writing(out):

@@ -14,6 +14,8 @@ from bench.report.board import board
 from bench.report.figures import caption, first_sheets
 from bench.report.groups import Group, Row, tables_of
 from bench.report.links import INDEX, method_page
+from bench.report.sensitivity_panel import IMPORTANCE
+from bench.report.sensitivity_section import Picture, Section
 from bench.report.sweeps import Sweep
 from bench.report.tables import COLUMNS, MEANINGS, budget_words, cells, facts, failure, method_facts, notes, title_of
 
@@ -45,9 +47,10 @@ def page(
     swept: Mapping[str, Sequence[DrawnSweep]] | None = None,
     kept: Mapping[str, Curves] | None = None,
     measured: Mapping[str, anytime.AnytimeOf] | None = None,
+    sensitive: Mapping[str, Sequence[Section]] | None = None,
 ) -> str:
-    """A task's page; ``curves``, ``scatters`` of the image metrics, what options change, what selections keep, and what
-    the curves say of the rows, by the group's name."""
+    """A task's page; ``curves``, ``scatters`` of the image metrics, what options change, what selections keep, what
+    the curves say of the rows, and what is said of options together, by the group's name."""
     return _html(
         "task.html",
         nav=BACK,
@@ -57,6 +60,7 @@ def page(
             | _quality(group, scatters or {})
             | _pools(group, kept or {})
             | _anytime(group, (measured or {}).get(group.name, {}))
+            | {"sections": [_sensitive(each) for each in (sensitive or {}).get(group.name, ())]}
             | {"sweeps": [_sweep(each, group) for each in (swept or {}).get(group.name, ())]}
             for group in groups
         ],
@@ -171,6 +175,26 @@ def _sweep(drawn: DrawnSweep, group: Group) -> dict[str, object]:
         "wide": embedded(drawn.figure.wide, "svg+xml"),
         "narrow": embedded(drawn.figure.narrow, "svg+xml"),
     }
+
+
+def _sensitive(section: Section) -> dict[str, object]:
+    return {
+        "title": section.title,
+        "heat": [_picture(each) for each in section.heat],
+        "lines": _picture(section.lines),
+        "robustness": section.robustness,
+        "importance": section.importance,
+        "importance_title": IMPORTANCE,
+        "notes": section.notes,
+    }
+
+
+def _picture(picture: Picture) -> dict[str, object]:
+    shown = {
+        f"{layout}_{'dark' if dark else 'light'}": embedded(content, "svg+xml")
+        for (layout, dark), content in picture.shown.items()
+    }
+    return {"alt": picture.alt, "caption": picture.caption, **shown}
 
 
 def environment() -> Environment:

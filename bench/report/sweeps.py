@@ -110,7 +110,7 @@ def _swept(rows: Sequence[Row]) -> list[tuple[str, list[Cell]]]:
         for row, own in zip(rows, options, strict=True):
             lines[short_text({key: own.get(key) for key in differing if key != name})].append((row, own.get(name)))
         along = [
-            (_order(value), rest, Cell(_text(value), rest, row))
+            (value_order(value), rest, Cell(value_text(value), rest, row))
             for rest, line in lines.items()
             if len(line) > 1
             for row, value in line
@@ -189,11 +189,12 @@ def _line(curve: Iterable[Mapping[str, Any]], name: str) -> tuple[tuple[float, f
 # ---- values ----------------------------------------------------------------------------------------------------------
 
 
-def _text(value: object) -> str:
+def value_text(value: object) -> str:
+    """An option's value for the reader."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _order(value: object) -> tuple[int, float, str]:
+def value_order(value: object) -> tuple[int, float, str]:
     """Numbers by size, all else by its text."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return (0, float(value), "") if number else (1, 0.0, str(value))  # type: ignore[arg-type]

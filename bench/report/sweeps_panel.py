@@ -8,6 +8,7 @@ from statistics import fmean
 
 from bench.report.groups import Group
 from bench.report.image_table import UNRELIABLE, number
+from bench.report.sensitivity_numbers import unchanged
 from bench.report.sweeps import Measure, Reading, Sweep
 
 TITLE = "What the options change"
@@ -36,6 +37,8 @@ def sweep_notes(sweep: Sweep, group: Group) -> list[str]:
         )
     if not all(reading.reliable for measure in sweep.measures for cell in measure.readings for reading in cell):
         found.append(f"{UNRELIABLE}: at least one seed's value is unreliable.")
+    if unchanged([cell.row for cell in sweep.cells if not cell.other], [sweep.option]):
+        found.append(f"Warning: {sweep.option} changed nothing: the scores are the same, to the last bit. Is it used?")
     found += _parted(sweep)
     failed = [row.label for row in group.rows if row.method == sweep.method and not row.ok]
     return found + ([f"Left out, as every seed failed: {', '.join(failed)}."] if failed else [])

@@ -57,11 +57,13 @@ def markdown(
     scatters: Mapping[str, str] | None = None,
     swept: Mapping[str, Sequence[tuple[Sweep, str]]] | None = None,
     measured: Mapping[str, anytime.AnytimeOf] | None = None,
+    sensitive: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """The whole leaderboard; ``figures`` holds (relative path, alternative text) by the group's name.
 
     ``scatters`` holds the relative path of the image metrics' figure by the group's name, where there is one, ``swept``
-    what each option changes and the path of its figure, ``measured`` what the curves say of the rows.
+    what each option changes and the path of its figure, ``measured`` what the curves say of the rows, ``sensitive``
+    the lines on options together.
     """
     lines = ["# Leaderboard", ""]
     for group in groups:
@@ -70,9 +72,7 @@ def markdown(
             lines += [f"**{title_of(table)}**", "", *_markdown_table(group, table), ""]
         lines += [f"- {_md(note)}" for note in notes(group)]
         of_curves = (measured or {}).get(group.name, {})
-        lines += _titled(
-            anytime.TITLE, anytime.anytime_table(group, of_curves), anytime.anytime_notes(group, of_curves)
-        )
+        lines += titled(anytime.TITLE, anytime.anytime_table(group, of_curves), anytime.anytime_notes(group, of_curves))
         lines += _further_tables(group)
         if group.failures:
             lines += ["", "**Failures** (never counted as a score)", ""]
@@ -80,6 +80,7 @@ def markdown(
             lines += [_line([_md(cell) for cell in failure(row, record)]) for row, record in group.failures]
         for path, text in figures.get(group.name, []):
             lines += ["", f"![{_md(text)}]({path})"]
+        lines += (sensitive or {}).get(group.name, ())
         for sweep, path in (swept or {}).get(group.name, ()):
             lines += _sweep_panel(group, sweep, path)
         lines += [*_quality_panel(group, (scatters or {}).get(group.name)), ""]
@@ -235,10 +236,10 @@ DECIMALS = {"seconds": 1, "gmacs": 1}
 
 def _further_tables(group: Group) -> list[str]:
     """Image metrics and published numbers, each in a table of its own."""
-    lines = _titled(class_table.TITLE, class_table.class_table(group))
-    lines += _titled(image_table.TITLE, image_table.image_table(group), image_table.image_notes(group))
+    lines = titled(class_table.TITLE, class_table.class_table(group))
+    lines += titled(image_table.TITLE, image_table.image_table(group), image_table.image_notes(group))
     if pools := pool_panel.pool_table(group):
-        lines += _titled(pool_panel.TITLE, pools, [pool_panel.NOTE])
+        lines += titled(pool_panel.TITLE, pools, [pool_panel.NOTE])
     if quotes := published.published(group):
         lines += ["", f"**{published.TITLE}**", "", published.WARNING, "", _line(list(published.HEAD)), "|---|--:|---|"]
         lines += [_line([_md(text) for text in quote]) for quote in quotes]
@@ -248,7 +249,7 @@ def _further_tables(group: Group) -> list[str]:
 def _quality_panel(group: Group, scatter: str | None) -> list[str]:
     """What the image metrics have to do with the scores."""
     said = quality_panel.sentences(group)
-    lines = _titled(quality_panel.TITLE, quality_panel.quality_table(group), said)
+    lines = titled(quality_panel.TITLE, quality_panel.quality_table(group), said)
     if scatter is not None:
         lines += ["", f"![Test score against each image metric on {_md(group.key.task)}]({scatter})"]
         lines += ["", _md(quality_panel.quality_caption(group))]
@@ -258,12 +259,12 @@ def _quality_panel(group: Group, scatter: str | None) -> list[str]:
 def _sweep_panel(group: Group, sweep: Sweep, path: str) -> list[str]:
     """What one option of a method changes."""
     title = f"{sweeps_panel.TITLE}: {sweep.title}"
-    lines = _titled(_md(title), sweeps_panel.sweep_table(sweep), sweeps_panel.sweep_notes(sweep, group))
+    lines = titled(_md(title), sweeps_panel.sweep_table(sweep), sweeps_panel.sweep_notes(sweep, group))
     lines += ["", f"![{_md(sweeps_panel.sweep_alt(sweep, group))}]({path})"]
     return [*lines, "", _md(sweeps_panel.sweep_caption(sweep))]
 
 
-def _titled(title: str, table: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> list[str]:
+def titled(title: str, table: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> list[str]:
     """A table under its title, with remarks below; what is empty is left out."""
     lines = ["", f"**{title}**"] if table or remarks else []
     if table:

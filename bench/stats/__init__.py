@@ -5,6 +5,7 @@ Importing it loads neither numpy nor scipy: each function does so when it is cal
 
 from bench.stats.anytime import Reach, area_under, first_reach, median_reach
 from bench.stats.correlation import rank_correlation
+from bench.stats.importance import Importance, grid_importance, sample_importance
 from bench.stats.intervals import ENOUGH, Interval, bootstrap_interval, mean_interval, seed_interval
 from bench.stats.normal import CLEARLY, normalised
 from bench.stats.pairs import Paired, compare_all, holm, holm_adjusted, paired_test
@@ -14,6 +15,7 @@ from bench.stats.strata import Profile, interquartile_mean, performance_profile,
 __all__ = [
     "CLEARLY",
     "ENOUGH",
+    "Importance",
     "Interval",
     "Paired",
     "Profile",
@@ -24,6 +26,7 @@ __all__ = [
     "compare_all",
     "critical_difference",
     "first_reach",
+    "grid_importance",
     "holm",
     "holm_adjusted",
     "interquartile_mean",
@@ -35,5 +38,6 @@ __all__ = [
     "probability_of_improvement",
     "rank_correlation",
     "rank_methods",
+    "sample_importance",
     "seed_interval",
 ]

@@ -262,7 +262,7 @@ def test_what_the_option_moves_in_every_seed_is_said_with_the_odds_of_chance(mea
 def test_one_seed_says_nothing_about_what_is_moved(store: Store) -> None:
     betas(store, [0.1, 1.0], seeds=1, logs={"loss": [1.0]})
     (sweep,) = store.sweeps
-    assert len(sweep_notes(sweep, store.group)) == 1  # what logged means
+    assert not any("Every seed" in note for note in sweep_notes(sweep, store.group))
     assert sweep_caption(sweep).startswith("One seed")
 
 
