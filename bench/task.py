@@ -130,6 +130,11 @@ class TaskSpec(Strict):
         return self.model_dump(mode="json", include={"resize", "augment"}, exclude_defaults=True)
 
     @property
+    def classes(self) -> int:
+        """How many classes its data set has."""
+        return len(find(self.data).classes)
+
+    @property
     def sha(self) -> str:
         """Hash of what can change an outcome: data, geometry, teacher and student, but no published number."""
         identity = self.model_dump(mode="json", include={"data", "image", "student"}) | self.geometry

@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from bench.report.figures import Layout
 from bench.report.groups import Group, Row, metric_word
+from bench.report.layout import SteadyLayout
 from bench.report.scatter import tick
 from bench.report.sensitivity import Grid, Sensitivity
 from bench.report.sensitivity_axis import OptionAxis
@@ -90,7 +90,7 @@ def draw_heat(
     width = 4.2 if layout == "narrow" else 9.6
     side = _side(len(options[0].places), len(options[1].places), width / max(columns, 2 if layout != "narrow" else 1))
     with matplotlib.rc_context({"text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink}):
-        figure = Figure(figsize=(width, lines * (side + 0.75) + 0.3), layout=ConstrainedLayoutEngine(wspace=0.04))
+        figure = Figure(figsize=(width, lines * (side + 0.75) + 0.3), layout=SteadyLayout(wspace=0.04))
         axes = figure.subplots(lines, columns, squeeze=False)
         for axis, grid, each in zip(axes.flat, of.grids, maps, strict=False):
             _draw(axis, each, norm, ink, faint)

@@ -11,7 +11,6 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -19,6 +18,7 @@ from bench.records import Record
 from bench.report.figures import VARIANTS, Layout
 from bench.report.groups import Group, metric_word
 from bench.report.image_table import columns_of
+from bench.report.layout import SteadyLayout
 from bench.report.scatter import SOFT, tick
 from bench.report.sensitivity import Grid, Sensitivity
 from bench.report.sensitivity_axis import OptionAxis, Place
@@ -73,7 +73,7 @@ def draw_lines(of: Sensitivity, group: Group, colours: Mapping[str, str], layout
     lines = -(-len(plots) // columns)
     looks = _looks(of, colours)
     size = (4.2 if layout == "narrow" else 9.6, (2.3 if layout == "narrow" else 2.7) * lines + 0.35)
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.05, hspace=0.06))
+    figure = Figure(figsize=size, layout=SteadyLayout(wspace=0.05, hspace=0.06))
     axes = figure.subplots(lines, columns, squeeze=False)
     for number, (axis, plot) in enumerate(zip(axes.flat, plots, strict=False)):
         for shift, grid in enumerate(of.grids):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev, stdev
 from typing import Any
 
-from bench.data import SOURCES
 from bench.records import short_text
 from bench.report.groups import Group, Row
 from bench.report.sensitivity import Grid, Sensitivity, value_of
@@ -73,7 +72,7 @@ def chance_level(group: Group) -> float | None:
     task = tasks().get(group.key.task)
     if task is None or group.key.metric != "accuracy":
         return None
-    return 1 / len(SOURCES[task.data].classes) + NEAR_CHANCE
+    return 1 / task.classes + NEAR_CHANCE
 
 
 def importance_of(grid: Grid, of: Sensitivity) -> Importance | None:
