@@ -15,7 +15,10 @@ from bench.report.groups import Group, group_records
 from bench.report.image_table import image_csv
 from bench.report.links import INDEX, method_page, task_page
 from bench.report.method_panel import method_pages
-from bench.report.page import Curves, DrawnSweep, index_page, method_html, page
+from bench.report.overall import Block, blocks_of
+from bench.report.overall_figure import draw_profiles, draw_ranks
+from bench.report.overall_panel import figure_path, in_markdown, overall_csv
+from bench.report.page import Curves, DrawnSweep, Overall, index_page, method_html, page
 from bench.report.pool_figure import draw_kept
 from bench.report.scatter import draw_scatter
 from bench.report.sensitivity_section import Section, sections_of
@@ -34,7 +37,8 @@ def render(results: Path, out: Path) -> list[Path]:
     Args:
         results: a results folder.
         out: where ``leaderboard.md``, ``.csv``, ``.json`` and ``.tex``, ``image_metrics.csv`` (where there are any),
-            ``index.html``, ``tasks/``, ``methods/`` and ``figures/`` go; made if missing.
+            ``overall.csv`` (where methods share several tasks), ``index.html``, ``tasks/``, ``methods/`` and
+            ``figures/`` go; made if missing.
 
     Returns:
         The files that were written.
@@ -53,6 +57,7 @@ def render(results: Path, out: Path) -> list[Path]:
     swept: dict[str, list[DrawnSweep]] = {}
     kept: dict[str, Curves] = {}
     sensitive: dict[str, list[Section]] = {}
+    overall: list[Overall] = []
     measured: dict[str, AnytimeOf] = {group.name: anytime_of(group, results) for group in groups}
     with style():
         for group in groups:
@@ -63,16 +68,21 @@ def render(results: Path, out: Path) -> list[Path]:
             contents |= files
             for sweep in sweeps_of(group, results):
                 contents |= _sweep(sweep, group, colours, swept.setdefault(group.name, []))
+        for block in blocks_of(groups):
+            contents |= _overall(block, colours, overall)
     paths = {name: _scatter_name(name, "png") for name in scatters}
     named = {name: [(each.sweep, each.path) for each in drawn] for name, drawn in swept.items()}
     lines = {name: [line for section in of for line in section.markdown] for name, of in sensitive.items()}
-    contents["leaderboard.md"] = markdown(groups, listed, paths, named, measured, lines).encode()
+    together = [in_markdown(each.block) for each in overall]
+    contents["leaderboard.md"] = markdown(groups, listed, paths, named, measured, lines, together).encode()
     contents["leaderboard.csv"] = comma_separated(groups, measured).encode()
+    if overall:
+        contents["overall.csv"] = overall_csv([each.block for each in overall]).encode()
     if images := image_csv(groups):
         contents["image_metrics.csv"] = images.encode()
     contents["leaderboard.json"] = as_json(groups, measured).encode()
     contents["leaderboard.tex"] = as_tex(groups).encode()
-    contents[INDEX] = index_page(groups).encode()
+    contents[INDEX] = index_page(groups, overall).encode()
     for task in dict.fromkeys(group.key.task for group in groups):
         of_task = [group for group in groups if group.key.task == task]
         contents[task_page(task)] = page(of_task, results, curves, scatters, swept, kept, measured, sensitive).encode()
@@ -150,6 +160,19 @@ def _sweep(sweep: Sweep, group: Group, colours: dict[str, str], drawn: list[Draw
     wide, narrow = (to_bytes(draw_sweep(sweep, group, colours, layout), "svg", transparent=True) for layout in PAGE)
     drawn.append(DrawnSweep(sweep, f"{name}.png", Curves(wide=wide, narrow=narrow)))
     return {f"{name}.{kind}": to_bytes(alone, kind) for kind in ("png", "svg")}
+
+
+def _overall(block: Block, colours: dict[str, str], drawn: list[Overall]) -> dict[str, bytes]:
+    """Draw how methods compare over all tasks; note it for the index in ``drawn``."""
+    contents: dict[str, bytes] = {}
+    curves = []
+    for kind, draw in (("profile", draw_profiles), ("ranks", draw_ranks)):
+        alone = draw(block, colours)
+        contents |= {f"{figure_path(block, kind)}.{suffix}": to_bytes(alone, suffix) for suffix in ("png", "svg")}
+        wide, narrow = (to_bytes(draw(block, colours, layout), "svg", transparent=True) for layout in PAGE)
+        curves.append(Curves(wide=wide, narrow=narrow))
+    drawn.append(Overall(block, *curves))
+    return contents
 
 
 def _scatter_name(group: str, kind: str) -> str:

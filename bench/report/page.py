@@ -9,11 +9,21 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bench.report import anytime, class_table, image_table, pool_panel, published, quality_panel, sweeps_panel
+from bench.report import (
+    anytime,
+    class_table,
+    image_table,
+    overall_panel,
+    pool_panel,
+    published,
+    quality_panel,
+    sweeps_panel,
+)
 from bench.report.board import board
 from bench.report.figures import caption, first_sheets
 from bench.report.groups import Group, Row, tables_of
 from bench.report.links import INDEX, method_page
+from bench.report.overall import TITLE, Block
 from bench.report.sensitivity_panel import IMPORTANCE
 from bench.report.sensitivity_section import Picture, Section
 from bench.report.sweeps import Sweep
@@ -37,6 +47,15 @@ class DrawnSweep:
     sweep: Sweep
     path: str
     figure: Curves
+
+
+@dataclass(frozen=True)
+class Overall:
+    """A comparison over all tasks and its two figures for the page."""
+
+    block: Block
+    profiles: Curves
+    ranks: Curves
 
 
 def page(
@@ -76,9 +95,15 @@ def method_html(shown: Mapping[str, object]) -> str:
     return _html("method.html", nav=BACK, **shown)
 
 
-def index_page(groups: Sequence[Group]) -> str:
-    """The index: who leads, all rows, the ways to the other pages."""
-    return _html("index.html", **board(groups))
+def index_page(groups: Sequence[Group], overall: Sequence[Overall] = ()) -> str:
+    """The index: who leads, who does over all tasks, all rows, the ways to the other pages."""
+    return _html(
+        "index.html",
+        **board(groups),
+        overall=[_overall(each) for each in overall],
+        overall_title=TITLE,
+        overall_notes=overall_panel.NOTES,
+    )
 
 
 def _html(template: str, **values: object) -> str:
@@ -195,6 +220,22 @@ def _picture(picture: Picture) -> dict[str, object]:
         for (layout, dark), content in picture.shown.items()
     }
     return {"alt": picture.alt, "caption": picture.caption, **shown}
+
+
+def _overall(drawn: Overall) -> dict[str, object]:
+    return {
+        "title": overall_panel.title(drawn.block),
+        "table": overall_panel.overall_table(drawn.block),
+        "links": {method: method_page(method) for method in drawn.block.rows},
+        "notes": overall_panel.overall_notes(drawn.block),
+        "figures": [
+            {"wide": embedded(figure.wide, "svg+xml"), "narrow": embedded(figure.narrow, "svg+xml"), "caption": caption}
+            for figure, caption in (
+                (drawn.profiles, overall_panel.profile_caption(drawn.block)),
+                (drawn.ranks, overall_panel.ranks_caption(drawn.block)),
+            )
+        ],
+    }
 
 
 def environment() -> Environment:

@@ -18,6 +18,7 @@ from bench.report.quality_panel import TITLE, correlation_words, drawable, quali
 from bench.report.tables import budget_words
 
 SHAPES = {"none": "o", "pool": "D", "train": "s"}
+BESIDE = 10  # names that fit beside one line of plots; more stand below
 DECADES = 2  # values that span more of them stand on a logarithmic axis
 SOFT = "#666666"
 
@@ -35,7 +36,11 @@ def draw_scatter(group: Group, colours: Mapping[str, str], layout: Layout = "fil
         return None
     columns = 2 if layout == "narrow" else 4  # however few the metrics: a plot has the same size in all reports
     lines = -(-len(found) // columns)
-    size = (4.2 if layout == "narrow" else 9.6, 2.25 * lines + (0.9 if layout == "narrow" else 0.4))
+    handles = _handles(found, colours)
+    beside = layout != "narrow" and len(handles) <= BESIDE * lines  # as the curves have it
+    entries = 2 if layout == "narrow" else 6
+    legend = 0.0 if beside else 0.21 * -(-len(handles) // entries) + 0.1
+    size = (4.2 if layout == "narrow" else 9.6, 2.25 * lines + 0.4 + legend)
     figure = Figure(figsize=size, layout=SteadyLayout(wspace=0.05, hspace=0.06))
     axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axis, quality in zip(axes.flat, found, strict=False):
@@ -44,9 +49,8 @@ def draw_scatter(group: Group, colours: Mapping[str, str], layout: Layout = "fil
         axis.remove()
     for line in axes:
         line[0].set_ylabel(f"Test {metric_word(group.key.metric)}, %")
-    below: dict[str, Any] = {"loc": "outside lower center", "ncols": 2}
-    beside: dict[str, Any] = {"loc": "outside right center"}  # as the curves have it
-    figure.legend(handles=_handles(found, colours), **(below if layout == "narrow" else beside))
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": entries, "fontsize": 9}
+    figure.legend(handles=handles, **({"loc": "outside right center"} if beside else place))
     if layout == "file":
         small: dict[str, Any] = {"x": 0.01, "horizontalalignment": "left"}
         figure.suptitle(f"{TITLE} {group.key.task}: {budget_words(group)}", fontsize=10.5, **small)

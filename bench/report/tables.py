@@ -58,14 +58,18 @@ def markdown(
     swept: Mapping[str, Sequence[tuple[Sweep, str]]] | None = None,
     measured: Mapping[str, anytime.AnytimeOf] | None = None,
     sensitive: Mapping[str, Sequence[str]] | None = None,
+    overall: Sequence[tuple[str, Sequence[Sequence[str]], Sequence[str], Sequence[tuple[str, str]]]] = (),
 ) -> str:
     """The whole leaderboard; ``figures`` holds (relative path, alternative text) by the group's name.
 
     ``scatters`` holds the relative path of the image metrics' figure by the group's name, where there is one, ``swept``
     what each option changes and the path of its figure, ``measured`` what the curves say of the rows, ``sensitive``
-    the lines on options together.
+    the lines on options together, ``overall`` title, table, notes and figures (relative path, alternative text) of each
+    comparison over all tasks.
     """
     lines = ["# Leaderboard", ""]
+    for title, numbers, remarks, drawn in overall:
+        lines += [*titled(_md(title), numbers, remarks), *(f"\n![{_md(text)}]({path})" for path, text in drawn), ""]
     for group in groups:
         lines += [f"## {_md(group.key.task)}: {_md(budget_words(group))}", "", _md(". ".join(facts(group)) + "."), ""]
         for table in tables_of(group):
