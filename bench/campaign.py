@@ -22,7 +22,7 @@ from bench.own_tasks import keep_tasks
 from bench.paths import anchor_folder, teacher_folder
 from bench.records import Record, load_record, open_results
 from bench.records.folder import writing
-from bench.study import Study, load_study
+from bench.study import LoadedStudy, Study, load_study
 from bench.support import missing_data, unsupported
 from bench.task import TaskSpec, get_task
 from bench.trial import Trial
@@ -135,7 +135,17 @@ def plan_study(
     Raises:
         UserError: the study, the device or the results folder cannot be used.
     """
-    loaded = load_study(file, method_files)
+    return plan_loaded(load_study(file, method_files), results=results, device=device, allow_altered=allow_altered)
+
+
+def plan_loaded(
+    loaded: LoadedStudy, *, results: Path | None = None, device: str = "auto", allow_altered: bool = False
+) -> Plan:
+    """What is left of a study that was read already.
+
+    Raises:
+        UserError: the device or the results folder cannot be used.
+    """
     kind, gpu = choose_device(device)
     unique: dict[str, Trial] = {}
     for trial in expand(loaded, kind, allow_altered):
@@ -180,10 +190,36 @@ def run_study(
         UserError: what the user has to mend before anything can run; nothing was written, or all that was is whole.
         KeyboardInterrupt: the user stopped it; the running trials are saved, the same call goes on from there.
     """
-    if executor not in EXECUTORS:
-        raise UserError(f"unknown executor {executor!r}{nearest(executor, EXECUTORS)}")
-    audience = audience or Silence()
+    _check_executor(executor)
     plan = plan_study(file, results=results, device=device, method_files=method_files, allow_altered=allow_altered)
+    return run_plan(
+        plan,
+        file,
+        executor=executor,
+        workers=workers,
+        data_folder=data_folder,
+        weights=weights,
+        allow_altered=allow_altered,
+        checkpoint_seconds=checkpoint_seconds,
+        audience=audience,
+    )
+
+
+def run_plan(
+    plan: Plan,
+    file: Path,
+    *,
+    executor: str = "processes",
+    workers: int | None = None,
+    data_folder: Path | None = None,
+    weights: Path | None = None,
+    allow_altered: bool = False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    audience: Audience | None = None,
+) -> Summary:
+    """Run what is left of a plan of the study in ``file``; the rest is as in :func:`run_study`."""
+    _check_executor(executor)
+    audience = audience or Silence()
     reasons = unsupported(plan.waiting)
     able = [trial for trial in plan.waiting if trial.id not in reasons]
     missing = missing_data(able, data_folder, allow_altered)
@@ -209,6 +245,11 @@ def run_study(
             work = Work(plan.results, data_folder, checkpoint_seconds, count, plan.gpu, weights)
             get_executor(executor)(able, work, audience)
         return Summary(plan, tuple(_outcome(trial, plan.results) for trial in plan.trials))
+
+
+def _check_executor(name: str) -> None:
+    if name not in EXECUTORS:
+        raise UserError(f"unknown executor {name!r}{nearest(name, EXECUTORS)}")
 
 
 def default_workers(plan: Plan) -> int:

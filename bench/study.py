@@ -145,6 +145,7 @@ class LoadedStudy:
     entries: tuple[tuple[str, Mapping[str, Any]], ...]
     method_files: tuple[Path, ...]
     folder: Path  # of the study file: relative paths start there
+    written: tuple[tuple[str, Mapping[str, Any]], ...] = ()  # methods and their options, ranges and all
 
 
 def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
@@ -209,7 +210,7 @@ def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
         raise UserError(f"{where(file, data, ['sample'])}: there is nothing to sample: no option has a range")
     named = {name for name, _ in entries}
     entries += [(card.name, {}) for card in cards.values() if card.file in given and card.name not in named]
-    return LoadedStudy(study, tasks, cards, tuple(entries), tuple(dict.fromkeys(files)), file.parent)
+    return LoadedStudy(study, tasks, cards, tuple(entries), tuple(dict.fromkeys(files)), file.parent, tuple(seen))
 
 
 @cache

@@ -20,6 +20,7 @@ from bench.cli import (
     query,
     run,
     score,
+    search,
     show,
     teacher,
     track,
@@ -38,6 +39,7 @@ class _InOrder(TyperGroup):
 
 HELP = {
     "run": "Run a study, or go on with one.",
+    "search": "Search a study's ranges, without the test set.",
     "list": "List tasks, methods, metrics and studies.",
     "show": "Show all that is known of one trial.",
     "score": "Measure image metrics of finished trials.",
@@ -81,6 +83,7 @@ def _root(
 
 _VERBS: dict[str, Callable[..., None]] = {
     "run": run.run,
+    "search": search.search,
     "show": show.show,
     "score": score.score,
     "report": show.report,

@@ -1,0 +1,126 @@
+"""``dfkd search``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.campaign import RUNS, Outcome, Silence, plan_loaded, run_plan
+from bench.cli import out
+from bench.cli.settings import DataFolder, Json, MethodFiles, Weights
+from bench.cli.watch import PlainLines
+from bench.executors import EXECUTORS
+from bench.records import read_curves
+from bench.search import CELLS, Cell, Space, best_first, check_optuna, fixed, spaces_of
+from bench.search import search as search_space
+from bench.study import LoadedStudy, find_study, load_study
+
+SHOWN = 10  # cells of each space
+
+
+def search(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file whose ranges are searched, or a name.")],
+    results: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Results folder.  [default: runs/<name of the study>]")
+    ] = None,
+    cells: Annotated[
+        int | None,
+        typer.Option(
+            "--cells", min=1, metavar="N", help=f"Suggestions a method and task.  [default: the sample's, or {CELLS}]"
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="S", help="Of the suggestions.  [default: the sample's, or 0]")
+    ] = None,
+    executor: Annotated[
+        str, typer.Option(help="; ".join(f"{name}: {doc}" for name, doc in EXECUTORS.items()) + ".")
+    ] = "processes",
+    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Seeds of a suggestion at a time.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    method: MethodFiles = None,
+    data: DataFolder = None,
+    weights: Weights = None,
+    allow_altered: Annotated[
+        bool, typer.Option("--allow-altered", help="Use data files that are not the official ones, and record which.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Search a study's ranges with optuna; the same command goes on where it was stopped.
+
+    Cells are chosen by the agreement with the teacher on held-out synthetic images, never by the test score.
+
+    Exit code: 0 every method has a cell that went well, 1 one has none, 2 there is something to mend first, 130
+    stopped by Ctrl-C.
+    """
+    check_optuna()
+    file = find_study(study)
+    loaded = load_study(file, method or [])
+    spaces = spaces_of(loaded)
+    sample = loaded.study.sample
+    count = cells or (sample.count if sample else CELLS)
+    start = seed if seed is not None else (sample.seed if sample else 0)
+    folder = results or RUNS / loaded.study.name
+
+    def run(narrowed: LoadedStudy) -> Sequence[Outcome]:
+        plan = plan_loaded(narrowed, results=folder, device=device, allow_altered=allow_altered)
+        view = Silence() if as_json or not plan.waiting else PlainLines()
+        return run_plan(
+            plan,
+            file,
+            executor=executor,
+            workers=workers,
+            data_folder=data,
+            weights=weights,
+            allow_altered=allow_altered,
+            audience=view,
+        ).outcomes
+
+    found: list[tuple[Space, list[Cell]]] = []
+    try:
+        if (others := fixed(loaded)).entries:
+            run(others)
+        for space in spaces:
+            seen = []
+            for cell in search_space(loaded, space, count, start, run, lambda ids: read_curves(folder, ids)):
+                seen.append(cell)
+                if not as_json:
+                    out.say(f"{space.method} on {space.task}, {len(seen)} of {count}: {cell.words}: {_words(cell)}")
+            found.append((space, best_first(seen)))
+    except KeyboardInterrupt:
+        out.say("\nstopped; what has ended is kept: the same command goes on from there")
+        raise typer.Exit(130) from None
+    if as_json:
+        out.print_json([_plain(space, cell) for space, ranked in found for cell in ranked])
+    else:
+        _print(found, folder)
+    if any(all(cell.score is None for cell in ranked) for _, ranked in found):
+        raise typer.Exit(1)
+
+
+def _print(found: Sequence[tuple[Space, list[Cell]]], folder: Path) -> None:
+    for space, ranked in found:
+        out.say(f"\n{space.method} on {space.task}: {out.count(len(ranked), 'cell')}, the best by held-out agreement")
+        table = out.table("options", "held-out agreement", "test score", right=["held-out agreement", "test score"])
+        for cell in ranked[:SHOWN]:
+            table.add_row(cell.words, _words(cell), out.percent(cell.score))
+        out.show(table)
+    out.say("\nheld-out agreement: with the teacher on held-out synthetic images; the test score chose nothing")
+    out.say(f"next: dfkd report --results {folder}")
+
+
+def _words(cell: Cell) -> str:
+    return "failed" if cell.score is None else out.percent(cell.agreement)
+
+
+def _plain(space: Space, cell: Cell) -> Mapping[str, Any]:
+    return {
+        "task": space.task,
+        "method": space.method,
+        "options": dict(cell.options),
+        "held_out_agreement": cell.agreement if cell.score is not None else None,
+        "test_score": cell.score,
+        "trials": [outcome.trial.id for outcome in cell.outcomes],
+    }
