@@ -8,10 +8,7 @@ from typing import Any
 
 from bench.errors import UserError, nearest
 from bench.expansion import expand
-from bench.records import Record
 from bench.study import load_study
-from bench.task import get_task
-from bench.teacher_key import quick_teacher, teacher_key
 from bench.yamlio import plain, read_yaml
 
 BY_TASK = ("budgets", "teachers", "pools")  # keys of a study that name tasks
@@ -50,29 +47,6 @@ def of_study(file: Path, task: str | None, method: str | None) -> dict[str, Any]
         or (file.parent / _method_of(item)).resolve() == loaded.cards[chosen_method].file
     ]
     return {key: value for key, value in data.items() if value != {}}
-
-
-def of_record(record: Record) -> dict[str, Any]:
-    """The study of one trial, with every option written out.
-
-    Raises:
-        UserError: its task is not known here.
-    """
-    trial = record.trial
-    task = get_task(trial.task)
-    study: dict[str, Any] = {
-        "name": "bisect",
-        "tasks": [trial.task],
-        "methods": [{trial.method: trial.options}],
-        "seeds": [trial.seed],
-        "budget": dict(trial.budget),
-        **{key: getattr(trial, key) for key in ("points", "selection", "threads", "precision", "deterministic")},
-        "image_metrics": list(record.image_metrics),
-    }
-    if trial.teacher != teacher_key(task):
-        quick = task.teacher.quick is not None and trial.teacher == teacher_key(task, quick_teacher(task))
-        study |= {"teacher": "quick"} if quick else {"teachers": {trial.task: trial.teacher}}
-    return study
 
 
 def _method_of(item: str | Mapping[str, Any]) -> str:

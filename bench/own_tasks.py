@@ -41,6 +41,18 @@ def know_kept(results: Path) -> None:
         raise UserError(f"{results / FILE}: {error}") from None
 
 
+def kept_task(results: Path, name: str) -> TaskSpec | None:
+    """The own task of that name of a results folder or an archive; None where it has none.
+
+    Raises:
+        UserError: the file is damaged, or a network of the task is not there any more.
+    """
+    try:
+        return next((TaskSpec.model_validate(task) for task in _read(results / FILE) if task["name"] == name), None)
+    except ValueError as error:
+        raise UserError(f"{results / FILE}: {error}") from None
+
+
 def _read(file: Path) -> list[dict[str, Any]]:
     text = read_beside(file.parent, file.name)
     if text is None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cell_study import of_record, of_study
+from bench.cell_study import of_study
 from bench.cli import out
 from bench.cli.places import BASES, results_folders
 from bench.cli.settings import DataFolder, Repo, Tracked
@@ -19,6 +19,7 @@ from bench.regression import bisect as search
 from bench.regression.effects import check_name
 from bench.regression.filing import TRACKED
 from bench.regression.summary import plain_number
+from bench.repeat import study_of
 from bench.study import find_study, study_files
 
 
@@ -73,7 +74,7 @@ def _cell(what: str, root: Path, tracked: Path, task: str | None, method: str | 
     if task or method:
         raise UserError("a trial has one task and one method; --task and --method are for studies")
     folders = [folder for start in (tracked, *BASES) for folder in results_folders(start)]
-    return of_record(load_record(find_trial(folders, what))), Path()
+    return study_of(load_record(find_trial(folders, what))), Path()
 
 
 def _tell(tried: search.Tried) -> None:

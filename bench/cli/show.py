@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.budget import in_words
 from bench.cli import out
 from bench.cli.places import Unfinished, latest, searched, unfinished
 from bench.cli.settings import Json, Sources
-from bench.options import value_words
+from bench.record_words import sections
 from bench.records import Record, as_json, is_archive, load_record, load_records, locate, trial_ids
-from bench.selection import RULES
+
+TRIAL_PAGES = 200  # a report of thousands of trials stays small
 
 
 def show(
@@ -40,7 +40,8 @@ def show(
         files = [(file.name, file.stat().st_size) for file in sorted(folder.iterdir())]
     if as_json_:
         return out.print_json([json.loads(as_json(record))])
-    return _print_record(record, where, files)
+    _print_record(record, where, files)
+    return _print_repeat(record, root)
 
 
 def report(
@@ -53,6 +54,9 @@ def report(
             "--out", metavar="DIR", help="Where to.  [default: RESULTS/report, beside an archive ARCHIVE-report]"
         ),
     ] = None,
+    trial_pages: Annotated[
+        int, typer.Option(min=0, metavar="N", help="How many trials get a page at most; 0 for none.")
+    ] = TRIAL_PAGES,
 ) -> None:
     """Write the leaderboard, its figures and a page for all records of a results folder."""
     chosen = results or latest()
@@ -60,9 +64,13 @@ def report(
     from bench.report import render
 
     beside = chosen.with_name(f"{chosen.stem}-report") if is_archive(chosen) else chosen / "report"
-    files = render(chosen, target or beside)
+    files = render(chosen, target or beside, trial_pages)
+    pages = [file for file in files if file.parent.name == "trials"]
     for file in files:
-        out.say(str(file))
+        if file not in pages:
+            out.say(str(file))
+    if pages:
+        out.say(f"{pages[0].parent}: {out.count(len(pages), 'page')}")
     page = next((file for file in files if file.suffix == ".html"), files[0])
     out.say(f"\nreport of {chosen}: open {page.resolve().as_uri()}")
 
@@ -94,59 +102,26 @@ def _print_unfinished(trial: Unfinished) -> None:
 
 
 def _print_record(record: Record, where: str, files: Sequence[tuple[str, int]]) -> None:
-    trial, facts = record.trial, record.method
+    trial = record.trial
     out.say(f"{record.id}: {trial.method} on {trial.task}, seed {trial.seed}: {record.status.replace('_', ' ')}")
     if record.reason:
         out.say(f"  {record.reason}")
-    method = [("title", facts.title), ("paper", facts.paper), ("real data", facts.data)]
-    _section("method", [*method, ("teacher access", facts.access)])
-    _section("options", [(name, value_words(value)) for name, value in trial.options.items()])
-    rest = trial.model_dump(exclude={"options", "method", "task", "seed", "budget"})
-    identity = [(name.replace("_", " "), value_words(value)) for name, value in rest.items()]
-    _section("identity", [("study", record.study), ("budget", in_words(trial.budget)), *identity])
-    if record.teacher is not None:
-        teacher = record.teacher
-        network = f"{teacher.network}, recipe {teacher.recipe}, seed {teacher.seed}"
-        score = f"{out.percent(teacher.score)} {record.metric}"
-        _section("teacher", [("network", network), ("test score", score), ("sha256", teacher.sha256)])
-    _section(f"scores ({record.metric} on the test images)", _scores(record))
-    images = [("kept", str(record.images.count)), ("clipped", out.percent(record.images.clipped))]
-    for name, metric in record.image_metrics.items():
-        images.append((name, metric.note if metric.value is None else f"{metric.value:.4f}"))
-    _section("images that the student was trained on", images)
-    meter = [(name.replace("_", " "), _number(value)) for name, value in record.meter.model_dump().items()]
-    ends = [("stopped by", record.stopped_by), ("resumed", out.count(record.resumed, "time"))]
-    _section("spent", [*meter, *ends])
-    _section("provenance", [(name, _flat(value)) for name, value in record.provenance.items()])
+    for section in sections(record).values():
+        _section(section.title, [(name, f"{value}  {remark}") for name, value, remark in section.rows])
     _section(f"files in {where}", [(name, out.size(size)) for name, size in files])
 
 
-def _scores(record: Record) -> list[tuple[str, str]]:
-    """Every rule's score with what the rule is; the headline is marked."""
-    rows = []
-    for rule, score in record.scores.items():
-        mark = "  <- headline" if rule == record.headline else ""
-        rows.append((rule, f"{out.percent(score)}  {RULES.get(rule, '')}{mark}"))
-    if record.agreement is not None:
-        rows.append(
-            ("agreement", f"{out.percent(record.agreement)}  test images on which this student agrees with the teacher")
-        )
-    return rows or [("none", "the trial did not end well")]
+def _print_repeat(record: Record, results: Path) -> None:
+    """The commands without an indent, to be copied as they are."""
+    from bench.cards import find_methods
+    from bench.repeat import how_to_repeat
+
+    commands, caveats = how_to_repeat(record, find_methods(), results)
+    out.say("\nrun it again")
+    for text in (*caveats, *([commands] if commands else [])):
+        out.say(text)
 
 
 def _section(title: str, rows: list[tuple[str, str]]) -> None:
-    if rows:
-        out.say(f"\n{title}")
-        out.pairs(rows)
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
-
-
-def _flat(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_flat(item)}" for name, item in value.items() if item not in (None, [], ""))
-    return str(value)
+    out.say(f"\n{title}")
+    out.pairs(rows)

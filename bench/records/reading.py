@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,13 @@ from typing import Any
 from bench.errors import UserError, nearest
 from bench.records.folder import is_archive, load_record, parse, parse_record, read_curve, read_json, trial_folders
 from bench.records.schema import Record
+
+LOG = "log.txt"
+LONGEST = 500  # characters of a log's line that are read
+CONTROL = re.compile(
+    r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]"
+)  # colours and cursor moves, and what else is no text
+HOME = re.compile(r"/(?:home|Users)/[^/\s\"']+|/root(?=/)")
 
 # What reads archives imports the schema's SQL: it is imported where there is an archive.
 
@@ -112,3 +120,18 @@ def find_trial(results: Iterable[Path], prefix: str) -> Path:
     if is_archive(root):
         raise UserError(f"{root} is an archive; `dfkd merge {root} --out FOLDER` unpacks its trials into a folder")
     return root / "trials" / name
+
+
+def log_end(results: Path, name: str, lines: int) -> list[str]:
+    """The last lines of a trial's log, without control characters or the names of users' folders.
+
+    Empty where there is no log; archives hold none.
+    """
+    path = results / "trials" / name / LOG
+    if is_archive(results) or not path.is_file():
+        return []
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - lines * LONGEST))
+        text = file.read().decode("utf-8", errors="replace")
+    plain = HOME.sub("~", CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+    return [line[:LONGEST] for line in plain.rstrip().split("\n")[-lines:]]

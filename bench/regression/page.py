@@ -13,7 +13,8 @@ from bench.regression.history import Series
 from bench.regression.summary import plain_number
 from bench.report.figures import PALETTE, style, to_bytes
 from bench.report.layout import SteadyLayout
-from bench.report.page import embedded, environment
+from bench.report.links import embedded
+from bench.report.page import environment
 
 STEP_COLUMNS = ("Task", "Method", "Number", "Commit", "Date", "Before", "After", "Verdict", "Subject")
 

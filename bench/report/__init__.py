@@ -8,17 +8,18 @@ from bench.errors import UserError
 from bench.own_tasks import published_of_kept
 from bench.records import load_records, open_results
 from bench.records.folder import writing
+from bench.report import trial_panel
 from bench.report.anytime import AnytimeOf, anytime_of
 from bench.report.exports import as_json, as_tex
 from bench.report.figures import Layout, colours_of, curves_of, draw_curves, draw_sheets, first_sheets, style, to_bytes
 from bench.report.groups import Group, group_records
 from bench.report.image_table import image_csv
-from bench.report.links import INDEX, method_page, task_page
-from bench.report.method_panel import method_pages
+from bench.report.links import INDEX, method_page, task_page, trial_page
+from bench.report.method_panel import installed_methods, method_pages
 from bench.report.overall import Block, blocks_of
 from bench.report.overall_figure import draw_profiles, draw_ranks
 from bench.report.overall_panel import figure_path, in_markdown, overall_csv
-from bench.report.page import Curves, DrawnSweep, Overall, index_page, method_html, page
+from bench.report.page import Curves, DrawnSweep, Overall, index_page, method_html, page, trial_html
 from bench.report.pool_figure import draw_kept
 from bench.report.scatter import draw_scatter
 from bench.report.sensitivity_section import Section, sections_of
@@ -31,14 +32,15 @@ __all__ = ["render"]
 PAGE: tuple[Layout, Layout] = ("wide", "narrow")
 
 
-def render(results: Path, out: Path) -> list[Path]:
+def render(results: Path, out: Path, trial_pages: int | None = None) -> list[Path]:
     """Write the leaderboard, its figures and the page for all records of a results folder.
 
     Args:
         results: a results folder.
         out: where ``leaderboard.md``, ``.csv``, ``.json`` and ``.tex``, ``image_metrics.csv`` (where there are any),
-            ``overall.csv`` (where methods share several tasks), ``index.html``, ``tasks/``, ``methods/`` and
-            ``figures/`` go; made if missing.
+            ``overall.csv`` (where methods share several tasks), ``index.html``, ``tasks/``, ``methods/``, ``trials/``
+            and ``figures/`` go; made if missing.
+        trial_pages: how many trials get a page at most; None: all.
 
     Returns:
         The files that were written.
@@ -82,12 +84,16 @@ def render(results: Path, out: Path) -> list[Path]:
         contents["image_metrics.csv"] = images.encode()
     contents["leaderboard.json"] = as_json(groups, measured).encode()
     contents["leaderboard.tex"] = as_tex(groups).encode()
-    contents[INDEX] = index_page(groups, overall).encode()
+    paged = trial_panel.chosen(groups, trial_pages)
+    contents[INDEX] = index_page(groups, overall, paged).encode()
     for task in dict.fromkeys(group.key.task for group in groups):
         of_task = [group for group in groups if group.key.task == task]
-        contents[task_page(task)] = page(of_task, results, curves, scatters, swept, kept, measured, sensitive).encode()
-    for method, shown in method_pages(groups).items():
-        contents[method_page(method)] = method_html(shown).encode()
+        shown = page(of_task, results, curves, scatters, swept, kept, measured, sensitive, paged)
+        contents[task_page(task)] = shown.encode()
+    for method, panel in method_pages(groups, paged).items():
+        contents[method_page(method)] = method_html(panel).encode()
+    for name, facts in trial_panel.trial_pages(paged, results, installed_methods()):
+        contents[trial_page(name)] = trial_html(facts).encode()
     with writing(out):
         for name, content in contents.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)

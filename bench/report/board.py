@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any
 
 from bench.report import tables
 from bench.report.groups import Group, Row, ranks_of, tables_of
 from bench.report.links import INDEX, method_page, task_page
+from bench.report.trial_panel import seed_links
 from bench.stats import compare_all
 
 HEADS = {
@@ -34,9 +35,9 @@ FILTERS = {
 ALPHA = 0.05
 
 
-def board(groups: Sequence[Group]) -> dict[str, Any]:
-    """All that the index page shows."""
-    lines = [line for group in groups for line in _lines(group)]
+def board(groups: Sequence[Group], paged: Collection[str] = ()) -> dict[str, Any]:
+    """All that the index page shows; ``paged``: the ids of trials that have a page."""
+    lines = [line for group in groups for line in _lines(group, paged)]
     names = dict.fromkeys(group.key.task for group in groups)
     return {
         "nav": [("Leaderboard", INDEX)],
@@ -86,12 +87,12 @@ def _sure(ranking: Sequence[Row]) -> str:
     )
 
 
-def _lines(group: Group) -> list[dict[str, Any]]:
+def _lines(group: Group, paged: Collection[str]) -> list[dict[str, Any]]:
     ranks = ranks_of(group)
-    return [_line(group, row, ranks.get(id(row), (None, 0))[0]) for row in (*group.rows, *group.left_out)]
+    return [_line(group, row, ranks.get(id(row), (None, 0))[0], paged) for row in (*group.rows, *group.left_out)]
 
 
-def _line(group: Group, row: Row, rank: int | None) -> dict[str, Any]:
+def _line(group: Group, row: Row, rank: int | None, paged: Collection[str]) -> dict[str, Any]:
     first = row.records[0]
     normalised, half = group.normalised(row), group.normalised_half(row)
     bad = sorted({record.status for record in row.records if record.status != "ok"})
@@ -121,8 +122,15 @@ def _line(group: Group, row: Row, rank: int | None) -> dict[str, Any]:
         "span": _span(normalised, half),
         "ok": len(row.ok),
         "seeds": f"{len(row.ok)}/{len(row.records)}",
+        "failed": _failed_pages(row, paged),
         "outcome": f"{', '.join(bad).replace('_', ' ')}: {'; '.join(reasons)}" if bad else "finished",
     }
+
+
+def _failed_pages(row: Row, paged: Collection[str]) -> list[tuple[int, str]]:
+    """Seed and page of those trials of a row that failed and have a page."""
+    failed = [record for record in row.records if record.status != "ok" and record.id in paged]
+    return seed_links(failed, paged, up="")
 
 
 def _span(value: float | None, half: float | None) -> dict[str, str | None] | None:

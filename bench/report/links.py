@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 
@@ -28,3 +29,12 @@ def method_page(method: str) -> str:
 
 def task_page(task: str) -> str:
     return f"tasks/{slug(task)}.html"
+
+
+def trial_page(name: str) -> str:
+    return f"trials/{name}.html"
+
+
+def embedded(content: bytes, kind: str) -> str:
+    """A file as the address that stands for its content."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.cards import MethodCard, find_methods
 from bench.errors import UserError
 from bench.options import limits_words, meaning_words, value_words
+from bench.records import Record
 from bench.report import published, tables
 from bench.report.groups import Group, Row, ranks_of
 from bench.report.links import task_page
+from bench.report.trial_panel import seed_links, without_page
 from bench.task import PublishedScore
 
 OPTIONS = ("Option", "Default", "Type", "Limits", "Values here", "Meaning")
@@ -23,18 +25,21 @@ QUOTED = "Published: from papers, with other budgets, teachers and selection rul
 OfMethod = Sequence[tuple[Group, Row, tuple[int, int] | None]]  # rows, with rank and how many have one
 
 
-def method_pages(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
-    """What each method's page shows, by the method's name, for every method that has a record."""
+def method_pages(groups: Sequence[Group], paged: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """What each method's page shows, by the method's name, for every method that has a record.
+
+    ``paged``: the ids of trials that have a page.
+    """
     rows: dict[str, list[tuple[Group, Row, tuple[int, int] | None]]] = defaultdict(list)
     for group in groups:
         ranks = ranks_of(group)
         for row in (*group.rows, *group.left_out):
             rows[row.method].append((group, row, ranks.get(id(row))))
-    cards = _cards()
-    return {name: _page(name, found, cards.get(name)) for name, found in sorted(rows.items())}
+    cards = installed_methods()
+    return {name: _page(name, found, cards.get(name), paged) for name, found in sorted(rows.items())}
 
 
-def _cards() -> Mapping[str, MethodCard]:
+def installed_methods() -> Mapping[str, MethodCard]:
     """What the installed methods declare. One of another package that cannot be read stops no report."""
     try:
         return find_methods()
@@ -42,8 +47,8 @@ def _cards() -> Mapping[str, MethodCard]:
         return {}
 
 
-def _page(name: str, rows: OfMethod, card: MethodCard | None) -> dict[str, Any]:
-    results = [line for group, row, rank in rows for line in _lines(group, row, rank)]
+def _page(name: str, rows: OfMethod, card: MethodCard | None, paged: Collection[str]) -> dict[str, Any]:
+    results = [line for group, row, rank in rows for line in _lines(group, row, rank, paged)]
     quoted = any(line["published"] for line in results)
     return {
         "heading": name,
@@ -56,7 +61,8 @@ def _page(name: str, rows: OfMethod, card: MethodCard | None) -> dict[str, Any]:
         "results": results,
         "quoted": quoted,
         "results_notes": [*_one_seed(rows), *([QUOTED] if quoted else [])],
-        "failures": [failure for group, row, _ in rows for failure in _failures(group, row)],
+        "without": without_page((row for _, row, _ in rows), paged),
+        "failures": [failure for group, row, _ in rows for failure in _failures(group, row, paged)],
     }
 
 
@@ -110,7 +116,7 @@ def _options_notes(rows: OfMethod, card: MethodCard | None) -> list[str]:
     return [INSTALLED] + ([f"{other} of {len(rows)} rows were measured with another version of it."] if other else [])
 
 
-def _lines(group: Group, row: Row, rank: tuple[int, int] | None) -> list[dict[str, Any]]:
+def _lines(group: Group, row: Row, rank: tuple[int, int] | None, paged: Collection[str]) -> list[dict[str, Any]]:
     """A line with all that was measured of a row and the first number from a paper; a line each further one."""
     quotes = [entry for entry in group.published.methods if entry.method == row.method]
     first = {
@@ -123,6 +129,7 @@ def _lines(group: Group, row: Row, rank: tuple[int, int] | None) -> list[dict[st
         "normalised": tables.normalised_words(group, row),
         "rank": f"{rank[0]} of {rank[1]}" if rank else tables.ABSENT,
         "seeds": tables.seeds_words(row),
+        "trials": seed_links(row.records, paged),
     }
     return [
         {**(first if place == 0 else {}), "further": place > 0, **_quote(row, quote)}
@@ -142,20 +149,21 @@ def _one_seed(rows: OfMethod) -> list[str]:
     return ["One seed: no interval."] if any(len(row.ok) == 1 for _, row, _ in rows) else []
 
 
-def _failures(group: Group, row: Row) -> list[dict[str, str]]:
+def _failures(group: Group, row: Row, paged: Collection[str]) -> list[dict[str, Any]]:
     """A line for each status and reason of a row, with the seeds that ended so."""
-    seeds: dict[tuple[str, str], list[str]] = defaultdict(list)
+    ended: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in row.records:
         if record.status != "ok":
-            seeds[record.status.replace("_", " "), record.reason or "not given"].append(str(record.trial.seed))
+            ended[record.status.replace("_", " "), record.reason or "not given"].append(record)
     return [
         {
             "task": group.key.task,
             "budget": tables.budget_words(group),
             "label": row.label,
-            "seeds": ", ".join(of_status),
+            "seeds": ", ".join(str(record.trial.seed) for record in of_status),
+            "trials": seed_links(of_status, paged),
             "status": status,
             "reason": reason,
         }
-        for (status, reason), of_status in seeds.items()
+        for (status, reason), of_status in ended.items()
     ]

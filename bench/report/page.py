@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,11 +18,12 @@ from bench.report import (
     published,
     quality_panel,
     sweeps_panel,
+    trial_panel,
 )
 from bench.report.board import board
 from bench.report.figures import caption, first_sheets
 from bench.report.groups import Group, Row, tables_of
-from bench.report.links import INDEX, method_page
+from bench.report.links import INDEX, embedded, method_page
 from bench.report.overall import TITLE, Block
 from bench.report.sensitivity_panel import IMPORTANCE
 from bench.report.sensitivity_section import Picture, Section
@@ -67,15 +68,17 @@ def page(
     kept: Mapping[str, Curves] | None = None,
     measured: Mapping[str, anytime.AnytimeOf] | None = None,
     sensitive: Mapping[str, Sequence[Section]] | None = None,
+    paged: Collection[str] = (),
 ) -> str:
     """A task's page; ``curves``, ``scatters`` of the image metrics, what options change, what selections keep, what
-    the curves say of the rows, and what is said of options together, by the group's name."""
+    the curves say of the rows, and what is said of options together, by the group's name; ``paged``: the ids of trials
+    that have a page."""
     return _html(
         "task.html",
         nav=BACK,
         heading=groups[0].key.task,
         groups=[
-            _section(group, results, curves.get(group.name))
+            _section(group, results, curves.get(group.name), paged)
             | _quality(group, scatters or {})
             | _pools(group, kept or {})
             | _anytime(group, (measured or {}).get(group.name, {}))
@@ -95,11 +98,19 @@ def method_html(shown: Mapping[str, object]) -> str:
     return _html("method.html", nav=BACK, **shown)
 
 
-def index_page(groups: Sequence[Group], overall: Sequence[Overall] = ()) -> str:
-    """The index: who leads, who does over all tasks, all rows, the ways to the other pages."""
+def trial_html(shown: Mapping[str, object]) -> str:
+    """A trial's page, from what :func:`bench.report.trial_panel.trial_pages` found for it."""
+    return _html("trial.html", **shown)
+
+
+def index_page(groups: Sequence[Group], overall: Sequence[Overall] = (), paged: Collection[str] = ()) -> str:
+    """The index: who leads, who does over all tasks, all rows, the ways to the other pages.
+
+    ``paged``: the ids of trials that have a page.
+    """
     return _html(
         "index.html",
-        **board(groups),
+        **board(groups, paged),
         overall=[_overall(each) for each in overall],
         overall_title=TITLE,
         overall_notes=overall_panel.NOTES,
@@ -110,7 +121,7 @@ def _html(template: str, **values: object) -> str:
     return environment().get_template(template).render(**values)
 
 
-def _section(group: Group, results: Path, curves: Curves | None) -> dict[str, object]:
+def _section(group: Group, results: Path, curves: Curves | None, paged: Collection[str]) -> dict[str, object]:
     return {
         "name": group.name,
         "task": group.key.task,
@@ -119,12 +130,13 @@ def _section(group: Group, results: Path, curves: Curves | None) -> dict[str, ob
         "tables": [
             {
                 "title": title_of(table),
-                "ranked": [_line(group, rank, row, reference=False) for rank, row in table.ranked],
-                "reference": [_line(group, None, row, reference=True) for row in table.reference],
+                "ranked": [_line(group, rank, row, reference=False, paged=paged) for rank, row in table.ranked],
+                "reference": [_line(group, None, row, reference=True, paged=paged) for row in table.reference],
             }
             for table in tables_of(group)
         ],
         "notes": notes(group),
+        "without": trial_panel.without_page((*group.rows, *group.left_out), paged),
         "segmentation": group.key.metric == "miou",
         "classes": class_table.class_table(group),
         "classes_title": class_table.TITLE,
@@ -135,7 +147,7 @@ def _section(group: Group, results: Path, curves: Curves | None) -> dict[str, ob
         "quotes_title": published.TITLE,
         "quotes_warning": published.WARNING,
         "quotes_head": published.HEAD,
-        "failures": [failure(row, record) for row, record in group.failures],
+        "failures": [(failure(row, record), trial_panel.page_of(record, paged)) for row, record in group.failures],
         "caption": caption(group) if curves else "",
         "wide": embedded(curves.wide, "svg+xml") if curves else "",
         "narrow": embedded(curves.narrow, "svg+xml") if curves else "",
@@ -144,6 +156,7 @@ def _section(group: Group, results: Path, curves: Curves | None) -> dict[str, ob
                 "source": embedded(sheet, "png"),
                 "label": row.label,
                 "seed": record.trial.seed,
+                "page": trial_panel.page_of(record, paged),
                 "count": f"{record.images.count:,}",
                 "clipped": f"{100 * record.images.clipped:.1f}",
             }
@@ -152,8 +165,12 @@ def _section(group: Group, results: Path, curves: Curves | None) -> dict[str, ob
     }
 
 
-def _line(group: Group, rank: int | None, row: Row, reference: bool) -> dict[str, object]:
-    return {"cells": cells(group, rank, row, reference), "method_page": f"../{method_page(row.method)}"}
+def _line(group: Group, rank: int | None, row: Row, reference: bool, paged: Collection[str]) -> dict[str, object]:
+    return {
+        "cells": cells(group, rank, row, reference),
+        "method_page": f"../{method_page(row.method)}",
+        "trials": trial_panel.seed_links(row.records, paged),
+    }
 
 
 def _quality(group: Group, scatters: dict[str, Curves]) -> dict[str, object]:
@@ -238,6 +255,7 @@ def _overall(drawn: Overall) -> dict[str, object]:
     }
 
 
+@cache
 def environment() -> Environment:
     """The templates of all pages: whatever is put into them is escaped."""
     return Environment(
@@ -248,8 +266,3 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-
-
-def embedded(content: bytes, kind: str) -> str:
-    """A file as the address that stands for its content."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

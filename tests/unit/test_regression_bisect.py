@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from commit_history import commit_file, new_repository, run_git
 
-from bench.cell_study import of_record, of_study
+from bench.cell_study import of_study
 from bench.cli import answer
 from bench.errors import UserError
 from bench.expansion import expand
@@ -145,19 +145,6 @@ def test_budgets_of_other_tasks_are_left_out(study: Path) -> None:
     study.write_text(text, encoding="utf-8")
     assert "budgets" not in of_study(study, "digits/lenet5-half", "kd")
     assert of_study(study, "shapes/unet-small", "kd")["budgets"] == {"shapes/unet-small": {"steps": 2}}
-
-
-def test_a_record_makes_its_trial_again(study: Path, tmp_path: Path) -> None:
-    import json
-
-    from bench.draft import card_of, draft
-    from bench.records import Record
-
-    trial = next(trial for trial in expand(load_study(study)) if trial.method == "kd")
-    record = Record.model_validate(draft(trial, card_of(trial), "crashed", "a reason"))
-    narrow = tmp_path / "narrow.yaml"
-    narrow.write_text(json.dumps(of_record(record)), encoding="utf-8")
-    assert [each.id for each in expand(load_study(narrow))] == [trial.id]
 
 
 @pytest.mark.parametrize(

@@ -375,7 +375,7 @@ def test_same_records_give_the_same_bytes(demo: Path, rendered: tuple[Path, list
 
 def test_pages_ask_the_network_for_nothing(rendered: tuple[Path, list[Path]]) -> None:
     pages = [path for path in rendered[1] if path.suffix == ".html"]
-    assert {path.parent.name for path in pages} == {"out", "tasks", "methods"}
+    assert {path.parent.name for path in pages} == {"out", "tasks", "methods", "trials"}
     for path in pages:
         text = path.read_text()
         page = Page(text)
@@ -415,10 +415,11 @@ def test_title_with_a_script_stays_text(tmp_path: Path) -> None:
 
 def test_report_of_failures_alone_has_no_curves(tmp_path: Path) -> None:
     results = open_results(tmp_path / "results", create=True)
-    add(results, make_record(status="crashed"))
+    record = make_record(status="crashed")
+    add(results, record)
     names = [path.name for path in render(results, tmp_path / "out")]
     assert sorted(names) == [
-        *("dafl.html", "digits-lenet5-half.html", "index.html"),
+        *(f"{record.id}.html", "dafl.html", "digits-lenet5-half.html", "index.html"),
         *(f"leaderboard.{kind}" for kind in ("csv", "json", "md", "tex")),
     ]
 

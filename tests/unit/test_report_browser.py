@@ -12,7 +12,7 @@ import pytest
 from record_builder import add, make_demo, make_record
 
 from bench.report import render
-from bench.report.links import method_page
+from bench.report.links import method_page, trial_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -113,11 +113,30 @@ def test_links_lead_to_the_task_and_back(opened: Any) -> None:
     assert opened.url.endswith("/index.html")
 
 
+def test_a_trial_is_reached_from_the_index_by_the_keyboard_and_leads_back(opened: Any) -> None:
+    failed = opened.get_by_role("link", name="seed 0").first
+    failed.focus()
+    opened.keyboard.press("Enter")
+    opened.wait_for_url("**/trials/*.html")
+    opened.get_by_role("link", name="digits/lenet5-half").first.click()
+    opened.locator("td.seeds a").first.click()
+    assert opened.locator(".plots svg").count() == 2
+    summary = opened.locator("summary")
+    summary.focus()
+    opened.keyboard.press("Enter")
+    assert opened.get_by_role("columnheader", name="Score, %").is_visible()
+    assert "dfkd run trial.yaml" in opened.get_by_role("region", name="Commands").inner_text()
+    opened.get_by_role("link", name="Leaderboard").click()
+    assert opened.url.endswith("/index.html")
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_the_screen(browser: Any, index: Path, width: int, scheme: str) -> None:
     page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
     pages = ["tasks/digits-lenet5-half.html", "methods/dafl.html", "methods/cmi.html", method_page(HOSTILE)]
+    pages += [trial_page(make_record("dafl").id), trial_page(make_record(HOSTILE, title=HOSTILE, final=0.7).id)]
+    pages += [trial_page(make_record("zskt", status="diverged").id)]
     for file in (index, *(index.parent / name for name in pages)):
         page.goto(file.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
