@@ -67,9 +67,10 @@ def markdown(
     the lines on options together, ``overall`` title, table, notes and figures (relative path, alternative text) of each
     comparison over all tasks.
     """
-    lines = ["# Leaderboard", ""]
+    lines = ["# Leaderboard"]
     for title, numbers, remarks, drawn in overall:
-        lines += [*titled(_md(title), numbers, remarks), *(f"\n![{_md(text)}]({path})" for path, text in drawn), ""]
+        lines += [*titled(_md(title), numbers, remarks), *(f"\n![{_md(text)}]({path})" for path, text in drawn)]
+    lines.append("")
     for group in groups:
         lines += [f"## {_md(group.key.task)}: {_md(budget_words(group))}", "", _md(". ".join(facts(group)) + "."), ""]
         for table in tables_of(group):
