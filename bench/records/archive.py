@@ -110,6 +110,21 @@ def archive_curves(file: Path, ids: Iterable[str]) -> dict[str, list[dict[str, A
     }
 
 
+def archive_columns(file: Path, ids: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
+    """Curves by trial, as ``read_columns`` has them."""
+    absent = defaults(CurvePoint)
+    names = list(CurvePoint.model_fields)
+    columns = ", ".join(f'list_transform(curve, lambda p: p."{name}")' for name in names)
+    found = {}
+    for trial, *values in _rows(file, f"id, {columns}", ids):
+        curve = dict(zip(names, values, strict=True))
+        for name, value in absent.items():
+            if value is not None and None in curve[name]:
+                curve[name] = [value if each is None else each for each in curve[name]]
+        found[trial] = curve
+    return found
+
+
 def archive_sheets(file: Path, ids: Iterable[str]) -> dict[str, bytes]:
     """The contact sheets, PNGs, of those trials that have one, by id."""
     return {name: bytes(sheet) for name, sheet in _rows(file, "id, sheet", ids) if sheet is not None}

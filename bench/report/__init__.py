@@ -11,8 +11,8 @@ from bench.records.folder import writing
 from bench.report import trial_panel
 from bench.report.anytime import AnytimeOf, anytime_of
 from bench.report.exports import as_json, as_tex
-from bench.report.figures import Layout, colours_of, curves_of, draw_curves, draw_sheets, first_sheets, style, to_bytes
-from bench.report.groups import Group, group_records
+from bench.report.figures import Layout, colours_of, draw_curves, draw_sheets, first_sheets, style, to_bytes
+from bench.report.groups import CurvesOf, Group, curves_of, group_records
 from bench.report.image_table import image_csv
 from bench.report.links import INDEX, method_page, task_page, trial_page
 from bench.report.method_panel import installed_methods, method_pages
@@ -60,15 +60,17 @@ def render(results: Path, out: Path, trial_pages: int | None = None) -> list[Pat
     kept: dict[str, Curves] = {}
     sensitive: dict[str, list[Section]] = {}
     overall: list[Overall] = []
-    measured: dict[str, AnytimeOf] = {group.name: anytime_of(group, results) for group in groups}
+    measured: dict[str, AnytimeOf] = {}
     with style():
         for group in groups:
-            contents |= _figures(group, results, colours, listed, curves)
+            read = curves_of(group, results)
+            measured[group.name] = anytime_of(group, read)
+            contents |= _figures(group, results, read, colours, listed, curves)
             contents |= _scatter(group, colours, scatters)
-            contents |= _kept(group, results, colours, kept, listed)
+            contents |= _kept(group, read, colours, kept, listed)
             sensitive[group.name], files = sections_of(group, colours)
             contents |= files
-            for sweep in sweeps_of(group, results):
+            for sweep in sweeps_of(group, read):
                 contents |= _sweep(sweep, group, colours, swept.setdefault(group.name, []))
         for block in blocks_of(groups):
             contents |= _overall(block, colours, overall)
@@ -104,6 +106,7 @@ def render(results: Path, out: Path, trial_pages: int | None = None) -> list[Pat
 def _figures(
     group: Group,
     results: Path,
+    read: CurvesOf,
     colours: dict[str, str],
     listed: dict[str, list[tuple[str, str]]],
     curves: dict[str, Curves],
@@ -111,14 +114,13 @@ def _figures(
     """Draw one group's figures; note those for Markdown in ``listed`` and those for the page in ``curves``."""
     contents: dict[str, bytes] = {}
     if any(row.ok for row in group.rows):
-        read = curves_of(group, results)
-        alone = draw_curves(group, results, colours, curves=read)
+        alone = draw_curves(group, read, colours)
         name = f"figures/{group.name}-curves"
         contents |= {f"{name}.png": to_bytes(alone, "png"), f"{name}.svg": to_bytes(alone, "svg")}
         listed.setdefault(group.name, []).append((f"{name}.png", f"Score against the budget on {group.key.task}"))
         curves[group.name] = Curves(
-            wide=to_bytes(draw_curves(group, results, colours, "wide", read), "svg", transparent=True),
-            narrow=to_bytes(draw_curves(group, results, colours, "narrow", read), "svg", transparent=True),
+            wide=to_bytes(draw_curves(group, read, colours, "wide"), "svg", transparent=True),
+            narrow=to_bytes(draw_curves(group, read, colours, "narrow"), "svg", transparent=True),
         )
     if sheets := first_sheets(group, results):
         name = f"figures/{group.name}-images"
@@ -140,13 +142,13 @@ def _scatter(group: Group, colours: dict[str, str], scatters: dict[str, Curves])
 
 def _kept(
     group: Group,
-    results: Path,
+    read: CurvesOf,
     colours: dict[str, str],
     kept: dict[str, Curves],
     listed: dict[str, list[tuple[str, str]]],
 ) -> dict[str, bytes]:
     """Draw the shares of pools that selections keep, where there are any; note it in ``kept`` and ``listed``."""
-    alone, wide, narrow = (draw_kept(group, results, colours, layout) for layout in ("file", "wide", "narrow"))
+    alone, wide, narrow = (draw_kept(group, read, colours, layout) for layout in ("file", "wide", "narrow"))
     if alone is None or wide is None or narrow is None:
         return {}
     kept[group.name] = Curves(

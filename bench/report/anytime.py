@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bench.budget import UNITS
-from bench.records import Record, read_curves
-from bench.report.groups import CEILING, Group, Row
+from bench.records import Record
+from bench.report.groups import CEILING, CurvesOf, Group, Row
 from bench.stats import Reach, area_under, first_reach, mean_interval, median_reach
 
 TITLE = "How fast the score is reached"
 SHARES = (90, 95, 99)  # percent of kd's score
 SPENT = ("seconds", "teacher_images")
-BATCH = 500  # curves in memory at a time
 ABSENT, NEVER = "—", "not reached"
 
 Area = tuple[float, float | None]  # mean over seeds and half of its 95 % interval
@@ -32,15 +30,13 @@ class Anytime:
 AnytimeOf = Mapping[str, Anytime]  # by the id of a row's first record
 
 
-def anytime_of(group: Group, results: Path) -> AnytimeOf:
+def anytime_of(group: Group, curves: CurvesOf) -> AnytimeOf:
     """The numbers of every row of a group that has a score and a curve."""
-    wanted = [record.id for row in group.rows for record in row.ok]
     found: dict[str, _OfTrial] = {}
-    records = {record.id: record for row in group.rows for record in row.ok}
-    for start in range(0, len(wanted), BATCH):
-        for name, curve in read_curves(results, wanted[start : start + BATCH]).items():
-            if (measured := _of_trial(records[name], curve, group.ceiling)) is not None:
-                found[name] = measured
+    for row in group.rows:
+        for record in row.ok:
+            if (measured := _of_trial(record, curves.get(record.id, {}), group.ceiling)) is not None:
+                found[record.id] = measured
     return {
         row.records[0].id: _together(of_seeds)
         for row in group.rows
@@ -124,21 +120,26 @@ class _OfTrial:
     reached: dict[int, dict[str, float | None]]
 
 
-def _of_trial(record: Record, curve: Sequence[Mapping[str, Any]], kd: float | None) -> _OfTrial | None:
-    key = score_key(record.headline)
-    points = [point for point in curve if point.get(key) is not None]
-    if not points:
+def _of_trial(record: Record, curve: Mapping[str, Sequence[Any]], kd: float | None) -> _OfTrial | None:
+    every = curve.get(score_key(record.headline), ())
+    scores = [score for score in every if score is not None]
+    if not scores:
         return None
-    scores = [point[key] for point in points]
+
+    def scored(name: str) -> list[float]:
+        return [value for value, score in zip(curve[name], every, strict=True) if score is not None]
+
     asks = bool(record.meter.teacher_images)
     areas: dict[str, float] = {}
     for unit, limit in record.trial.budget.items():
         counted = "student_images" if unit == "teacher_images" and not asks else unit
-        areas[unit] = area_under([point[counted] for point in points], scores, float(limit))
+        areas[unit] = area_under(scored(counted), scores, float(limit))
     reached: dict[int, dict[str, float | None]] = {}
-    for share in SHARES if kd is not None else ():
-        target = share / 100 * (kd or 0.0)
-        reached[share] = {spent: first_reach([point[spent] for point in points], scores, target) for spent in SPENT}
+    if kd is not None:
+        spending = {spent: scored(spent) for spent in SPENT}
+        for share in SHARES:
+            target = share / 100 * kd
+            reached[share] = {spent: first_reach(values, scores, target) for spent, values in spending.items()}
     return _OfTrial(areas, reached)
 
 

@@ -78,7 +78,7 @@ def _sure(ranking: Sequence[Row]) -> str:
     scores: dict[str, dict[Hashable, float]] = {
         row.label: {record.trial.seed: record.scores[record.headline] for record in row.ok} for row in ranking
     }
-    compared = compare_all(scores, against=best.label)
+    compared = compare_all(scores, against=best.label, level=None)
     clear = {name for (name, _), each in compared.items() if each.adjusted is not None and each.adjusted < ALPHA}
     unclear = [row.label for row in others if row.label not in clear]
     said = f"better than {len(clear)} of {len(others)} others beyond chance, {len(best.ok)} seeds"

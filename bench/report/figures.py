@@ -19,9 +19,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
-from bench.records import Record, read_curves, read_sheets
+from bench.records import Record, read_sheets
 from bench.report.anytime import never_asks, score_key
-from bench.report.groups import CEILING, FLOOR, Group, Row, metric_word
+from bench.report.groups import CEILING, FLOOR, CurvesOf, Group, Row, metric_word
 from bench.report.layout import SteadyLayout
 from bench.report.tables import budget_words
 from bench.stats import mean_interval
@@ -31,6 +31,7 @@ PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 BASELINES = {FLOOR: "#8A8A8A", CEILING: "#333333", "scratch": "#A67C52"}
 VARIANTS = ["-", "-.", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1))]
 DOTTED = [(0, (1, 1.1)), (0, (1, 2.4)), (0, (1, 1.1, 3, 1.1))]
+DPI = 160  # of files, and of what is drawn as pixels inside an SVG
 LINES = 24  # more cannot be told apart
 INK, FAINT = "#333333", "#DDDDDD"
 STYLE: dict[Any, Any] = {
@@ -97,12 +98,10 @@ def to_bytes(figure: Figure, kind: str, transparent: bool = False) -> bytes:
     """The figure as ``png`` or ``svg``; the same figure gives the same bytes."""
     out = io.BytesIO()
     if kind == "svg":
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=transparent)
+        figure.savefig(out, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None}, transparent=transparent)
         return out.getvalue()
-    figure.savefig(out, format="png", dpi=160)
-    image: Image.Image = Image.open(out).convert(
-        "RGB"
-    )  # reports are kept in git: no alpha, no colour where all is grey
+    figure.savefig(out, format="png", dpi=DPI, pil_kwargs={"compress_level": 0})
+    image: Image.Image = Image.open(out).convert("RGB")  # kept in git: no alpha, no colour where all is grey
     red, green, blue = image.split()
     if red.tobytes() == green.tobytes() == blue.tobytes():
         image = red
@@ -111,29 +110,17 @@ def to_bytes(figure: Figure, kind: str, transparent: bool = False) -> bytes:
     return small.getvalue()
 
 
-CurvesOf = Mapping[str, list[dict[str, Any]]]  # by the trial's id
-
-
-def curves_of(group: Group, results: Path) -> CurvesOf:
-    """The curves that ``draw_curves`` draws: read once for its three layouts."""
-    return read_curves(results, [record.id for row in _drawn(group) for record in row.ok])
-
-
-def draw_curves(
-    group: Group, results: Path, colours: Mapping[str, str], layout: Layout = "file", curves: CurvesOf | None = None
-) -> Figure:
+def draw_curves(group: Group, curves: CurvesOf, colours: Mapping[str, str], layout: Layout = "file") -> Figure:
     """Score against what was spent: in teacher images, in student images and in seconds.
 
     Args:
         group: rows that may be compared; those where every seed failed are left out.
-        results: the folder with the curves.
+        curves: of the group.
         colours: by method.
         layout: ``file`` stands alone, with title and caption; ``wide`` and ``narrow`` go into the page, which has both.
-        curves: what ``curves_of`` gave; None: they are read.
     """
     rows = _drawn(group)
-    found = curves_of(group, results) if curves is None else curves
-    seeds = {row.label: [found[record.id] for record in row.ok] for row in rows}
+    seeds = {row.label: [curves[record.id] for record in row.ok] for row in rows}
     score = score_key(group.key.headline)
     looks = _looks(rows, colours)
     columns = 1 if layout == "narrow" else 3
@@ -223,10 +210,12 @@ def draw_sheets(sheets: Sequence[tuple[Row, Record, bytes]], columns: int = 4) -
     return figure
 
 
-def _line(curves: Sequence[Sequence[Mapping[str, Any]]], x: str, score: str) -> Line | None:
+def _line(curves: Sequence[Mapping[str, Sequence[Any]]], x: str, score: str) -> Line | None:
     """Mean and band over seeds: at the mean x of each evaluation, every seed's curve read between its points."""
     points = [
-        np.array([(p[x], 100 * p[score]) for p in curve if p.get(score) is not None], dtype=float).reshape(-1, 2)
+        np.array(
+            [(spent, 100 * y) for spent, y in zip(curve[x], curve[score], strict=True) if y is not None], dtype=float
+        ).reshape(-1, 2)
         for curve in curves
     ]
     points = [seed for seed in points if len(seed)]

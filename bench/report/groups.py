@@ -6,13 +6,17 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
-from bench.records import Comparable, Record, TeacherFacts, comparable, short_text, trial_id
+from bench.records import Comparable, Record, TeacherFacts, comparable, read_columns, short_text, trial_id
 from bench.stats import CLEARLY, mean_interval, normalised
 from bench.task import Published, tasks
 
+T = TypeVar("T")
+CurvesOf = Mapping[str, Mapping[str, Sequence[Any]]]  # by the trial's id, as ``read_columns`` has them
 FLOOR, CEILING = "noise", "kd"  # the baselines that every task is run with
 BASELINES = ("scratch", "kd")  # on the training images: what others are measured by
 NEEDS = ("none", "pool", "train")
@@ -57,7 +61,7 @@ class Table:
     reference: tuple[Row, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """All rows that had the same task, teacher and budget, under the same rules."""
 
@@ -112,6 +116,24 @@ class Group:
         return max((row.score[0] for row in self.rows if row.method == method and row.score), default=None)
 
 
+def once(find: Callable[[Group], T]) -> Callable[[Group], T]:
+    """Find something of a group once: several tables, figures and pages ask for it."""
+    found: WeakKeyDictionary[Group, T] = WeakKeyDictionary()
+
+    @wraps(find)
+    def known(group: Group) -> T:
+        if group not in found:
+            found[group] = find(group)
+        return found[group]
+
+    return known
+
+
+def curves_of(group: Group, results: Path) -> CurvesOf:
+    """The curves of all trials that went well: read once for all that is said and drawn of a group."""
+    return read_columns(results, [record.id for row in group.rows for record in row.ok])
+
+
 def group_records(records: Iterable[Record], own: Mapping[str, Published] | None = None) -> list[Group]:
     """Sort records into groups that may be compared, in a stable order.
 
@@ -140,6 +162,7 @@ def _group(key: Comparable, records: list[Record], published: Published) -> Grou
     return Group(key, teacher, tuple(_rows(able)), tuple(reasons), published, tuple(_rows(left_out)))
 
 
+@once
 def tables_of(group: Group) -> list[Table]:
     """One ranking for each data need; the training images have none where only the baselines use them."""
     present = [need for need in NEEDS if any(row.data == need for row in group.rows)]

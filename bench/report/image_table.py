@@ -11,7 +11,7 @@ from statistics import fmean
 
 from bench.metrics import METRICS, Metric, extractor_of, metric_of
 from bench.records import ImageMetric, Record
-from bench.report.groups import Group, Row
+from bench.report.groups import Group, Row, once
 
 TITLE = "The images that the students were trained on"
 ABSENT = "—"
@@ -52,6 +52,7 @@ class Column:
         return entry if entry is not None and _measured(entry) and entry.extractor == self.extractor else None
 
 
+@once
 def columns_of(group: Group) -> list[Column]:
     """In the order in which the metrics are declared, then by extractor; those without any value too."""
     hashes: dict[str, set[str]] = {}

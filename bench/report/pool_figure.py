@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.records import read_curve
 from bench.report.figures import Layout
-from bench.report.groups import Group, Row
+from bench.report.groups import CurvesOf, Group, Row
 from bench.report.layout import SteadyLayout
+from bench.report.sweeps import logged
 
 KEPT = "kept"  # what methods log: the share of the pool that they distil with
 
 
-def draw_kept(group: Group, results: Path, colours: Mapping[str, str], layout: Layout = "file") -> Figure | None:
+def draw_kept(group: Group, curves: CurvesOf, colours: Mapping[str, str], layout: Layout = "file") -> Figure | None:
     """The share of the pool that is kept against the share of the budget that is spent; None where nobody selects."""
-    curves = {row.label: (row, list(_kept(row, results))) for row in group.rows}
-    selecting = {label: (row, seeds) for label, (row, seeds) in curves.items() if seeds}
+    kept = {row.label: (row, list(_kept(row, curves))) for row in group.rows}
+    selecting = {label: (row, seeds) for label, (row, seeds) in kept.items() if seeds}
     if not selecting:
         return None
     figure = Figure(figsize=(4.2, 3.0) if layout == "narrow" else (6.4, 3.2), layout=SteadyLayout(wspace=0.06))
@@ -41,15 +40,10 @@ def draw_kept(group: Group, results: Path, colours: Mapping[str, str], layout: L
     return figure
 
 
-def _kept(row: Row, results: Path) -> Iterator[list[tuple[float, float]]]:
+def _kept(row: Row, curves: CurvesOf) -> Iterator[tuple[tuple[float, float], ...]]:
     """The logged shares of every seed as (progress, share); nothing of a seed that logged none."""
     for record in row.ok:
         if record.pool is None:
             continue
-        points = [
-            (float(point["progress"]), float(share))
-            for point in read_curve(results / "trials" / record.id)
-            if (share := point["logs"].get(KEPT)) is not None
-        ]
-        if points:
+        if points := logged(curves[record.id], KEPT):
             yield points

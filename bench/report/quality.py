@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from bench.report.groups import Group, Row
+from bench.report.groups import Group, Row, once
 from bench.report.image_table import Column, columns_of
 from bench.stats import rank_correlation
 
@@ -61,11 +62,11 @@ class Quality:
     column: Column
     points: tuple[Point, ...]
 
-    @property
+    @cached_property
     def all_trials(self) -> Correlation:
         return _correlation(self.points)
 
-    @property
+    @cached_property
     def data_free(self) -> Correlation:
         return _correlation([point for point in self.points if point.row.data == "none"])
 
@@ -102,12 +103,14 @@ class Best:
         return not self.same and len(known) == 2 and self.points <= 100 * sum(known)
 
 
+@once
 def qualities(group: Group) -> list[Quality]:
     """Every metric that at least one finished trial has a value of, in the order of the table's columns."""
     found = [Quality(column, tuple(_points(group.rows, column))) for column in columns_of(group)]
     return [quality for quality in found if quality.points]
 
 
+@once
 def best_is_best(group: Group) -> list[Best]:
     """For each metric with a direction: the data-free method with the best mean value, and that with the best score.
 

@@ -19,6 +19,7 @@ from bench.report.tables import budget_words
 
 SHAPES = {"none": "o", "pool": "D", "train": "s"}
 BESIDE = 10  # names that fit beside one line of plots; more stand below
+MANY = 1000  # dots: more are drawn as pixels inside the SVG, which else had an element for each
 DECADES = 2  # values that span more of them stand on a logarithmic axis
 SOFT = "#666666"
 
@@ -63,7 +64,8 @@ def _draw(axis: Axes, quality: Quality, colours: Mapping[str, str]) -> None:
     for point in quality.points:
         alike.setdefault((point.row.method, point.row.data, point.reliable), []).append(point)
     for points in alike.values():
-        axis.plot([p.value for p in points], [100 * p.score for p in points], **_look(points[0], colours))
+        dots = [p.value for p in points], [100 * p.score for p in points]
+        axis.plot(*dots, **_look(points[0], colours), rasterized=len(quality.points) > MANY)
     axis.set_title(quality.column.head, fontsize=8.5, loc="left", pad=17)
     axis.annotate(
         f"{correlation_words(quality.all_trials)}, n {quality.all_trials.trials}",

@@ -6,11 +6,10 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from bench.records import Record, read_curves, short_text
-from bench.report.groups import CEILING, FLOOR, Group, Row, beside_options, metric_word
+from bench.records import Record, short_text
+from bench.report.groups import CEILING, FLOOR, CurvesOf, Group, Row, beside_options, metric_word
 from bench.report.image_table import Column, columns_of
 
 BESIDE = 4  # more other methods than these do not stand beside a sweep: the ranking has them
@@ -74,7 +73,7 @@ class Sweep:
         return f"{self.method} by {self.option}"
 
 
-def sweeps_of(group: Group, results: Path) -> list[Sweep]:
+def sweeps_of(group: Group, curves: CurvesOf) -> list[Sweep]:
     """Every option in which rows of one method differ, with what was measured; empty where no method has several rows.
 
     Rows whose seeds all failed, and rows that differ in more than options (another version of the code), are not
@@ -83,10 +82,7 @@ def sweeps_of(group: Group, results: Path) -> list[Sweep]:
 
     Args:
         group: rows that may be compared.
-        results: the folder with the curves.
-
-    Raises:
-        UserError: a curve is missing or damaged.
+        curves: of the group.
     """
     alike: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in group.rows:
@@ -97,7 +93,7 @@ def sweeps_of(group: Group, results: Path) -> list[Sweep]:
         if len(rows) > 1:
             beside = _beside(group, method)
             for option, cells in _swept(rows):
-                found.append(Sweep(method, option, (*cells, *beside), _measures(group, (*cells, *beside), results)))
+                found.append(Sweep(method, option, (*cells, *beside), _measures(group, (*cells, *beside), curves)))
     return found
 
 
@@ -137,13 +133,13 @@ def _beside(group: Group, method: str) -> list[Cell]:
 # ---- what was measured -----------------------------------------------------------------------------------------------
 
 
-def _measures(group: Group, cells: Sequence[Cell], results: Path) -> tuple[Measure, ...]:
+def _measures(group: Group, cells: Sequence[Cell], curves: CurvesOf) -> tuple[Measure, ...]:
     score = _measure(f"Test {metric_word(group.key.metric)}, %", cells, _score)
     images = [_measure(column.head, cells, _image(column)) for column in columns_of(group)]
     made = _measure("Images synthesised", cells, lambda r, s: Reading(s, float(r.meter.synthesised_images)))
     varied = len({reading.value for readings in made.readings for reading in readings}) > 1
     known = [measure for measure in images if any(measure.readings)]
-    return (score, *known, *([made] if varied else []), *_logged(cells, results))
+    return (score, *known, *([made] if varied else []), *_logged(cells, curves))
 
 
 def _measure(title: str, cells: Sequence[Cell], get: Callable[[Record, int], Reading | None]) -> Measure:
@@ -165,13 +161,12 @@ def _image(column: Column) -> Callable[[Record, int], Reading | None]:
     return get
 
 
-def _logged(cells: Sequence[Cell], results: Path) -> Iterable[Measure]:
+def _logged(cells: Sequence[Cell], curves: CurvesOf) -> Iterable[Measure]:
     """The scalars that the swept method logs, in the order of its logging."""
-    found = read_curves(results, [record.id for cell in cells for record in cell.row.ok])
-    curves = [[(record.trial.seed, found[record.id]) for record in cell.row.ok] for cell in cells]
-    own = [curve for cell, seeds in zip(cells, curves, strict=True) if not cell.other for _, curve in seeds]
-    for name in dict.fromkeys(name for curve in own for point in curve for name in point["logs"]):
-        lines = tuple(tuple((seed, _line(curve, name)) for seed, curve in seeds) for seeds in curves)
+    found = [[(record.trial.seed, curves[record.id]) for record in cell.row.ok] for cell in cells]
+    own = [curve for cell, seeds in zip(cells, found, strict=True) if not cell.other for _, curve in seeds]
+    for name in dict.fromkeys(name for curve in own for logs in curve["logs"] for name in logs):
+        lines = tuple(tuple((seed, logged(curve, name)) for seed, curve in seeds) for seeds in found)
         if any(line for seeds in lines for _, line in seeds):
             yield Measure(
                 name,
@@ -181,9 +176,10 @@ def _logged(cells: Sequence[Cell], results: Path) -> Iterable[Measure]:
             )
 
 
-def _line(curve: Iterable[Mapping[str, Any]], name: str) -> tuple[tuple[float, float], ...]:
+def logged(curve: Mapping[str, Sequence[Any]], name: str) -> tuple[tuple[float, float], ...]:
     """(share of the budget, value); points without the scalar, or at which it was not finite, are left out."""
-    return tuple((p["progress"], v) for p in curve if (v := p["logs"].get(name)) is not None and math.isfinite(v))
+    points = zip(curve["progress"], curve["logs"], strict=True)
+    return tuple((at, value) for at, logs in points if (value := logs.get(name)) is not None and math.isfinite(value))
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from bench.report.tables import budget_words
 
 LONGEST = 16  # characters of a label on an axis
 SPAN = 0.05
+MANY = 30  # seeds of a cell: more are drawn as pixels inside the SVG, which else had an element for each
 STEEP = 1.3  # decades: losses that fall by a factor of 20 or more are read on a logarithmic axis
 BRIGHTEST = 0.85  # of the colour map: its yellow is too pale for a line
 
@@ -78,10 +79,13 @@ def _draw_dots(axis: Axes, sweep: Sweep, measure: Measure, looks: Sequence[dict[
         axis.plot([places[i] for i in own], means, color="#BBBBBB", linewidth=0.9, zorder=1)
     for place, readings, look in zip(places, measure.readings, looks, strict=True):
         spread = np.linspace(-0.1, 0.1, len(readings)) if len(readings) > 1 else np.zeros(len(readings))
-        for shift, reading in zip(spread, readings, strict=True):
-            face = look["color"] if reading.reliable else "none"
-            seed: dict[str, Any] = {"marker": look["marker"], "color": look["color"], "mfc": face, "markersize": 4.5}
-            axis.plot([place + shift], [reading.value], **seed, zorder=3)
+        for reliable in {reading.reliable: None for reading in readings}:
+            dots = [
+                (place + x, each.value) for x, each in zip(spread, readings, strict=True) if each.reliable is reliable
+            ]
+            seeds: dict[str, Any] = {"marker": look["marker"], "color": look["color"], "markersize": 4.5}
+            seeds |= {"mfc": look["color"] if reliable else "none", "rasterized": len(readings) > MANY}
+            axis.plot(*zip(*dots, strict=True), linestyle="", **seeds, zorder=3)
         if len(readings) > 1:
             mean = fmean(reading.value for reading in readings)
             axis.plot([place - 0.22, place + 0.22], [mean, mean], color=look["color"], linewidth=1.6, zorder=2)
@@ -98,8 +102,10 @@ def _draw_curves(axis: Axes, measure: Measure, looks: Sequence[dict[str, Any]]) 
         if not points:
             continue
         if len(points) > 1:
-            for seed in points:
-                axis.plot(seed[:, 0], seed[:, 1], color=look["color"], linewidth=0.6, alpha=0.45)
+            thin = np.concatenate(
+                [part for seed in points for part in (seed, [(np.nan, np.nan)])]
+            )  # one line with gaps
+            axis.plot(*thin.T, color=look["color"], linewidth=0.6, alpha=0.45, rasterized=len(points) > MANY)
         grid, values = at_common_places(points)
         axis.plot(grid, values.mean(axis=0), **_line_look(look), marker="o" if len(grid) == 1 else "", markersize=4)
     axis.set_xlim(0, 1.02)

@@ -18,7 +18,7 @@ from bench.errors import UserError
 from bench.records import Record, open_results
 from bench.report import render
 from bench.report.figures import BASELINES, PALETTE, caption, colours_of, draw_curves, draw_sheets, first_sheets
-from bench.report.groups import Group, group_records, tables_of
+from bench.report.groups import Group, curves_of, group_records, tables_of
 from bench.report.tables import cells, comma_separated, facts, markdown, methods, notes
 
 
@@ -271,7 +271,8 @@ def test_lines_that_share_a_colour_have_other_dashes(tmp_path: Path) -> None:
     records = [make_record(name) for name in names] + [make_record("kd", options={"lr": lr}) for lr in (0.1, 0.2)]
     for record in records:
         add(results, record)
-    handles = draw_curves(one_group(*records), results, colours_of(names)).legends[0].get_lines()
+    group = one_group(*records)
+    handles = draw_curves(group, curves_of(group, results), colours_of(names)).legends[0].get_lines()
     assert len({(line.get_color(), str(line._dash_pattern)) for line in handles}) == len(records)
 
 
@@ -285,7 +286,7 @@ def test_band_over_seeds_is_drawn_and_named(tmp_path: Path, seeds: int, band: st
         add(results, record)
     group = one_group(*records)
     for layout in ("file", "wide", "narrow"):
-        axes = draw_curves(group, results, colours_of(["dafl"]), layout).axes
+        axes = draw_curves(group, curves_of(group, results), colours_of(["dafl"]), layout).axes
         assert [len(axis.collections) for axis in axes] == 3 * [0 if band is None else 1]
     assert ("Band:" in caption(group)) == (band is not None)
     assert band is None or band in caption(group)
@@ -294,7 +295,7 @@ def test_band_over_seeds_is_drawn_and_named(tmp_path: Path, seeds: int, band: st
 def test_method_that_never_asks_is_drawn_against_student_images_and_seconds(tmp_path: Path) -> None:
     results = make_demo(tmp_path / "results")
     group = one_group(*(make_record(method, seed) for method in FINAL for seed in (0, 1)))
-    figure = draw_curves(group, results, colours_of(FINAL))
+    figure = draw_curves(group, curves_of(group, results), colours_of(FINAL))
     teacher, student, seconds = figure.axes
     assert [axis.get_xlabel().split(",")[0] for axis in figure.axes] == ["Teacher images", "Student images", "Seconds"]
     assert "scratch †" in [text.get_text() for text in figure.legends[0].get_texts()]
@@ -312,7 +313,8 @@ def test_curve_is_the_mean_over_seeds(tmp_path: Path) -> None:
     records = [make_record(seed=seed, final=final) for seed, final in enumerate((0.90, 0.92))]
     for record in records:
         add(results, record)
-    left = draw_curves(one_group(*records), results, colours_of(["dafl"])).axes[0]
+    group = one_group(*records)
+    left = draw_curves(group, curves_of(group, results), colours_of(["dafl"])).axes[0]
     assert left.lines[0].get_ydata()[-1] == pytest.approx(91.0)
 
 
@@ -452,7 +454,7 @@ def test_of_very_many_rows_the_best_are_drawn_and_the_baselines(tmp_path: Path) 
     for record in records:
         add(results, record)
     group = one_group(*records)
-    lines = draw_curves(group, results, colours_of(["dafl", "noise"])).legends[0].get_texts()
+    lines = draw_curves(group, curves_of(group, results), colours_of(["dafl", "noise"])).legends[0].get_texts()
     labels = [line.get_text() for line in lines]
     assert len(labels) == 25
     assert labels[0] == "dafl (batch=39)"

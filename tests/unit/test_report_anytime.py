@@ -14,7 +14,7 @@ from record_builder import make_record
 from bench.records import Record, open_results, write_trial
 from bench.report import render
 from bench.report.anytime import AnytimeOf, anytime_notes, anytime_numbers, anytime_of, anytime_table
-from bench.report.groups import Group, group_records
+from bench.report.groups import Group, curves_of, group_records
 
 BUDGET = {"teacher_images": 1000, "seconds": 100}
 
@@ -34,7 +34,7 @@ def measured(tmp_path: Path, *trials: tuple[Record, list[dict[str, Any]]]) -> tu
     for record, curve in trials:
         write_trial(results, record, curve, {})
     (group,) = group_records(record for record, _ in trials)
-    return group, anytime_of(group, results)
+    return group, anytime_of(group, curves_of(group, results))
 
 
 def of(group: Group, found: AnytimeOf, method: str) -> dict[str, float | None]:

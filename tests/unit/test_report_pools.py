@@ -8,9 +8,10 @@ from typing import Any
 from record_builder import make_curve, make_record
 
 from bench.records import PoolFacts, Record, open_results, write_trial
+from bench.records.archive import write_archive
 from bench.report import render
 from bench.report.figures import colours_of
-from bench.report.groups import Group, group_records
+from bench.report.groups import Group, curves_of, group_records
 from bench.report.pool_figure import draw_kept
 from bench.report.pool_panel import pool_table
 
@@ -63,7 +64,7 @@ def test_the_kept_shares_are_drawn_and_the_panel_is_in_page_and_markdown(tmp_pat
         logs = {"kept": 0.5 + 0.25 * record.trial.seed} if record.trial.method == "dfnd" else {}
         write_trial(results, record, curve(record, **logs), {})
     group = one_group(*RECORDS)
-    figure = draw_kept(group, results, colours_of(["dfnd", "kd3"]))
+    figure = draw_kept(group, curves_of(group, results), colours_of(["dfnd", "kd3"]))
     assert figure is not None
     first, second, mean = figure.axes[0].lines
     assert [float(line.get_ydata()[-1]) for line in (first, second, mean)] == [0.5, 0.75, 0.625]
@@ -73,11 +74,15 @@ def test_the_kept_shares_are_drawn_and_the_panel_is_in_page_and_markdown(tmp_pat
         text = (tmp_path / "report" / name).read_text(encoding="utf-8")
         assert "The other real images" in text
         assert "pool: web" in text
-    assert list((tmp_path / "report" / "figures").glob("*-kept.png"))
+    (drawn,) = (tmp_path / "report" / "figures").glob("*-kept.png")
+    write_archive(results, tmp_path / "all.parquet")
+    render(tmp_path / "all.parquet", tmp_path / "again")
+    assert (tmp_path / "again" / "figures" / drawn.name).read_bytes() == drawn.read_bytes()
 
 
 def test_where_nobody_selects_nothing_is_drawn(tmp_path: Path) -> None:
     results = open_results(tmp_path / "results", create=True)
     for record in RECORDS:
         write_trial(results, record, make_curve(record), {})
-    assert draw_kept(one_group(*RECORDS), results, colours_of(["dfnd", "kd3"])) is None
+    group = one_group(*RECORDS)
+    assert draw_kept(group, curves_of(group, results), colours_of(["dfnd", "kd3"])) is None

@@ -16,7 +16,7 @@ from record_builder import make_curve, make_demo, make_record
 from bench.records import Record, open_results, write_trial
 from bench.report import render
 from bench.report.figures import colours_of
-from bench.report.groups import Group, group_records
+from bench.report.groups import Group, curves_of, group_records
 from bench.report.sweeps import BESIDE, SEVERAL, Sweep, sweeps_of
 from bench.report.sweeps_figure import draw_sweep
 from bench.report.sweeps_panel import TITLE, sweep_alt, sweep_caption, sweep_notes, sweep_table
@@ -67,7 +67,7 @@ class Store:
 
     @property
     def sweeps(self) -> list[Sweep]:
-        return sweeps_of(self.group, self.results)
+        return sweeps_of(self.group, curves_of(self.group, self.results))
 
 
 @pytest.fixture
@@ -274,12 +274,9 @@ def axes_of(figure: Figure) -> dict[str, Axes]:
 
 
 def marks(axis: Axes) -> list[tuple[float, float]]:
-    """The single dots of a plot."""
-    return [
-        (float(line.get_xdata()[0]), float(line.get_ydata()[0]))  # type: ignore[index,arg-type]
-        for line in axis.lines
-        if line.get_marker() not in ("", "None")
-    ]
+    """The dots of a plot."""
+    dotted = (line.get_xydata() for line in axis.lines if line.get_marker() not in ("", "None"))
+    return [(float(x), float(y)) for dots in dotted for x, y in dots]
 
 
 @pytest.mark.parametrize("layout", ["file", "wide", "narrow"])
