@@ -1,9 +1,13 @@
-"""A throw-away git repository, and records of its commits with planted changes and known noise."""
+"""A throw-away git repository, and records of its commits with planted changes and known noise.
+
+``python tests/unit/commit_history.py FOLDER`` makes the one of docs/continuous-integration.md.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +19,8 @@ from bench.records import open_results, write_trial
 from bench.regression.filing import Filed, label, read_filed, write_json
 
 SEEDS = 5
+COMMITS, NOISE = 30, 0.004
+WORSE, BETTER, BACK = 9, 15, 24  # where dafl loses 4 points, zskd gains 3 and dafl gets 2.5 of its own back
 
 
 def run_git(root: Path, *arguments: str) -> str:
@@ -55,6 +61,19 @@ def filed(folder: Path, scores: Mapping[str, Sequence[float]], **changes: object
     return read_filed(folder.name, write_records(folder, scores, **changes))  # type: ignore[arg-type]
 
 
+def planted_levels() -> list[dict[str, float]]:
+    """The true score of each method at each of ``COMMITS`` commits."""
+    return [
+        {
+            "dafl": 0.90 - 0.04 * (index >= WORSE) + 0.025 * (index >= BACK),
+            "zskd": 0.70 + 0.03 * (index >= BETTER),
+            "kd": 0.95,
+            "noise": 0.60,
+        }
+        for index in range(COMMITS)
+    ]
+
+
 def history(
     root: Path, levels: Sequence[Mapping[str, float]], noise: float, seeds: int = SEEDS, number: int = 0
 ) -> list[Commit]:
@@ -75,3 +94,7 @@ def history(
         label(folder, head)
         commits.append(head)
     return commits
+
+
+if __name__ == "__main__":
+    history(Path(sys.argv[1]), planted_levels(), NOISE)

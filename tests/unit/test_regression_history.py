@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commit_history import BACK, BETTER, COMMITS, NOISE, WORSE, new_repository, planted_levels, run_git
 from commit_history import history as make_history
-from commit_history import new_repository, run_git
 from simulate_history import EFFECT, SHAPES, false_comparisons, false_histories
 
 from bench.cli import answer
@@ -19,26 +19,11 @@ from bench.regression.compare import compare
 from bench.regression.filing import open_filed
 from bench.regression.history import find_steps, history, timeline
 
-COMMITS = 30
-WORSE, BETTER, BACK = 9, 15, 24  # where dafl loses 4 points, zskd gains 3 and dafl gets 2.5 of its own back
-
-
-def levels() -> list[dict[str, float]]:
-    return [
-        {
-            "dafl": 0.90 - 0.04 * (index >= WORSE) + 0.025 * (index >= BACK),
-            "zskd": 0.70 + 0.03 * (index >= BETTER),
-            "kd": 0.95,
-            "noise": 0.60,
-        }
-        for index in range(COMMITS)
-    ]
-
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Commit]]:
     root = tmp_path_factory.mktemp("planted")
-    return root, make_history(root, levels(), noise=0.004)
+    return root, make_history(root, planted_levels(), NOISE)
 
 
 def test_every_planted_change_is_found_at_its_commit_and_no_other(planted: tuple[Path, list[Commit]]) -> None:
@@ -115,7 +100,7 @@ def test_the_simulation_prints_its_table() -> None:
 
 
 def test_a_step_names_the_untracked_commits_that_may_have_made_it(tmp_path: Path) -> None:
-    commits = make_history(tmp_path, levels(), noise=0.003)
+    commits = make_history(tmp_path, planted_levels(), noise=0.003)
     for index in (WORSE - 1, WORSE):
         (tmp_path / "results" / "tracked" / commits[index].sha / "results.json").unlink()
     found = history(*timeline(tmp_path, tmp_path / "results" / "tracked"), only=["accuracy"])
