@@ -61,10 +61,11 @@ def report(
     """Write the leaderboard, its figures and a page for all records of a results folder."""
     chosen = results or latest()
 
+    from bench.machine import usable_cores
     from bench.report import render
 
     beside = chosen.with_name(f"{chosen.stem}-report") if is_archive(chosen) else chosen / "report"
-    files = render(chosen, target or beside, trial_pages)
+    files = render(chosen, target or beside, trial_pages, usable_cores())
     pages = [file for file in files if file.parent.name == "trials"]
     for file in files:
         if file not in pages:

@@ -158,11 +158,15 @@ def is_archive(path: Path) -> bool:
 
 def trial_folders(results: Path) -> list[Path]:
     """The folders of all finished trials, in the order of their ids."""
+    return [results / "trials" / name for name in trial_names(results)]
+
+
+def trial_names(results: Path) -> list[str]:
+    """The ids of all finished trials of a results folder, in order."""
     trials = results / "trials"
     if not trials.is_dir():
         return []
-    names = sorted(entry.name for entry in os.scandir(trials) if not entry.name.startswith(".") and entry.is_dir())
-    return [trials / name for name in names]
+    return sorted(entry.name for entry in os.scandir(trials) if not entry.name.startswith(".") and entry.is_dir())
 
 
 def read_json(path: Path) -> dict[str, Any]:

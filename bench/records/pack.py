@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import UserError
 from bench.paths import cache_folder
 from bench.records.columns import TRIALS, broken, structure
-from bench.records.folder import load_record, read_curve, trial_folders
+from bench.records.folder import load_record, read_curve, trial_names
 from bench.records.schema import CurvePoint, ImageMetric, Record
 
 if TYPE_CHECKING:
@@ -48,10 +48,12 @@ FORMAT = hashlib.sha256(_PACK.encode()).hexdigest()[:16]  # a stored table of an
 
 
 def connect() -> DuckDBPyConnection:
-    """DuckDB in memory, which downloads nothing."""
+    """DuckDB in memory, which downloads nothing and draws no bar while it works."""
     import duckdb
 
-    return duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
+    con = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
+    con.execute("SET enable_progress_bar = false")
+    return con
 
 
 def pack_files(con: DuckDBPyConnection, results: Path, ids: Sequence[str], table: str) -> None:
@@ -174,7 +176,8 @@ def _pack_changed(
 
 def _state(results: Path) -> dict[str, str]:
     """Time and size of every trial's record, by id: what tells whether a trial has changed."""
-    return {folder.name: _marks(f"{folder}/record.json") for folder in trial_folders(results)}
+    trials = f"{results / 'trials'}/"
+    return {name: _marks(f"{trials}{name}/record.json") for name in trial_names(results)}
 
 
 def _marks(file: str) -> str:

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError, nearest
-from bench.records.folder import is_archive, load_record, parse, parse_record, read_curve, read_json, trial_folders
+from bench.records.folder import (
+    is_archive,
+    load_record,
+    parse,
+    parse_record,
+    read_curve,
+    read_json,
+    trial_folders,
+    trial_names,
+)
 from bench.records.schema import CurvePoint, Record
 
 LOG = "log.txt"
@@ -52,7 +61,7 @@ def trial_ids(results: Path) -> list[str]:
         from bench.records.archive import archive_ids
 
         return archive_ids(results)
-    return [folder.name for folder in trial_folders(results)]
+    return trial_names(results)
 
 
 def read_curves(results: Path, ids: Iterable[str]) -> dict[str, list[dict[str, Any]]]:

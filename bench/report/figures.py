@@ -24,7 +24,7 @@ from bench.report.anytime import never_asks, score_key
 from bench.report.groups import CEILING, FLOOR, CurvesOf, Group, Row, metric_word
 from bench.report.layout import SteadyLayout
 from bench.report.tables import budget_words
-from bench.stats import mean_interval
+from bench.stats import half_widths
 
 # Okabe and Ito's colours and some of Paul Tol's: told apart with every common kind of colour blindness.
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#44AA99", "#332288", "#999933"]
@@ -55,6 +55,14 @@ STYLE: dict[Any, Any] = {
 
 
 @dataclass(frozen=True)
+class Curves:
+    """A figure of a page as SVG: for a wide and for a narrow screen."""
+
+    wide: bytes
+    narrow: bytes
+
+
+@dataclass(frozen=True)
 class Line:
     """One row's curve on one axis; x in that axis' unit, y and the band in percent."""
 
@@ -70,6 +78,7 @@ AXES = {
     "seconds": "Seconds, scoring not counted",
 }
 Layout = Literal["file", "wide", "narrow"]
+LAYOUTS: tuple[Layout, Layout, Layout] = ("file", "wide", "narrow")
 
 
 def colours_of(methods: Iterable[str]) -> dict[str, str]:
@@ -96,6 +105,10 @@ def style() -> Iterator[None]:
 
 def to_bytes(figure: Figure, kind: str, transparent: bool = False) -> bytes:
     """The figure as ``png`` or ``svg``; the same figure gives the same bytes."""
+    if (engine := figure.get_layout_engine()) is not None:  # once: savefig would go through the whole figure twice
+        figure.set_dpi(DPI)
+        engine.execute(figure)
+        figure.set_layout_engine(None)
     out = io.BytesIO()
     if kind == "svg":
         figure.savefig(out, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None}, transparent=transparent)
@@ -106,8 +119,14 @@ def to_bytes(figure: Figure, kind: str, transparent: bool = False) -> bytes:
     if red.tobytes() == green.tobytes() == blue.tobytes():
         image = red
     small = io.BytesIO()
-    image.save(small, format="png", optimize=True)
+    image.save(small, format="png", compress_level=6)
     return small.getvalue()
+
+
+def for_page(wide: Figure, narrow: Figure) -> Curves:
+    """A figure in its two layouts as the page shows it."""
+    first = to_bytes(wide, "svg", transparent=True)
+    return Curves(first, first if narrow is wide else to_bytes(narrow, "svg", transparent=True))
 
 
 def draw_curves(group: Group, curves: CurvesOf, colours: Mapping[str, str], layout: Layout = "file") -> Figure:
@@ -225,7 +244,7 @@ def _line(curves: Sequence[Mapping[str, Sequence[Any]]], x: str, score: str) -> 
     mean = values.mean(axis=0)
     if len(points) < 3:
         return Line(grid, mean, values.min(axis=0), values.max(axis=0))
-    half = np.array([mean_interval(list(column))[1] for column in values.T], dtype=float)
+    half = half_widths(values)
     return Line(grid, mean, np.clip(mean - half, 0, 100), np.clip(mean + half, 0, 100))
 
 

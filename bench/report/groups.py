@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from bench.records import Comparable, Record, TeacherFacts, comparable, read_columns, short_text, trial_id
+from bench.records import (
+    Comparable,
+    Record,
+    TeacherFacts,
+    comparable,
+    load_records,
+    open_results,
+    read_columns,
+    short_text,
+    trial_id,
+)
 from bench.stats import CLEARLY, mean_interval, normalised
 from bench.task import Published, tasks
 
@@ -132,6 +143,28 @@ def once(find: Callable[[Group], T]) -> Callable[[Group], T]:
 def curves_of(group: Group, results: Path) -> CurvesOf:
     """The curves of all trials that went well: read once for all that is said and drawn of a group."""
     return read_columns(results, [record.id for row in group.rows for record in row.ok])
+
+
+def read_groups(
+    results: Path, own: Mapping[str, Published] | None = None, ids: Collection[str] | None = None
+) -> list[Group]:
+    """The groups of all records of a results folder or an archive, or of those of ``ids``.
+
+    Python's search for cycles would go through millions of objects again and again, in which there are none: it is off
+    while they are made, and leaves them out until ``gc.unfreeze()``.
+
+    Raises:
+        UserError: a record is damaged.
+    """
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        groups = group_records(load_records(open_results(results), ids), own)
+        gc.freeze()
+    finally:
+        if running:
+            gc.enable()
+    return groups
 
 
 def group_records(records: Iterable[Record], own: Mapping[str, Published] | None = None) -> list[Group]:

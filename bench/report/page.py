@@ -21,33 +21,17 @@ from bench.report import (
     trial_panel,
 )
 from bench.report.board import board
-from bench.report.figures import caption, first_sheets
+from bench.report.drawing import Drawn
+from bench.report.figures import Curves, caption, first_sheets
 from bench.report.groups import Group, Row, tables_of
 from bench.report.links import INDEX, embedded, method_page
 from bench.report.overall import TITLE, Block
 from bench.report.sensitivity_panel import IMPORTANCE
 from bench.report.sensitivity_section import Picture, Section
-from bench.report.sweeps import Sweep
+from bench.report.sweeps_section import DrawnSweep
 from bench.report.tables import COLUMNS, MEANINGS, budget_words, cells, facts, failure, method_facts, notes, title_of
 
 BACK = [("Leaderboard", f"../{INDEX}")]  # from a page in a folder of the report
-
-
-@dataclass(frozen=True)
-class Curves:
-    """A group's curves, or its scatter plots, as SVG: for a wide and for a narrow screen."""
-
-    wide: bytes
-    narrow: bytes
-
-
-@dataclass(frozen=True)
-class DrawnSweep:
-    """What an option changes: its numbers, the figure's relative path, and the figure for the page."""
-
-    sweep: Sweep
-    path: str
-    figure: Curves
 
 
 @dataclass(frozen=True)
@@ -59,37 +43,29 @@ class Overall:
     ranks: Curves
 
 
-def page(
-    groups: Sequence[Group],
-    results: Path,
-    curves: dict[str, Curves],
-    scatters: dict[str, Curves] | None = None,
-    swept: Mapping[str, Sequence[DrawnSweep]] | None = None,
-    kept: Mapping[str, Curves] | None = None,
-    measured: Mapping[str, anytime.AnytimeOf] | None = None,
-    sensitive: Mapping[str, Sequence[Section]] | None = None,
-    paged: Collection[str] = (),
-) -> str:
-    """A task's page; ``curves``, ``scatters`` of the image metrics, what options change, what selections keep, what
-    the curves say of the rows, and what is said of options together, by the group's name; ``paged``: the ids of trials
-    that have a page."""
+def page(groups: Sequence[Group], sections: Sequence[Mapping[str, object]]) -> str:
+    """A task's page, of what :func:`section` found for each of its groups."""
     return _html(
         "task.html",
         nav=BACK,
         heading=groups[0].key.task,
-        groups=[
-            _section(group, results, curves.get(group.name), paged)
-            | _quality(group, scatters or {})
-            | _pools(group, kept or {})
-            | _anytime(group, (measured or {}).get(group.name, {}))
-            | {"sections": [_sensitive(each) for each in (sensitive or {}).get(group.name, ())]}
-            | {"sweeps": [_sweep(each, group) for each in (swept or {}).get(group.name, ())]}
-            for group in groups
-        ],
+        groups=sections,
         sweeps_title=sweeps_panel.TITLE,
         columns=COLUMNS,
         meanings=MEANINGS,
         methods=[(f"../{method_page(name)}", name, said) for name, said in method_facts(groups)],
+    )
+
+
+def section(group: Group, results: Path, drawn: Drawn, paged: Collection[str] = ()) -> dict[str, object]:
+    """What a task's page shows of a group; ``paged``: ids of trials that have a page."""
+    return (
+        _section(group, results, drawn.curves, paged)
+        | _quality(group, drawn.scatter)
+        | _pools(group, drawn.kept)
+        | _anytime(group, drawn.measured)
+        | {"sections": [_sensitive(each) for each in drawn.sections]}
+        | {"sweeps": [_sweep(each) for each in drawn.sweeps]}
     )
 
 
@@ -173,9 +149,8 @@ def _line(group: Group, rank: int | None, row: Row, reference: bool, paged: Coll
     }
 
 
-def _quality(group: Group, scatters: dict[str, Curves]) -> dict[str, object]:
+def _quality(group: Group, scatter: Curves | None) -> dict[str, object]:
     """The panel on image quality; empty where no image metric was measured."""
-    scatter = scatters.get(group.name)
     return {
         "quality": quality_panel.quality_table(group),
         "quality_title": quality_panel.TITLE,
@@ -186,9 +161,8 @@ def _quality(group: Group, scatters: dict[str, Curves]) -> dict[str, object]:
     }
 
 
-def _pools(group: Group, kept: Mapping[str, Curves]) -> dict[str, object]:
+def _pools(group: Group, figure: Curves | None) -> dict[str, object]:
     """The panel on other real images; empty where no method used any."""
-    figure = kept.get(group.name)
     return {
         "pools": pool_panel.pool_table(group),
         "pools_title": pool_panel.TITLE,
@@ -207,15 +181,15 @@ def _anytime(group: Group, measured: anytime.AnytimeOf) -> dict[str, object]:
     }
 
 
-def _sweep(drawn: DrawnSweep, group: Group) -> dict[str, object]:
+def _sweep(drawn: DrawnSweep) -> dict[str, object]:
     return {
-        "title": drawn.sweep.title,
-        "table": sweeps_panel.sweep_table(drawn.sweep),
-        "notes": sweeps_panel.sweep_notes(drawn.sweep, group),
-        "caption": sweeps_panel.sweep_caption(drawn.sweep),
-        "alt": sweeps_panel.sweep_alt(drawn.sweep, group),
-        "wide": embedded(drawn.figure.wide, "svg+xml"),
-        "narrow": embedded(drawn.figure.narrow, "svg+xml"),
+        "title": drawn.title,
+        "table": drawn.table,
+        "notes": drawn.notes,
+        "caption": drawn.caption,
+        "alt": drawn.alt,
+        "wide": embedded(drawn.figure.wide, "svg+xml") if drawn.figure else "",
+        "narrow": embedded(drawn.figure.narrow, "svg+xml") if drawn.figure else "",
     }
 
 

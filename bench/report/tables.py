@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from bench.budget import in_words
 from bench.markdown import escape as _md
 from bench.markdown import line as _line
 from bench.records import Record
-from bench.report import anytime, class_table, image_table, pool_panel, published, quality_panel, sweeps_panel
+from bench.report import anytime, class_table, image_table, pool_panel, published, quality_panel
 from bench.report.groups import Group, Row, Table, metric_word, tables_of
-from bench.report.sweeps import Sweep
+
+if TYPE_CHECKING:
+    from bench.report.drawing import Drawn
 
 COLUMNS = {
     "rank": "Rank",
@@ -53,45 +56,43 @@ ABSENT = "—"
 
 def markdown(
     groups: Sequence[Group],
-    figures: dict[str, list[tuple[str, str]]],
-    scatters: Mapping[str, str] | None = None,
-    swept: Mapping[str, Sequence[tuple[Sweep, str]]] | None = None,
-    measured: Mapping[str, anytime.AnytimeOf] | None = None,
-    sensitive: Mapping[str, Sequence[str]] | None = None,
+    parts: Iterable[Sequence[str]],
     overall: Sequence[tuple[str, Sequence[Sequence[str]], Sequence[str], Sequence[tuple[str, str]]]] = (),
 ) -> str:
-    """The whole leaderboard; ``figures`` holds (relative path, alternative text) by the group's name.
+    """The whole leaderboard; ``parts`` holds the lines of each group.
 
-    ``scatters`` holds the relative path of the image metrics' figure by the group's name, where there is one, ``swept``
-    what each option changes and the path of its figure, ``measured`` what the curves say of the rows, ``sensitive``
-    the lines on options together, ``overall`` title, table, notes and figures (relative path, alternative text) of each
-    comparison over all tasks.
+    ``overall`` holds title, table, notes and figures (relative path, alternative text) of each comparison over all
+    tasks.
     """
     lines = ["# Leaderboard"]
-    for title, numbers, remarks, drawn in overall:
-        lines += [*titled(_md(title), numbers, remarks), *(f"\n![{_md(text)}]({path})" for path, text in drawn)]
+    for title, numbers, remarks, figures in overall:
+        lines += [*titled(_md(title), numbers, remarks), *(f"\n![{_md(text)}]({path})" for path, text in figures)]
     lines.append("")
-    for group in groups:
-        lines += [f"## {_md(group.key.task)}: {_md(budget_words(group))}", "", _md(". ".join(facts(group)) + "."), ""]
-        for table in tables_of(group):
-            lines += [f"**{title_of(table)}**", "", *_markdown_table(group, table), ""]
-        lines += [f"- {_md(note)}" for note in notes(group)]
-        of_curves = (measured or {}).get(group.name, {})
-        lines += titled(anytime.TITLE, anytime.anytime_table(group, of_curves), anytime.anytime_notes(group, of_curves))
-        lines += _further_tables(group)
-        if group.failures:
-            lines += ["", "**Failures** (never counted as a score)", ""]
-            lines += ["| Trial | Method | Seed | Status | Reason | Log |", "|---|---|--:|---|---|---|"]
-            lines += [_line([_md(cell) for cell in failure(row, record)]) for row, record in group.failures]
-        for path, text in figures.get(group.name, []):
-            lines += ["", f"![{_md(text)}]({path})"]
-        lines += (sensitive or {}).get(group.name, ())
-        for sweep, path in (swept or {}).get(group.name, ()):
-            lines += _sweep_panel(group, sweep, path)
-        lines += [*_quality_panel(group, (scatters or {}).get(group.name)), ""]
+    lines += [line for part in parts for line in part]
     lines += ["## Columns", "", *(f"- {name}: {meaning}." for name, meaning in MEANINGS.items()), ""]
     lines += ["## Methods", "", *(f"- {_md(text)}" for text in methods(groups)), ""]
     return "\n".join(lines)
+
+
+def group_markdown(group: Group, drawn: Drawn | None = None) -> list[str]:
+    """The lines of one group, with what was drawn of it."""
+    lines = [f"## {_md(group.key.task)}: {_md(budget_words(group))}", "", _md(". ".join(facts(group)) + "."), ""]
+    for table in tables_of(group):
+        lines += [f"**{title_of(table)}**", "", *_markdown_table(group, table), ""]
+    lines += [f"- {_md(note)}" for note in notes(group)]
+    of_curves = drawn.measured if drawn else {}
+    lines += titled(anytime.TITLE, anytime.anytime_table(group, of_curves), anytime.anytime_notes(group, of_curves))
+    lines += _further_tables(group)
+    if group.failures:
+        lines += ["", "**Failures** (never counted as a score)", ""]
+        lines += ["| Trial | Method | Seed | Status | Reason | Log |", "|---|---|--:|---|---|---|"]
+        lines += [_line([_md(cell) for cell in failure(row, record)]) for row, record in group.failures]
+    if drawn:
+        lines += [line for path, text in drawn.listed for line in ("", f"![{_md(text)}]({path})")]
+        lines += [line for section in drawn.sections for line in section.markdown]
+        lines += [line for sweep in drawn.sweeps for line in sweep.markdown]
+    lines += [*_quality_panel(group, drawn.scatter_path if drawn else None), ""]
+    return lines
 
 
 def comma_separated(groups: Sequence[Group], measured: Mapping[str, anytime.AnytimeOf] | None = None) -> str:
@@ -259,14 +260,6 @@ def _quality_panel(group: Group, scatter: str | None) -> list[str]:
         lines += ["", f"![Test score against each image metric on {_md(group.key.task)}]({scatter})"]
         lines += ["", _md(quality_panel.quality_caption(group))]
     return lines
-
-
-def _sweep_panel(group: Group, sweep: Sweep, path: str) -> list[str]:
-    """What one option of a method changes."""
-    title = f"{sweeps_panel.TITLE}: {sweep.title}"
-    lines = titled(_md(title), sweeps_panel.sweep_table(sweep), sweeps_panel.sweep_notes(sweep, group))
-    lines += ["", f"![{_md(sweeps_panel.sweep_alt(sweep, group))}]({path})"]
-    return [*lines, "", _md(sweeps_panel.sweep_caption(sweep))]
 
 
 def titled(title: str, table: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> list[str]:

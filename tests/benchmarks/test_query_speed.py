@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from bench.cli.show import TRIAL_PAGES
+from bench.machine import usable_cores
 from bench.records.archive import write_archive
 from bench.records.query import query
 from bench.report import render
@@ -57,4 +59,4 @@ def test_querying_record_files_again(benchmark: Any, folder: Path, view: str) ->
 def test_report_of_an_archive(benchmark: Any, request: pytest.FixtureRequest, tmp_path: Path, archive: Path) -> None:
     if not request.config.getoption("benchmark_enable"):
         pytest.skip("its figures take long; tests/unit/test_archive_and_merge.py tries the code")
-    assert benchmark.pedantic(render, (archive, tmp_path / "report"), rounds=1)
+    assert benchmark.pedantic(render, (archive, tmp_path / "report", TRIAL_PAGES, usable_cores()), rounds=1)

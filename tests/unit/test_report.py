@@ -19,7 +19,7 @@ from bench.records import Record, open_results
 from bench.report import render
 from bench.report.figures import BASELINES, PALETTE, caption, colours_of, draw_curves, draw_sheets, first_sheets
 from bench.report.groups import Group, curves_of, group_records, tables_of
-from bench.report.tables import cells, comma_separated, facts, markdown, methods, notes
+from bench.report.tables import cells, comma_separated, facts, group_markdown, markdown, methods, notes
 
 
 def one_group(*records: Record) -> Group:
@@ -191,7 +191,7 @@ def test_one_seed_has_no_interval_and_it_is_said() -> None:
 
 def test_failed_seed_is_counted_as_a_seed_and_not_as_a_score() -> None:
     group = one_group(make_record(seed=0, final=0.9), make_record(seed=1, status="timed_out", reason="over an hour"))
-    text = markdown([group], {})
+    text = markdown([group], [group_markdown(group)])
     assert row_cells(group, "dafl")["seeds"] == "1/2"
     assert row_cells(group, "dafl")["score"] == "90.0 (one seed)"
     record = group.failures[0][1]
@@ -220,7 +220,7 @@ def test_normalised_score_that_cannot_be_given_says_why(baselines: list[Record],
 
 
 def test_heading_states_what_all_rows_share() -> None:
-    text = markdown(group_records([make_record(budget={"seconds": 20, "teacher_images": 40000})]), {})
+    text = "\n".join(group_markdown(one_group(make_record(budget={"seconds": 20, "teacher_images": 40000}))))
     for part in ("digits/lenet5-half", "lenet5 (accuracy 97.2 %, sha256 abababababab)", "20 seconds, 40,000 teacher"):
         assert part in text
     for part in ("Selection rule: last", "Suite 0.1", "cpu, float32", "commit 0123456789, dfkd 0.1.0, torch 2.13.0"):
@@ -229,7 +229,8 @@ def test_heading_states_what_all_rows_share() -> None:
 
 def test_markdown_of_a_hostile_title_and_reason_stays_text() -> None:
     record = make_record(status="crashed", title="<script>alert(1)</script>", reason="a | b\n`c` [d](e) *f*")
-    text = markdown(group_records([record]), {})
+    group = one_group(record)
+    text = markdown([group], [group_markdown(group)])
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert r"| a \| b \`c\` \[d\](e) \*f\* |" in text

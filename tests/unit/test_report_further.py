@@ -14,11 +14,12 @@ from record_builder import make_record
 from bench.own_tasks import keep_tasks
 from bench.records import Record, open_results, write_trial
 from bench.report import render
+from bench.report.drawing import Drawn
 from bench.report.groups import Group, group_records, tables_of
 from bench.report.image_table import columns_of, image_csv, image_notes, image_table, number
-from bench.report.page import page
+from bench.report.page import page, section
 from bench.report.published import published
-from bench.report.tables import cells, comma_separated, markdown
+from bench.report.tables import cells, comma_separated, group_markdown, markdown
 from bench.task import get_task
 
 
@@ -52,7 +53,11 @@ def test_no_quoted_number_reaches_a_ranking_or_the_csv() -> None:
 @pytest.mark.parametrize("form", ["markdown", "page"])
 def test_quotes_stand_in_a_table_of_their_own_under_a_warning(form: str, tmp_path: Path) -> None:
     found = group()
-    text = markdown([found], {}) if form == "markdown" else page([found], tmp_path, {})
+    text = (
+        markdown([found], [group_markdown(found)])
+        if form == "markdown"
+        else page([found], [section(found, tmp_path, Drawn())])
+    )
     assert text.index("Published numbers, quoted") > text.index("Ranking of data-free methods")
     assert "Not measured here, and in no ranking" in text
     assert "98.20" in text[text.index("Published numbers, quoted") :]
@@ -88,7 +93,7 @@ def test_image_metrics_are_means_over_seeds_with_their_direction() -> None:
         ["Method", "class_balance ↑", "confidence", "fd[teacher] ↓"],
         ["dafl", "0.600 (n 9)", "0.200 (1 of 2 seeds, n 9)", "12.3 (n 2,048, d 84)"],
     ]
-    assert r"| class_balance ↑ | confidence | fd\[teacher\] ↓ |" in markdown([found], {})
+    assert r"| class_balance ↑ | confidence | fd\[teacher\] ↓ |" in markdown([found], [group_markdown(found)])
 
 
 def test_pairs_and_counts_that_differ_between_seeds_are_beside_the_value() -> None:
@@ -153,7 +158,11 @@ def test_what_was_compared_with_is_said() -> None:
 def test_table_and_notes_of_images_are_in_both_forms(form: str, tmp_path: Path) -> None:
     few = {"status": "unreliable", "note": "too few <images>"}
     found = one_group(with_metrics(make_record(), fd__teacher=of_teacher(12.3, **few)))
-    text = markdown([found], {}) if form == "markdown" else page([found], tmp_path, {})
+    text = (
+        markdown([found], [group_markdown(found)])
+        if form == "markdown"
+        else page([found], [section(found, tmp_path, Drawn())])
+    )
     text = html.unescape(text).replace("\\", "")
     assert "12.3!" in text
     assert "(n 2,048, d 84)" in text
@@ -220,7 +229,7 @@ def test_without_image_metrics_there_is_no_table() -> None:
     (found,) = group_records(records)
     assert image_table(found) == image_notes(found) == []
     assert image_csv([found]) == ""
-    assert "class_balance" not in markdown([found], {})
+    assert "class_balance" not in markdown([found], [group_markdown(found)])
 
 
 def test_a_users_own_task_is_quoted_from_beside_its_records(tmp_path: Path) -> None:

@@ -16,13 +16,14 @@ from scipy.stats import spearmanr
 
 from bench.records import Record, open_results
 from bench.report import render
+from bench.report.drawing import Drawn
 from bench.report.figures import colours_of
 from bench.report.groups import Group, group_records
-from bench.report.page import page
+from bench.report.page import page, section
 from bench.report.quality import Correlation, best_is_best, qualities
 from bench.report.quality_panel import HEAD, TITLE, quality_caption, quality_table, sentences
 from bench.report.scatter import draw_scatter
-from bench.report.tables import markdown
+from bench.report.tables import group_markdown, markdown
 
 SCORES = {"dafl": 0.90, "zskd": 0.95, "noise": 0.70, "kd": 0.98}
 
@@ -137,7 +138,7 @@ def test_fewer_than_four_different_values_are_too_little(values: dict[str, float
     assert quality.all_trials == Correlation(2 * len(values), None, None, None)
     assert quality_table(group) == []
     assert draw_scatter(group, colours_of(values)) is None
-    for text in (markdown([group], {}), page([group], tmp_path, {})):
+    for text in (markdown([group], [group_markdown(group)]), page([group], [section(group, tmp_path, Drawn())])):
         assert "Too little was measured for a correlation" in text
         assert "weak evidence" not in text
 
@@ -237,7 +238,11 @@ def test_summary_counts_the_metrics() -> None:
 @pytest.mark.parametrize("form", ["markdown", "page"])
 def test_panel_states_table_sentences_and_how_weak_the_evidence_is(form: str, tmp_path: Path) -> None:
     group = study(GOES_NOT)
-    text = markdown([group], {}) if form == "markdown" else page([group], tmp_path, {})
+    text = (
+        markdown([group], [group_markdown(group)])
+        if form == "markdown"
+        else page([group], [section(group, tmp_path, Drawn())])
+    )
     text = text.replace("\\", "")
     for part in [
         TITLE,
@@ -256,8 +261,8 @@ def test_no_panel_without_image_metrics(tmp_path: Path) -> None:
     absent = one_group(trial("dafl", fd__teacher={"value": None, "status": "unavailable"}), trial("zskd"))
     for group in (none, absent):
         assert quality_table(group) == sentences(group) == []
-        assert TITLE not in markdown([group], {})
-        assert TITLE not in page([group], tmp_path, {})
+        assert TITLE not in markdown([group], [group_markdown(group)])
+        assert TITLE not in page([group], [section(group, tmp_path, Drawn())])
 
 
 def test_caption_names_only_what_is_drawn() -> None:

@@ -17,9 +17,10 @@ from record_builder import add
 
 from bench.records import open_results
 from bench.report import render
+from bench.report.drawing import Drawn
 from bench.report.figures import colours_of, style
 from bench.report.groups import Group
-from bench.report.page import page
+from bench.report.page import page, section
 from bench.report.sensitivity import Grid, Sensitivity, sensitivities_of
 from bench.report.sensitivity_heat import COLOURS, draw_heat, luminance, on_colour, squares
 from bench.report.sensitivity_lines import draw_lines, plots_of, readings
@@ -159,16 +160,16 @@ def test_one_option_is_drawn_with_the_image_metrics_beside_the_score() -> None:
 def test_a_section_has_files_and_stands_on_the_page_and_in_markdown(tmp_path: Path) -> None:
     group = group_of([*grid_of(), *grid_of("rdskd", score=0.85)])
     with style():
-        (section,), files = sections_of(group, colours_of(["dafl", "rdskd"]))
+        (said,), files = sections_of(group, colours_of(["dafl", "rdskd"]))
     name = f"figures/{group.name}"
     assert sorted(files) == sorted(
         f"{name}-{what}.{kind}" for what in ("temperature-by-lr", "along-temperature-lr") for kind in ("png", "svg")
     )
-    assert set(section.heat[0].shown) == {(a, b) for a in ("wide", "narrow") for b in (False, True)}
-    text = "\n".join(section.markdown)
+    assert set(said.heat[0].shown) == {(a, b) for a in ("wide", "narrow") for b in (False, True)}
+    text = "\n".join(said.markdown)
     assert f"**{TITLE}: temperature by lr**" in text
     assert all(f"]({path})" in text for path in files if path.endswith("png"))
-    html = page([group], open_results(tmp_path / "results", create=True), {}, sensitive={group.name: [section]})
+    html = page([group], [section(group, open_results(tmp_path / "results", create=True), Drawn(sections=[said]))])
     panel = html[html.index(TITLE) :]
     assert panel.count("prefers-color-scheme: dark") == 2
     assert "Within 1 point of it" in panel
@@ -177,11 +178,11 @@ def test_a_section_has_files_and_stands_on_the_page_and_in_markdown(tmp_path: Pa
 
 def test_importance_stands_on_the_page_where_there_is_one(tmp_path: Path) -> None:
     picture = Picture("a.png", "alt", "caption", {("wide", False): b"", ("narrow", False): b""})
-    section = Section("title", (), picture, [["Method"]], [["Method"], ["dafl"]], ["a note"])
+    said = Section("title", (), picture, [["Method"]], [["Method"], ["dafl"]], ["a note"])
     group = group_of(grid_of())
-    html = page([group], open_results(tmp_path / "results", create=True), {}, sensitive={group.name: [section]})
+    html = page([group], [section(group, open_results(tmp_path / "results", create=True), Drawn(sections=[said]))])
     assert html.count(IMPORTANCE) == 1
-    without = page([group], tmp_path / "results", {}, sensitive={group.name: [replace(section, importance=[])]})
+    without = page([group], [section(group, tmp_path / "results", Drawn(sections=[replace(said, importance=[])]))])
     assert IMPORTANCE not in without
 
 

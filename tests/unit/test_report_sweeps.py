@@ -20,6 +20,7 @@ from bench.report.groups import Group, curves_of, group_records
 from bench.report.sweeps import BESIDE, SEVERAL, Sweep, sweeps_of
 from bench.report.sweeps_figure import draw_sweep
 from bench.report.sweeps_panel import TITLE, sweep_alt, sweep_caption, sweep_notes, sweep_table
+from bench.report.sweeps_section import swept_of
 
 BASE = {"batch": 128, "beta": 1.0}
 
@@ -349,3 +350,16 @@ def test_two_versions_of_the_code_have_a_figure_each(store: Store, tmp_path: Pat
             store.add(options={**BASE, "beta": beta}, method_sha=code)
     names = [path.name for path in render(store.results, tmp_path / "out") if "-zskd-beta" in path.name]
     assert len(set(names)) == 4
+
+
+def test_where_figures_are_few_the_options_that_move_the_score_the_most_are_drawn(store: Store) -> None:
+    for changes, score in (({}, 0.90), ({"beta": 5.0}, 0.91), ({"batch": 7}, 0.80)):
+        store.add(final=score, options={**BASE, **changes})
+    drawn, files = swept_of(store.group, curves_of(store.group, store.results), colours_of(["zskd"]), figures=1)
+    assert [bool(each.path) for each in sorted(drawn, key=lambda each: each.title)] == [True, False]
+    assert sorted(files) == [f"figures/{store.group.name}-zskd-batch.{kind}" for kind in ("png", "svg")]
+    (without,) = (each for each in drawn if not each.path)
+    assert without.title == "zskd by beta"
+    assert without.table
+    assert without.notes[-1].startswith("Not drawn")
+    assert not any("](figures" in line for line in without.markdown)
