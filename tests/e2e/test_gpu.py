@@ -6,20 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench.cards import find_methods
+from bench.data import load
+from bench.passports import read_passport
 from bench.records import Record, open_results
 from bench.runner import Interrupted, Setting, run_trial
 from bench.study import SUITE
-from bench.task import get_task
+from bench.task import TeacherSpec, get_task
 from bench.teacher_key import teacher_key
+from bench.teachers import train_teacher
 from bench.trial import Trial
 
 pytestmark = pytest.mark.gpu
 
 
-def trial_of(method: str, **changes: Any) -> Trial:
-    task, card = get_task("digits/lenet5-half"), find_methods()[method]
+def trial_of(method: str, name: str = "digits/lenet5bn-half", **changes: Any) -> Trial:
+    task, card = get_task(name), find_methods()[method]  # the digits' with batch norm, since some methods need it
     values: dict[str, Any] = {
         "suite": SUITE,
         "task": task.name,
@@ -49,6 +53,32 @@ def test_every_method_runs_on_the_gpu(tmp_path: Path, method: str, precision: st
     assert record.meter.peak_memory_mib is not None
     assert 0 < record.meter.peak_memory_mib < 4096
     assert "cpu" not in record.provenance["device"].lower()
+
+
+@pytest.mark.parametrize("method", sorted(name for name, card in find_methods().items() if card.segmentation))
+def test_segmentation_runs_on_the_gpu(tmp_path: Path, method: str) -> None:
+    record = run(tmp_path, trial_of(method, "shapes/unet-small", budget={"steps": 8}))
+    assert record.status == "ok", record.reason
+    assert record.meter.steps == 8
+
+
+@pytest.mark.parametrize("method", ["cmi", "dafl", "dfad", "kd", "ssd_kd", "zskt"])
+def test_a_trial_repeats_bit_for_bit_on_one_gpu(tmp_path: Path, method: str) -> None:
+    runs = [run(tmp_path / str(number), trial_of(method)) for number in range(2)]
+    files = [
+        tmp_path / str(number) / "trials" / record.id / "student.safetensors" for number, record in enumerate(runs)
+    ]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert runs[0].scores == runs[1].scores
+
+
+def test_a_teacher_trains_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DFKD_CACHE", str(tmp_path))
+    task, digits = get_task("digits/lenet5-half"), load("digits", size=32)
+    spec = TeacherSpec(network="lenet5", recipe="digits")
+    passport = read_passport(train_teacher(task, spec, digits, device=torch.device("cuda")))
+    assert passport["score"] > 0.95
+    assert passport["provenance"]["device"] == torch.cuda.get_device_name()
 
 
 @pytest.mark.parametrize("method", ["dafl", "zskd"])
