@@ -56,7 +56,8 @@ class EvenSample:
     def column(self, name: str) -> Tensor | None:
         """All rows of one tensor in order of their steps, or None when nothing was taken."""
         parts = [kept[name] for *_, kept in self.rows]
-        return torch.cat(parts) if parts else None
+        # after a resumption the earlier ones lie where the checkpoint was read, on the CPU
+        return torch.cat([part.to(parts[-1].device) for part in parts]) if parts else None
 
     def steps(self) -> Tensor:
         """The step (int64) of each row."""

@@ -66,7 +66,7 @@ class Judge:
     def agreement_on(self, weights: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> float:
         """The share of normalised ``images`` (of their pixels) to which a student gives the teacher's ``labels``."""
         self._network.load_state_dict(weights)
-        classes = torch.cat([predict(self._network, batch) for batch in images.split(BATCH)])
+        classes = torch.cat([predict(self._network, batch.float()) for batch in images.split(BATCH)])
         return (classes == labels).double().mean().item()
 
 
