@@ -27,6 +27,15 @@ def test_sample_is_even_and_bounded(steps: int, rows: int, capacity: int) -> Non
         assert len(taken) * rows * 2 + 2 * rows >= min(capacity, steps * rows) // 2  # and is not needlessly thin
 
 
+def test_after_a_resumption_all_rows_lie_where_new_ones_do() -> None:
+    sample = EvenSample(40)
+    sample.add(0, {"x": torch.ones(3)})
+    sample.add(1, {"x": torch.ones(3, device="meta")})  # stands for a GPU
+    rows = sample.column("x")
+    assert rows is not None
+    assert (rows.device.type, len(rows)) == ("meta", 6)
+
+
 @given(st.integers(2, 9), st.integers(0, 8), st.integers(200, 900))
 def test_sample_is_even_over_the_steps_that_have_images(round_: int, place: int, steps: int) -> None:
     """A loop in which the student has one turn in each round, as long as it likes: a power of two, for example."""

@@ -37,6 +37,15 @@ def test_scores_are_shares_of_the_test_images(make_desk: MakeDesk) -> None:
     assert verdict.agreement == pytest.approx(float((classes == teacher).double().mean()))
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_held_out_images_of_half_precision_are_judged(make_desk: MakeDesk, kind: torch.dtype) -> None:
+    with make_desk() as desk:
+        judge = Judge(desk.student, desk._teacher.network, random_split(desk, 20), desk.image, desk.device)
+        images = torch.randn(20, *desk.image.shape).to(kind)
+        labels = predict(desk.student.eval(), images.float())
+        assert judge.agreement_on(desk.student.state_dict(), images, labels) == 1.0
+
+
 def test_accuracy_of_a_perfect_and_a_wrong_network(make_desk: MakeDesk) -> None:
     with make_desk() as desk:
         images = torch.randint(256, (1500, *desk.image.shape), dtype=torch.uint8)
