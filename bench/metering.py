@@ -97,9 +97,12 @@ class Counter:
     ) -> None:
         cost: dict[tuple[int, ...], int] = {}
 
-        def on_forward(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if not self._running() or not isinstance(output, Tensor) or not args:
-                return
+        def on_forward(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            if not isinstance(output, Tensor):
+                return output
+            output = full_precision(output)
+            if not self._running() or not args:
+                return output
             shape = tuple(args[0].shape[1:])
             if shape not in cost:
                 cost[shape] = macs(network, shape)
@@ -110,12 +113,18 @@ class Counter:
             if output.requires_grad:
                 self._last = BackwardPass(lambda: on_backward(count, price))
                 output.register_hook(self._last.at_answer)
+            return output
 
         def on_backward(count: int, price: int) -> None:
             self._meter.macs += 2 * count * price
             backward(count)
 
         network.register_forward_hook(on_forward)
+
+
+def full_precision(output: Tensor) -> Tensor:
+    """float32 in place of the half precision in which a network has computed: losses take sums and logarithms of it."""
+    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
 Pooled = Literal["batch_norm", "stages"]
@@ -173,7 +182,7 @@ class CountedTeacher:
             # Without declared gradients nothing could use a graph; with them one is built if the images want it.
             with torch.set_grad_enabled(torch.is_grad_enabled() and gradients):
                 entry = images.view_as(images)  # a gradient that passes here went through the teacher, and only there
-                answer.logits = self.network(entry)
+                answer.logits = full_precision(self.network(entry))
         finally:
             for hook in hooks:
                 hook.remove()

@@ -24,6 +24,7 @@ from bench.curve import Curve
 from bench.data import Dataset, Pool, Split, load, protected_paths
 from bench.declare import Access, Data, Method
 from bench.desk import BudgetSpent, Desk
+from bench.determinism import only_deterministic
 from bench.draft import card_of, draft
 from bench.errors import AccessDenied, DataLeak, Diverged
 from bench.judge import Judge
@@ -36,7 +37,7 @@ from bench.progress import Progress, work_folder
 from bench.records import Record, write_trial
 from bench.route import Route
 from bench.session import session_for
-from bench.streams import derive, only_deterministic, seed_everything
+from bench.streams import derive, seed_everything
 from bench.task import TaskSpec, get_task
 from bench.teachers import Teacher, get_teacher, weights_hash
 from bench.training import TrainingProgress

@@ -23,13 +23,6 @@ def seed_everything(seed: int) -> None:
     random.seed(derive(seed, "python"))
 
 
-def only_deterministic(wanted: bool) -> None:
-    """Allow only operations that repeat bit for bit, or all of them."""
-    torch.use_deterministic_algorithms(wanted)
-    # Filling fresh memory would guard against operations that read it unset, and costs about 7 % of a step (AlexNet).
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
 _HOST = " (host)"
 
 

@@ -19,11 +19,12 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from bench.checkpoint import load_checkpoint, save_checkpoint
 from bench.data import Dataset
+from bench.determinism import only_deterministic
 from bench.errors import Diverged
 from bench.kept import state_of
 from bench.models import build
 from bench.real import RealImages
-from bench.streams import derive, only_deterministic, seed_everything
+from bench.streams import derive, seed_everything
 from bench.task import Recipe, TaskSpec, TeacherSpec, get_recipe
 
 CHECKPOINT_SECONDS = 60.0

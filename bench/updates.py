@@ -53,6 +53,7 @@ class Updates:
         if self._scaled:
             scaler.step(optimizer)
             scaler.update()
+            _clear_overflow(parameters)
         else:
             optimizer.step()
 
@@ -82,6 +83,14 @@ class Updates:
 
     def _scaler(self, optimizer: Optimizer) -> torch.amp.GradScaler:
         return self._scalers.setdefault(id(optimizer), torch.amp.GradScaler(self._device.type))
+
+
+def _clear_overflow(parameters: Sequence[Tensor]) -> None:
+    """Gradients of an update that was left out, since its loss was scaled too far, become 0: nothing was learned."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    fits = torch.isfinite(get_total_norm(gradients))
+    for gradient in gradients:
+        gradient.copy_(torch.where(fits, gradient, 0.0))
 
 
 def parameters_of(optimizer: Optimizer) -> list[Tensor]:

@@ -160,7 +160,7 @@ def kd3(s: Session, o: Options) -> None:
         ) -> Tensor:  # fmt: skip
             """L of the images at ``rows`` of the batch."""
             mapped = adapter(features)
-            logits = F.linear(mapped, weight, bias) if shared else student
+            logits = F.linear(mapped, weight, bias).to(teacher.dtype) if shared else student
             total = kl_rows(teacher, logits, o.temperature).mean()
             if o.feature:
                 sure = torch.lerp(logits.detach().softmax(1), teacher.softmax(1), trust).amax(1)
