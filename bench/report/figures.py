@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,13 +85,15 @@ LAYOUTS: tuple[Layout, Layout, Layout] = ("file", "wide", "narrow")
 def colours_of(methods: Iterable[str]) -> dict[str, str]:
     """A colour per method that depends on its name, so that it is the same in every figure of every report.
 
-    Where two names would fall on one colour, the later one in the alphabet takes the next that is free.
+    Where two names would fall on one colour, the later one in the alphabet takes the next that fewer have.
     """
     colours = dict(BASELINES)
+    uses = Counter(colours.values())
     for method in sorted(set(methods) - set(BASELINES)):
         start = int(hashlib.sha256(method.encode()).hexdigest(), 16) % len(PALETTE)
         order = PALETTE[start:] + PALETTE[:start]
-        colours[method] = next((colour for colour in order if colour not in colours.values()), order[0])
+        colours[method] = min(order, key=lambda colour: uses[colour])
+        uses[colours[method]] += 1
     return colours
 
 

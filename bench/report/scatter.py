@@ -17,7 +17,7 @@ from bench.report.quality import Point, Quality, qualities
 from bench.report.quality_panel import TITLE, correlation_words, drawable, quality_caption
 from bench.report.tables import budget_words
 
-SHAPES = {"none": "o", "pool": "D", "train": "s"}
+SHAPES = {"none": "o^v<>", "pool": "Dd", "train": "sXP"}  # by data need; the later ones tell apart what shares a colour
 BESIDE = 10  # names that fit beside one line of plots; more stand below
 MANY = 1000  # dots: more are drawn as pixels inside the SVG, which else had an element for each
 DECADES = 2  # values that span more of them stand on a logarithmic axis
@@ -37,21 +37,27 @@ def draw_scatter(group: Group, colours: Mapping[str, str], layout: Layout = "fil
         return None
     columns = 2 if layout == "narrow" else 4  # however few the metrics: a plot has the same size in all reports
     lines = -(-len(found) // columns)
-    handles = _handles(found, colours)
+    marks = marks_of(found, colours)
+    handles = _handles(found, colours, marks)
     beside = layout != "narrow" and len(handles) <= BESIDE * lines  # as the curves have it
     entries = 2 if layout == "narrow" else 6
     legend = 0.0 if beside else 0.21 * -(-len(handles) // entries) + 0.1
-    size = (4.2 if layout == "narrow" else 9.6, 2.25 * lines + 0.4 + legend)
-    figure = Figure(figsize=size, layout=SteadyLayout(wspace=0.05, hspace=0.06))
+    below = 0.2 if layout == "file" and not beside else 0.0  # the caption's line, inches
+    height = 2.25 * lines + 0.4 + legend + below
+    room = (0, legend / height, 1, 1 - legend / height) if below else (0, 0, 1, 1)  # the caption has its own
+    size = (4.2 if layout == "narrow" else 9.6, height)
+    figure = Figure(figsize=size, layout=SteadyLayout(wspace=0.05, hspace=0.06, rect=room))
     axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axis, quality in zip(axes.flat, found, strict=False):
-        _draw(axis, quality, colours)
+        _draw(axis, quality, colours, marks)
     for axis in axes.flat[len(found) :]:
         axis.remove()
     for line in axes:
         line[0].set_ylabel(f"Test {metric_word(group.key.metric)}, %")
-    place: dict[str, Any] = {"loc": "outside lower center", "ncols": entries, "fontsize": 9}
-    figure.legend(handles=handles, **({"loc": "outside right center"} if beside else place))
+    place: dict[str, Any] = {"loc": "outside right center"} if beside else {"loc": "outside lower center"}
+    if below:
+        place = {"loc": "lower center", "bbox_to_anchor": (0.5, below / height), "borderaxespad": 0}
+    figure.legend(handles=handles, **place, **({} if beside else {"ncols": entries, "fontsize": 9}))
     if layout == "file":
         small: dict[str, Any] = {"x": 0.01, "horizontalalignment": "left"}
         figure.suptitle(f"{TITLE} {group.key.task}: {budget_words(group)}", fontsize=10.5, **small)
@@ -59,13 +65,13 @@ def draw_scatter(group: Group, colours: Mapping[str, str], layout: Layout = "fil
     return figure
 
 
-def _draw(axis: Axes, quality: Quality, colours: Mapping[str, str]) -> None:
+def _draw(axis: Axes, quality: Quality, colours: Mapping[str, str], marks: Mapping[str, str]) -> None:
     alike: dict[tuple[str, str, bool], list[Point]] = {}
     for point in quality.points:
         alike.setdefault((point.row.method, point.row.data, point.reliable), []).append(point)
     for points in alike.values():
         dots = [p.value for p in points], [100 * p.score for p in points]
-        axis.plot(*dots, **_look(points[0], colours), rasterized=len(quality.points) > MANY)
+        axis.plot(*dots, **_look(points[0], colours, marks), rasterized=len(quality.points) > MANY)
     axis.set_title(quality.column.head, fontsize=8.5, loc="left", pad=17)
     axis.annotate(
         f"{correlation_words(quality.all_trials)}, n {quality.all_trials.trials}",
@@ -100,10 +106,20 @@ def tick(value: float, _: object = None) -> str:
     return f"{value:,.4g}" if abs(value) < 1000 or abs(value) >= 1e6 else f"{value:,.0f}"
 
 
-def _look(point: Point, colours: Mapping[str, str]) -> dict[str, Any]:
+def marks_of(found: Sequence[Quality], colours: Mapping[str, str]) -> dict[str, str]:
+    """The mark of each method: what it is trained on decides, and which methods of its colour come before it."""
+    needs = {point.row.method: point.row.data for quality in found for point in quality.points}
+    marks: dict[str, str] = {}
+    for method, data in sorted(needs.items()):
+        taken = sum(needs[other] == data and colours[other] == colours[method] for other in marks)
+        marks[method] = SHAPES[data][taken % len(SHAPES[data])]
+    return marks
+
+
+def _look(point: Point, colours: Mapping[str, str], marks: Mapping[str, str]) -> dict[str, Any]:
     colour = colours[point.row.method]
     return {
-        "marker": SHAPES[point.row.data],
+        "marker": marks[point.row.method],
         "linestyle": "",
         "markersize": 5 if point.row.data == "none" else 4.5,
         "markeredgecolor": colour,
@@ -113,9 +129,9 @@ def _look(point: Point, colours: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _handles(found: Sequence[Quality], colours: Mapping[str, str]) -> list[Line2D]:
+def _handles(found: Sequence[Quality], colours: Mapping[str, str], marks: Mapping[str, str]) -> list[Line2D]:
     """One entry a method, in the order of the ranking."""
     rows = {point.row.label: point.row for quality in found for point in quality.points}
     methods = {row.method: row for row in sorted(rows.values(), key=lambda row: -(row.score[0] if row.score else 0))}
-    looks = {name: _look(Point(row, 0.0, 0.0, True), colours) for name, row in methods.items()}
+    looks = {name: _look(Point(row, 0.0, 0.0, True), colours, marks) for name, row in methods.items()}
     return [Line2D([], [], **looks[name], label=name) for name in looks]

@@ -283,7 +283,7 @@ def drawn(group: Group, layout: Any = "file") -> Figure:
 
 
 @pytest.mark.parametrize("layout", ["file", "wide", "narrow"])
-def test_every_trial_is_a_mark_in_its_methods_colour(layout: str) -> None:
+def test_every_trial_is_a_mark_in_its_methods_colour(layout: Any) -> None:
     group, colours = study(GOES), colours_of(SCORES)
     (axis,) = drawn(group, layout).axes
     found = {(x, y): line for line in axis.lines for x, y in zip(*line.get_data(), strict=True)}
@@ -293,6 +293,35 @@ def test_every_trial_is_a_mark_in_its_methods_colour(layout: str) -> None:
         assert to_rgba(line.get_markeredgecolor()) == to_rgba(colours[point.row.method])
         assert line.get_marker() == ("s" if point.row.data == "train" else "o")
     assert axis.get_title(loc="left") == "fd[teacher] ↓"
+
+
+def crowd(count: int = 25) -> Group:
+    """So many data-free methods that the colours do not suffice, nor the room beside the plots."""
+    return one_group(
+        *(trial(f"method{number:02d}", 0, 0.5 + 0.01 * number, fd__teacher=100.0 - number) for number in range(count))
+    )
+
+
+@pytest.mark.parametrize("layout", ["file", "wide", "narrow"])
+def test_methods_of_one_colour_differ_in_their_mark(layout: Any) -> None:
+    group = crowd()
+    figure = draw_scatter(group, colours_of(row.method for row in group.rows), layout)
+    assert figure is not None
+    (legend,) = figure.legends
+    looks = {(handle.get_markeredgecolor(), handle.get_marker()) for handle in legend.get_lines()}
+    assert len(looks) == len(legend.get_lines()) == 25
+
+
+def test_a_long_legend_leaves_the_caption_alone() -> None:
+    group = crowd()
+    figure = draw_scatter(group, colours_of(row.method for row in group.rows), "file")
+    assert figure is not None
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    (axis,) = figure.axes
+    caption = next(text for text in figure.texts if text.get_text().startswith("One mark a trial"))
+    assert legend.get_window_extent().y0 >= caption.get_window_extent().y1
+    assert axis.get_tightbbox().y0 >= legend.get_window_extent().y1
 
 
 def test_unreliable_marks_are_hollow() -> None:
