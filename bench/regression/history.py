@@ -12,14 +12,14 @@ import itertools
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from bench.errors import UserError
 from bench.git import Commit, line_of, resolve
-from bench.regression.cells import cells_of, labels_of, numbers_of
+from bench.regression.cells import Cell, cells_of, conditions_of, labels_of, numbers_of
 from bench.regression.effects import FAILURES, TIME, Effect, metric_named, smallest_effect
 from bench.regression.filing import Filed, read_filed, tracked_commits
 from bench.regression.verdicts import ALPHA
@@ -27,6 +27,8 @@ from bench.stats import paired_test
 
 COMMON = 0.05  # of a step's p-value over seeds: above, it is not common to them
 Values = Mapping[int, float]  # by seed, or by run of a benchmark
+Names = tuple[str, str, str]  # task, method, metric
+Conditions = tuple[str, ...]  # what a number was measured with, in words: under others it is another series
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def history(
     only: Sequence[str] | None = None,
     alpha: float = ALPHA,
 ) -> list[Series]:
-    """All series of the sides with their steps.
+    """All series of the sides with their steps. Other weights of the teacher make another series, and so do, for an
+    image metric, other numbers of images or another extractor.
 
     Args:
         line: all commits, oldest first.
@@ -88,30 +91,43 @@ def history(
         only: the numbers that are wanted; all, if none is named.
         alpha: the chance of any step in a series that has none.
     """
-    found: dict[tuple[str, str, str], list[tuple[Commit, Values]]] = defaultdict(list)
+    found: dict[Names, dict[Conditions, list[tuple[Commit, Values]]]] = defaultdict(lambda: defaultdict(list))
     cells = [cells_of(side.records) for side in sides]
     labels = labels_of({key: cell for side in cells for key, cell in side.items()}.values())
     for side, sorted_cells in zip(sides, cells, strict=True):
         assert side.commit is not None
         for key, cell in sorted_cells.items():
-            numbers: dict[str, dict[int, float]] = defaultdict(dict)
-            for seed, record in cell.ok.items():
-                for name, value in numbers_of(record, own).items():
-                    numbers[name][seed] = value
-            ran = [record for record in cell.records.values() if record.status not in ("unsupported", "missing_data")]
-            if ran:
-                numbers[FAILURES.name][0] = float(sum(record.status != "ok" for record in ran))
-            for name, values in numbers.items():
-                found[cell.task, labels[key], name].append((side.commit, values))
+            for (name, conditions), values in _numbers(cell, own).items():
+                found[cell.task, labels[key], name][conditions].append((side.commit, values))
         steady = [run for run in side.runs if run.steady]
         for name in sorted({name for run in steady for name in run.ratios}):
             ratios = {index: run.ratios[name] for index, run in enumerate(steady) if name in run.ratios}
-            found["speed", name, TIME.name].append((side.commit, ratios))
+            found["speed", name, TIME.name][()].append((side.commit, ratios))
     return [
-        _series(names, points, line, own or {}, alpha)
-        for names, points in sorted(found.items())
-        if not only or names[2] in only
+        _series((task, f"{label}{_told_apart(conditions, by_conditions)}", name), points, line, own or {}, alpha)
+        for (task, label, name), by_conditions in sorted(found.items())
+        if not only or name in only
+        for conditions, points in by_conditions.items()
     ]
+
+
+def _numbers(cell: Cell, own: Mapping[str, Effect] | None) -> dict[tuple[str, Conditions], dict[int, float]]:
+    """The numbers of a cell by seed, with the conditions under which they make one series from commit to commit."""
+    numbers: dict[tuple[str, Conditions], dict[int, float]] = defaultdict(dict)
+    for seed, record in cell.ok.items():
+        teacher = f"teacher {record.teacher.sha256[:8]}" if record.teacher else ""
+        for name, value in numbers_of(record, own).items():
+            numbers[name, (teacher, conditions_of(record, name))][seed] = value
+    ran = [record for record in cell.records.values() if record.status not in ("unsupported", "missing_data")]
+    if ran:
+        numbers[FAILURES.name, ()][0] = float(sum(record.status != "ok" for record in ran))
+    return numbers
+
+
+def _told_apart(conditions: Conditions, among: Iterable[Conditions]) -> str:
+    """In brackets, in what a series was measured otherwise than others of its name."""
+    own = [words for words, *rest in zip(conditions, *among, strict=True) if len(set(rest)) > 1]
+    return f" ({'; '.join(words or 'no teacher' for words in own)})" if own else ""
 
 
 def find_steps(values: Sequence[Values], smallest: float, alpha: float = ALPHA, paired: bool = True) -> list[int]:

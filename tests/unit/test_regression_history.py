@@ -109,6 +109,22 @@ def test_a_step_names_the_untracked_commits_that_may_have_made_it(tmp_path: Path
     assert step.untracked == (commits[WORSE - 1], commits[WORSE])
 
 
+def test_another_teacher_makes_another_series_and_no_step(tmp_path: Path) -> None:
+    commits = make_history(tmp_path, [{"dafl": 0.9}] * 3 + [{"dafl": 0.6}] * 3, noise=0.001)
+    tracked = tmp_path / "results" / "tracked"
+    for commit in commits[3:]:  # trained anew, on another processor
+        for file in tracked.glob(f"{commit.sha}/trials/*/record.json"):
+            record = json.loads(file.read_text())
+            record["teacher"]["sha256"] = "f" * 64
+            file.write_text(json.dumps(record))
+    found = history(*timeline(tmp_path, tracked), only=["accuracy", "failures"])
+    accuracy = {each.method: each for each in found if each.metric == "accuracy"}
+    assert [[len(each.commits), each.steps] for each in accuracy.values()] == [[3, ()], [3, ()]]
+    assert any("teacher ffffffff" in name for name in accuracy)
+    (failures,) = [each for each in found if each.metric == "failures"]
+    assert (failures.method, len(failures.commits)) == ("dafl", 6)
+
+
 def test_the_command_prints_a_table_and_writes_a_page_that_needs_nothing(
     planted: tuple[Path, list[Commit]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
