@@ -16,13 +16,11 @@ from bench import data
 from bench.draft import card_of, record_failure
 from bench.errors import UserError, nearest
 from bench.executors import EXECUTORS, Watcher, Work, get_executor
-from bench.expansion import expand
-from bench.machine import choose_device, usable_cores
 from bench.own_tasks import keep_tasks
 from bench.paths import anchor_folder, teacher_folder
+from bench.plan import Plan, default_workers, finished_of, plan_study
 from bench.records import Record, load_record, open_results
 from bench.records.folder import writing
-from bench.study import LoadedStudy, Study, load_study
 from bench.support import missing_data, unsupported
 from bench.task import TaskSpec, get_task
 from bench.trial import Trial
@@ -30,24 +28,7 @@ from bench.trial import Trial
 if TYPE_CHECKING:
     from bench.training import TrainingProgress
 
-RUNS = Path("runs")  # where a study's results go, by its name, unless another folder is named
 CHECKPOINT_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a study comes to: its trials (no two with one id), and which of them are finished already."""
-
-    study: Study
-    trials: tuple[Trial, ...]
-    finished: frozenset[str]
-    results: Path
-    gpu: int | None
-
-    @property
-    def waiting(self) -> list[Trial]:
-        """The trials to run: new ones, unfinished ones and those that failed."""
-        return [trial for trial in self.trials if trial.id not in self.finished]
 
 
 @dataclass(frozen=True)
@@ -122,41 +103,6 @@ class Silence:
         pass
 
 
-def plan_study(
-    file: Path,
-    *,
-    results: Path | None = None,
-    device: str = "auto",
-    method_files: Sequence[Path] = (),
-    allow_altered: bool = False,
-) -> Plan:
-    """Read a study and see what is left of it; writes nothing.
-
-    Raises:
-        UserError: the study, the device or the results folder cannot be used.
-    """
-    return plan_loaded(load_study(file, method_files), results=results, device=device, allow_altered=allow_altered)
-
-
-def plan_loaded(
-    loaded: LoadedStudy, *, results: Path | None = None, device: str = "auto", allow_altered: bool = False
-) -> Plan:
-    """What is left of a study that was read already.
-
-    Raises:
-        UserError: the device or the results folder cannot be used.
-    """
-    kind, gpu = choose_device(device)
-    unique: dict[str, Trial] = {}
-    for trial in expand(loaded, kind, allow_altered):
-        unique.setdefault(trial.id, trial)
-    folder = results or RUNS / loaded.study.name
-    if (folder / "results.json").exists():
-        open_results(folder)
-    trials = tuple(unique.values())
-    return Plan(loaded.study, trials, _finished(folder, trials), folder, gpu)
-
-
 def run_study(
     file: Path,
     *,
@@ -227,7 +173,7 @@ def run_plan(
     count = 1 if executor == "inline" else workers or default_workers(plan)
     open_results(plan.results, create=True)
     with locked(plan.results):
-        plan = replace(plan, finished=_finished(plan.results, plan.trials))  # another run may just have ended
+        plan = replace(plan, finished=finished_of(plan.results, plan.trials))  # another run may just have ended
         _prepare_folder(plan, file)
         audience.planned(plan, count)
         able = []
@@ -250,20 +196,6 @@ def run_plan(
 def _check_executor(name: str) -> None:
     if name not in EXECUTORS:
         raise UserError(f"unknown executor {name!r}{nearest(name, EXECUTORS)}")
-
-
-def default_workers(plan: Plan) -> int:
-    """Trials at a time: the cores divided by a trial's threads; one where they would share a GPU."""
-    on_cpu = all(trial.device == "cpu" for trial in plan.trials)
-    return max(1, usable_cores() // plan.study.threads) if on_cpu else 1
-
-
-def _finished(results: Path, trials: Iterable[Trial]) -> frozenset[str]:
-    """The ids of the trials that have a record which another run would not change; a damaged one is the user's to
-    look at."""
-    folder = results / "trials"
-    there = [trial.id for trial in trials if (folder / trial.id).is_dir()]
-    return frozenset(name for name in there if load_record(folder / name).status in ("ok", "unsupported"))
 
 
 def _check_teachers(trials: Iterable[Trial]) -> None:

@@ -6,8 +6,7 @@ A :class:`~bench.session.Session` reaches it through :func:`current`, never by h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,17 +22,16 @@ from bench.data import Split
 from bench.declare import Access, Data
 from bench.errors import Diverged, MethodError
 from bench.layer_groups import LayerGroups
-from bench.metering import Answer, CountedTeacher, Counter, Pooled, Question, tap_groups, tap_penultimate
-from bench.models import classifier_bias, classifier_weight, head
+from bench.metering import Answer, CountedTeacher, Counter, Pooled, Question
+from bench.models import classifier_bias, classifier_weight
 from bench.models.cost import bare_copy
 from bench.real import RealImages
 from bench.route import Route
 from bench.streams import Streams
+from bench.student_side import StudentSide
 from bench.task import Augmentation, ImageSpec
 from bench.updates import Updates, parameters_of
 
-# what the groups of a network are: its stages' outputs, or the ends of its layer groups
-GroupBy = Literal["stages", "layers"]
 _current: list[Desk] = []
 
 
@@ -99,6 +97,7 @@ class Desk:
         self._phase_start = 0.0
         self._in_step = False
         self._counter.watch_student(self.student, self._student_saw)
+        self.student_side = StudentSide(self.student, image.shape, self._counter)
         self._hook = register_optimizer_step_post_hook(self._optimizer_stepped)
 
     # ---- running and the clock -------------------------------------------------------------------------------------
@@ -175,61 +174,6 @@ class Desk:
     @property
     def teacher_layers(self) -> LayerGroups:
         return self._teacher.layers
-
-    @cached_property
-    def student_layers(self) -> LayerGroups:
-        return LayerGroups(self.student, self.image.shape)
-
-    def ask_student(
-        self, images: Tensor, *, groups: GroupBy | None, penultimate: bool
-    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The student's logits, groups and, as a tuple of one, penultimate features, from one forward pass."""
-        found: list[Tensor] = []
-        last: list[Tensor] = []
-        hooks = []
-        if groups not in (None, "stages", "layers"):
-            raise MethodError(f"group_by must be 'stages' or 'layers', not {groups!r}")
-        if groups is not None:
-            hooks += self.student_layers.tap_ends(found) if groups == "layers" else tap_groups(self.student, found)
-        try:
-            if penultimate:
-                hooks.append(tap_penultimate(self.student, last))
-            answer = self.student(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        for features in last:
-            self._counter.watch_features(features)
-        return answer, tuple(found), tuple(last)
-
-    def student_features(self, images: Tensor, penultimate: bool) -> tuple[Tensor, Tensor]:
-        """The student's logits, and the input of its head or of its classifier, from one forward pass."""
-        seen: list[Tensor] = []
-        if penultimate:
-            hook = tap_penultimate(self.student, seen)
-        else:
-            hook = head(self.student).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-        try:
-            answer = self.student(images)
-        finally:
-            hook.remove()
-        self._counter.watch_features(seen[0])
-        return answer, seen[0]
-
-    def student_groups(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The student's logits, and the last map of each layer group, from one forward pass."""
-        answer, ends, _ = self.ask_student(images, groups="layers", penultimate=False)
-        self._counter.watch_features(ends[0])  # what goes back from any group comes by here, and once
-        return answer, ends
-
-    def student_from(self, images: Tensor, group: int, maps: Tensor) -> Tensor:
-        """The student's logits with ``maps`` in the place of the last ones of a layer group."""
-        hook = self.student_layers.replace_end(group, maps)
-        try:
-            answer: Tensor = self.student(images)
-        finally:
-            hook.remove()
-        return answer
 
     def classifier_weight(self) -> Tensor:
         return classifier_weight(self._teacher.network).detach().clone()

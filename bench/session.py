@@ -16,12 +16,13 @@ from torch.optim import Optimizer
 
 from bench.asking import BatchNormStatistics, Teacher, TeacherOutput, need
 from bench.declare import Access, Data
-from bench.desk import GroupBy, current
+from bench.desk import current
 from bench.errors import DataLeak, MethodError
 from bench.layer_groups import Shape
 from bench.losses import kl_divergence
 from bench.models import head, linear_classifier
 from bench.real import RealImages
+from bench.student_side import GroupBy
 from bench.task import ImageSpec
 
 Kept = TypeVar("Kept")
@@ -242,7 +243,7 @@ class Session:
             images, logits, groups = images[order], logits[order], [group[order] for group in groups]
             labels = labels[order] if labels is not None else None
             rows = rows[order.to(rows.device)] if rows is not None else None
-        answer, own_groups, last = desk.ask_student(
+        answer, own_groups, last = desk.student_side.ask(
             images, groups=group_by if group_loss is not None else None, penultimate=penultimate
         )
         if criterion is None:
@@ -261,7 +262,7 @@ class Session:
 
         With ``penultimate`` the features are the input (N, D) of :attr:`student_classifier`.
         """
-        return current().student_features(images, penultimate)
+        return current().student_side.features(images, penultimate)
 
     @property
     def student_layer_shapes(self) -> tuple[tuple[Shape, ...], ...]:
@@ -272,18 +273,18 @@ class Session:
         Raises:
             Unsupported: the network names no layers; the trial is left out by plan.
         """
-        return current().student_layers.shapes
+        return current().student_side.layers.shapes
 
     def student_groups(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The student's logits and the last map (N, C, h, w) of each layer group, from one forward pass."""
-        return current().student_groups(images)
+        return current().student_side.groups(images)
 
     def student_from(self, images: Tensor, group: int, maps: Tensor) -> Tensor:
         """The student's logits with ``maps`` (N, C, h, w) in the place of the last ones of a layer group, from 0.
 
         It is a whole forward pass and counted as one; what is before the group has no part in the answer.
         """
-        return current().student_from(images, group, maps)
+        return current().student_side.go_on_from(images, group, maps)
 
     @property
     def student_classifier(self) -> nn.Linear:

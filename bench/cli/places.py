@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.campaign import RUNS
 from bench.errors import UserError
+from bench.plan import RUNS
 from bench.progress import Progress, read_progress
 from bench.records import open_results
 

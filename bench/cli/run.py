@@ -11,12 +11,13 @@ from typing import Annotated
 import typer
 
 from bench.budget import in_words
-from bench.campaign import CHECKPOINT_SECONDS, Outcome, Plan, Summary, plan_study, run_study
+from bench.campaign import CHECKPOINT_SECONDS, Outcome, Summary, run_study
 from bench.cli import out
 from bench.cli.settings import DataFolder, MethodFiles, Weights
 from bench.cli.watch import LiveTable, PlainLines, name_of
 from bench.executors import EXECUTORS
 from bench.options import value_words
+from bench.plan import Plan, plan_study
 from bench.selection import RULES
 from bench.study import find_study
 

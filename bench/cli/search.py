@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.campaign import RUNS, Outcome, Silence, plan_loaded, run_plan
+from bench.campaign import Outcome, Silence, run_plan
 from bench.cli import out
 from bench.cli.settings import DataFolder, Json, MethodFiles, Weights
 from bench.cli.watch import PlainLines
 from bench.executors import EXECUTORS
+from bench.plan import RUNS, plan_loaded
 from bench.records import read_curves
 from bench.search import CELLS, Cell, Space, best_first, check_optuna, fixed, spaces_of
 from bench.search import search as search_space

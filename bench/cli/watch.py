@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.budget import in_words
-from bench.campaign import Plan
 from bench.cli import out
+from bench.plan import Plan
 from bench.progress import Progress
 from bench.records import Record
 from bench.trial import Trial

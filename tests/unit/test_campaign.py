@@ -12,11 +12,12 @@ import pytest
 from filelock import FileLock
 
 from bench import campaign, data, machine
-from bench.campaign import Plan, Summary, default_workers, plan_study, run_study
+from bench.campaign import Summary, run_study
 from bench.errors import UserError
 from bench.executors import Watcher, Work
 from bench.passports import passports
 from bench.paths import anchor_folder
+from bench.plan import Plan, default_workers, plan_study
 from bench.progress import Progress
 from bench.records import Record, load_record
 from bench.task import get_task, tasks
@@ -364,7 +365,7 @@ def test_an_unknown_executor_is_told_before_anything_else(tmp_path: Path) -> Non
 def test_workers_by_cores_and_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, workers: int
 ) -> None:
-    monkeypatch.setattr(campaign, "usable_cores", lambda: cores)
+    monkeypatch.setattr("bench.plan.usable_cores", lambda: cores)
     plan = plan_study(study(tmp_path, extra=f"threads: {threads}"), device="cpu")
     assert default_workers(plan) == workers
 

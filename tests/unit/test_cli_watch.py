@@ -10,10 +10,10 @@ import pytest
 from record_builder import make_record
 from rich.console import Console
 
-from bench.campaign import Plan
 from bench.cli import run
 from bench.cli.watch import LiveTable, PlainLines
 from bench.expansion import expand
+from bench.plan import Plan
 from bench.progress import Progress
 from bench.study import load_study
 from bench.training import TrainingProgress

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from bench import runner
 from bench.artifacts import COLOURS
-from bench.campaign import Summary, plan_study, run_study
+from bench.campaign import Summary, run_study
 from bench.cards import find_methods
 from bench.cli import answer
 from bench.data import Dataset, load, shapes
@@ -24,6 +24,7 @@ from bench.desk import Desk
 from bench.judge import answers, score_network
 from bench.models import build
 from bench.passports import passports
+from bench.plan import plan_study
 from bench.records import Record, read_curve
 from bench.report import render
 from bench.runner import Setting, run_trial
