@@ -70,6 +70,7 @@ def spell_out(
     file: Path,
     data: Any,
     place: Sequence[str | int],
+    searched: bool = False,
 ) -> list[Mapping[str, Any]]:
     """A study's entry without ranges: one entry with lists in their place, or one for each cell of a sample.
 
@@ -78,6 +79,7 @@ def spell_out(
         options: as written.
         sample: of the study; an entry without a range has its grid all the same.
         file, data, place: where the entry is written, for error messages.
+        searched: a search suggests the values of ranges, which need no count; an entry that has some stays out.
 
     Raises:
         UserError: an unknown option, a value that it does not allow, or a range that cannot be.
@@ -89,11 +91,13 @@ def spell_out(
             here = where(file, data, [*place, name])
             raise UserError(f"{here}: {card.name} has no option {name!r}{nearest(name, specs)}")
         if isinstance(value, Mapping) and value:
-            ranges[name] = _range(specs[name], sample, file, data, [*place, name])
+            ranges[name] = _range(specs[name], sample, file, data, [*place, name], searched)
         else:
             at_line(file, data, [*place, name], lambda spec=specs[name], value=value: _check_listed(spec, value))  # type: ignore[misc]
     if not ranges:
         return [options]
+    if searched:
+        return []
     if sample is None:
         lists = {name: _grid_axis(specs[name], each) for name, each in ranges.items()}
         return [{name: lists.get(name, value) for name, value in options.items()}]
@@ -147,7 +151,9 @@ def _check_listed(spec: OptionSpec, value: Any) -> None:
         raise UserError(f"the grid of option {spec.name!r} repeats a value")
 
 
-def _range(spec: OptionSpec, sample: Sample | None, file: Path, data: Any, place: Sequence[str | int]) -> Range:
+def _range(
+    spec: OptionSpec, sample: Sample | None, file: Path, data: Any, place: Sequence[str | int], searched: bool
+) -> Range:
     if not {int, float} & set(alternatives(spec.type)):
         raise UserError(
             f"{where(file, data, place)}: option {spec.name!r} is {spec.type_name} and takes no range; list its values"
@@ -161,7 +167,7 @@ def _range(spec: OptionSpec, sample: Sample | None, file: Path, data: Any, place
     if found.scale == "log" and found.low <= 0:
         here = where(file, data, [*place, "from"])
         raise UserError(f"{here}: a log range starts above 0, not at {found.low:g}; take `scale: linear`")
-    if sample is None and found.count is None:
+    if sample is None and found.count is None and not searched:
         here = where(file, data, place)
         raise UserError(f"{here}: the range of option {spec.name!r} needs a `count`, or the study a `sample`")
     if sample is not None and found.count is not None:

@@ -133,13 +133,13 @@ def limits_words(spec: OptionSpec) -> str:
 
 
 def meaning_words(spec: OptionSpec) -> str:
-    """What an option is, and under which values of others it has an effect.
+    """What an option is, and values of others with which it has an effect, where it has none with their defaults.
 
     >>> meaning_words(OptionSpec("momentum", float, 0.9, "of the student's SGD", when={"optimizer": "sgd"}))
-    "of the student's SGD (where optimizer is sgd)"
+    "of the student's SGD (has an effect with optimizer=sgd)"
     """
-    only = ", ".join(f"{name} is {value_words(value)}" for name, value in spec.when.items())
-    return spec.doc + (f" (where {only})" if only else "")
+    live = ", ".join(f"{name}={value_words(value)}" for name, value in spec.when.items())
+    return spec.doc + (f" (has an effect with {live})" if live else "")
 
 
 def specs_of(options: type) -> tuple[OptionSpec, ...]:

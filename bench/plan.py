@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from bench.draft import card_of
 from bench.expansion import expand
 from bench.machine import choose_device, usable_cores
 from bench.records import load_record, open_results
@@ -64,6 +67,34 @@ def plan_loaded(
         open_results(folder)
     trials = tuple(unique.values())
     return Plan(loaded.study, trials, finished_of(folder, trials), folder, gpu)
+
+
+@dataclass(frozen=True)
+class Idle:
+    """An option that a study sweeps, and settings with which it acts; none of the trials has them."""
+
+    task: str
+    method: str
+    option: str
+    live: Mapping[str, Any]
+
+
+def idle_sweeps(trials: Iterable[Trial]) -> list[Idle]:
+    """The options that take several values while a switch on which they are declared to depend is never on.
+
+    Only switches (words, yes or no) are looked at: what depends on a number acts with other numbers as well.
+    """
+    alike: dict[tuple[str, str], list[Trial]] = defaultdict(list)
+    for trial in trials:
+        alike[trial.task, trial.method].append(trial)
+    found = []
+    for (task, method), group in alike.items():
+        for spec in card_of(group[0]).specs:
+            live = {name: value for name, value in spec.when.items() if isinstance(value, str | bool)}
+            swept = len({repr(trial.options.get(spec.name)) for trial in group}) > 1
+            if live and swept and not any(live.items() <= trial.options.items() for trial in group):
+                found.append(Idle(task, method, spec.name, live))
+    return found
 
 
 def default_workers(plan: Plan) -> int:

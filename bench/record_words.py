@@ -54,7 +54,7 @@ def _scores(record: Record) -> dict[str, Fact]:
         return {"none": "the trial did not end well"}
     found: dict[str, Fact] = {}
     for rule, score in record.scores.items():
-        mark = " <- headline" if rule == record.headline else ""
+        mark = ", the headline" if rule == record.headline else ""
         found[rule] = (_percent(score), f"{RULES.get(rule, '')}{mark}")
     if record.agreement is not None:
         found["agreement"] = (_percent(record.agreement), "test images on which this student agrees with the teacher")

@@ -148,12 +148,13 @@ class LoadedStudy:
     written: tuple[tuple[str, Mapping[str, Any]], ...] = ()  # methods and their options, ranges and all
 
 
-def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
+def load_study(file: Path, method_files: Sequence[Path] = (), searched: bool = False) -> LoadedStudy:
     """Read and check a study file.
 
     Args:
         file: the YAML file.
         method_files: further method files (``--method``); a method in them that the study does not name is added to it.
+        searched: for a search, which suggests the values of ranges: they need no count and are no entries.
 
     Raises:
         UserError: with file, line and the nearest valid name.
@@ -201,7 +202,7 @@ def load_study(file: Path, method_files: Sequence[Path] = ()) -> LoadedStudy:
         else:
             names = [at_line(file, data, place, lambda name=name: get_card(name, cards)).name]  # type: ignore[misc]
         for known in names:
-            spelt = spell_out(cards[known], options, study.sample, file, data, [*place, name])
+            spelt = spell_out(cards[known], options, study.sample, file, data, [*place, name], searched)
             if (known, options) in seen:
                 raise UserError(f"{where(file, data, place)}: {known!r} is named twice with the same options")
             seen.append((known, options))

@@ -14,7 +14,7 @@ from bench.budget import in_words
 from bench.campaign import CHECKPOINT_SECONDS, Outcome, Summary, run_study
 from bench.cli import out
 from bench.cli.settings import DataFolder, MethodFiles, Weights
-from bench.cli.watch import LiveTable, PlainLines, name_of
+from bench.cli.watch import LiveTable, PlainLines, name_of, say_idle
 from bench.executors import EXECUTORS
 from bench.options import value_words
 from bench.plan import Plan, plan_study
@@ -97,6 +97,7 @@ def _print_plan(plan: Plan) -> None:
     for (task, label), options in {(trial.task, trial.label): trial.options for trial in plan.trials}.items():
         out.say(f"\n{label} on {task}")
         out.say(f"  {', '.join(f'{name}={value_words(option)}' for name, option in options.items())}")
+    say_idle(plan)
     trials = out.count(len(plan.trials), "trial")
     out.say(
         f"\n{plan.study.name}: {trials}, {len(plan.finished)} finished, {len(plan.waiting)} to run in {plan.results}"

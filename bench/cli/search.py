@@ -58,7 +58,7 @@ def search(
     """
     check_optuna()
     file = find_study(study)
-    loaded = load_study(file, method or [])
+    loaded = load_study(file, method or [], searched=True)
     spaces = spaces_of(loaded)
     sample = loaded.study.sample
     count = cells or (sample.count if sample else CELLS)

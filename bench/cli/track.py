@@ -13,7 +13,7 @@ from bench.cli.run import audience_for, print_summary
 from bench.cli.settings import DataFolder, MethodFiles, Repo, Tracked
 from bench.executors import EXECUTORS
 from bench.git import checkout_of
-from bench.regression.filing import TRACKED, file_runs, label, lighten, place_for, read_runs
+from bench.regression.filing import TRACKED, check_code, file_runs, label, lighten, place_for, read_runs
 from bench.study import find_study
 
 
@@ -49,6 +49,7 @@ def track(
     """
     file = find_study(study)
     root = checkout_of(repo or Path())
+    check_code(root)
     folder, head = place_for(root, tracked or root / TRACKED, dirty)
     runs = read_runs(benchmark or [], head)
     audience = audience_for(quiet)

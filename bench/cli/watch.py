@@ -17,7 +17,8 @@ from rich.text import Text
 
 from bench.budget import in_words
 from bench.cli import out
-from bench.plan import Plan
+from bench.options import value_words
+from bench.plan import Plan, idle_sweeps
 from bench.progress import Progress
 from bench.records import Record
 from bench.trial import Trial
@@ -79,6 +80,7 @@ class PlainLines:
     def planned(self, plan: Plan, workers: int) -> None:
         self._total = len(plan.waiting)
         out.say(f"{_headline(plan, workers)}; results in {plan.results}")
+        say_idle(plan)
 
     def teacher(self, task: str, progress: TrainingProgress) -> None:
         self._teacher(task, progress)
@@ -131,6 +133,7 @@ class LiveTable:
         self._live.__exit__(kind, error, trace)
 
     def planned(self, plan: Plan, workers: int) -> None:
+        say_idle(plan)
         self._plan, self._workers = plan, workers
         self._rows = {trial.id: _Row(trial) for trial in plan.waiting}
         self._began = time.monotonic()
@@ -245,3 +248,13 @@ def _headline(plan: Plan, workers: int) -> str:
     trials = out.count(len(plan.trials), "trial")
     budget = " or ".join(dict.fromkeys(in_words(trial.budget) for trial in plan.trials))
     return f"{plan.study.name}: {trials}{done}{at_a_time}, {budget} each"
+
+
+def say_idle(plan: Plan) -> None:
+    """Warn of options that a study sweeps although nothing that they are known to act with is switched on."""
+    for idle in idle_sweeps(plan.trials):
+        live = ", ".join(f"{name}={value_words(value)}" for name, value in idle.live.items())
+        out.say(
+            f"note: {idle.option} of {idle.method} on {idle.task} may do nothing: it is known to have an effect with "
+            f"{live}, and no trial has that"
+        )

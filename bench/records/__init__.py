@@ -3,7 +3,7 @@
 The command line imports this package to answer ``--help``: pandas is imported only where a table is made.
 """
 
-from bench.records.comparable import Comparable, comparable
+from bench.records.comparable import Comparable, Loaded, comparable, loaded
 from bench.records.folder import is_archive, load_record, open_results, read_curve, trial_folders, write_trial
 from bench.records.frame import load_curves, load_frame, short_text
 from bench.records.reading import (
@@ -36,6 +36,7 @@ from bench.records.schema import (
 __all__ = [
     "SCHEMA",
     "Comparable",
+    "Loaded",
     "CurvePoint",
     "ImageFacts",
     "ImageMetric",
@@ -54,6 +55,7 @@ __all__ = [
     "load_frame",
     "load_record",
     "load_records",
+    "loaded",
     "locate",
     "log_end",
     "open_results",

@@ -24,17 +24,32 @@ class Comparable(NamedTuple):
     metric: str
     task_sha: str
     teacher: str  # sha256 of the weights; empty when no record of a group got as far as loading it
+    fingerprint: str  # of the data set at the task's size; empty as for the teacher
 
 
-def comparable(record: Record, teacher: str | None = None) -> Comparable:
+class Loaded(NamedTuple):
+    """What a trial was really given, known once it has been loaded."""
+
+    teacher: str = ""  # sha256 of its weights
+    fingerprint: str = ""  # of the data set: altered files may hold other images
+
+
+def loaded(record: Record) -> Loaded:
+    """What a record's trial was given; empty where it ended before."""
+    if record.teacher is None:
+        return Loaded()
+    return Loaded(record.teacher.sha256, str(record.provenance.get("data", {}).get("fingerprint", "")))
+
+
+def comparable(record: Record, given: Loaded | None = None) -> Comparable:
     """The key of a record: two records may be compared if, and only if, theirs are equal.
 
     Args:
         record: any record.
-        teacher: sha256 of the teacher to file it under; by default that of the teacher which was really used.
+        given: the teacher and the images to file it under; by default those which were really used.
     """
     trial = record.trial
-    used = record.teacher.sha256 if record.teacher else ""
+    used = loaded(record) if given is None else given
     return Comparable(
         task=trial.task,
         budget=short_text(trial.budget),
@@ -45,5 +60,6 @@ def comparable(record: Record, teacher: str | None = None) -> Comparable:
         points=trial.points,
         metric=record.metric,
         task_sha=trial.task_sha,
-        teacher=used if teacher is None else teacher,
+        teacher=used.teacher,
+        fingerprint=used.fingerprint,
     )

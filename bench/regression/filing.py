@@ -51,6 +51,17 @@ class Filed:
         return f"{start}{self.commit.short}{changed} {self.commit.subject}"
 
 
+def check_code(root: Path) -> None:
+    """Raise UserError in a checkout of the suite whose code is not the one that runs: numbers would be another's."""
+    code = Path(__file__).resolve().parents[2]
+    own = root.resolve()
+    if (own / Path(__file__).resolve().relative_to(code)).is_file() and own != code:
+        raise UserError(
+            f"the code that runs is that of {code}, not of the checkout {root}: numbers filed under a commit must be "
+            f"its own; use the environment of that checkout (`make setup` there), or set PYTHONPATH={own}"
+        )
+
+
 def place_for(root: Path, tracked: Path, dirty: bool) -> tuple[Path, Commit]:
     """The folder for the records of the current commit, and the commit.
 

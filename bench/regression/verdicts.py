@@ -117,7 +117,10 @@ def ratio_number(
     before, after = ([math.log(value) for value in values] for values in (base, head))
     first, second = math.exp(statistics.fmean(before)), math.exp(statistics.fmean(after))
     low, high, p = None, None, None
-    if min(len(base), len(head)) >= SEEDS:
+    enough = min(len(base), len(head)) >= SEEDS
+    if enough and len(set(before)) == len(set(after)) == 1:
+        low = high = second - first  # no spread to test against
+    elif enough:
         from scipy.stats import ttest_ind  # takes a second to import
 
         found = ttest_ind(after, before, equal_var=False)
@@ -136,7 +139,7 @@ def ratio_number(
         high=high,
         smallest=effect.at(first),
         p=p,
-        why="" if p is not None else few,
+        why="" if enough else few,
     )
 
 
@@ -155,7 +158,9 @@ def _verdict(number: Number, alpha: float) -> dict[str, Any]:
         return {"verdict": "not enough data"}
     edge = number.smallest * (1 - 1e-9)  # a difference of just one point is one in spite of its rounding
     certain = number.low == number.high and number.p is None  # the same difference on every seed
-    if abs(number.difference) >= max(edge, 5e-324) and (certain or (number.adjusted or 1.0) < alpha):
+    if abs(number.difference) >= max(edge, 5e-324) and (
+        certain or (number.adjusted is not None and number.adjusted < alpha)
+    ):
         if number.higher_is_better is None:
             return {"verdict": "changed"}
         return {"verdict": "better" if (number.difference > 0) is number.higher_is_better else "worse"}

@@ -8,7 +8,6 @@ from pathlib import Path
 from bench.errors import UserError
 from bench.own_tasks import published_of_kept
 from bench.records import open_results
-from bench.records.folder import writing
 from bench.report import trial_panel
 from bench.report.exports import as_json, as_tex
 from bench.report.figures import LAYOUTS, colours_of, for_page, style, to_bytes
@@ -22,6 +21,7 @@ from bench.report.overall_panel import figure_path, in_markdown, overall_csv
 from bench.report.page import Overall, index_page, method_html, page, trial_html
 from bench.report.parts import parts_of
 from bench.report.tables import comma_separated, markdown
+from bench.report.writing import check_place, write_files
 
 __all__ = ["render"]
 
@@ -33,7 +33,7 @@ def render(results: Path, out: Path, trial_pages: int | None = None, processes: 
         results: a results folder.
         out: where ``leaderboard.md``, ``.csv``, ``.json`` and ``.tex``, ``image_metrics.csv`` (where there are any),
             ``overall.csv`` (where methods share several tasks), ``index.html``, ``tasks/``, ``methods/``, ``trials/``
-            and ``figures/`` go; made if missing.
+            and ``figures/`` go; made if missing. What an earlier report wrote there and this one does not is removed.
         trial_pages: how many trials get a page at most; None: all.
         processes: how many draw side by side, where there is much to draw; they import the caller's main module.
 
@@ -41,17 +41,14 @@ def render(results: Path, out: Path, trial_pages: int | None = None, processes: 
         The files that were written.
 
     Raises:
-        UserError: there are no records, one is damaged, or ``out`` cannot be written.
+        UserError: there are no records, one is damaged, or ``out`` cannot be written or holds records.
     """
+    check_place(out, results)
     try:
         contents = _contents(results, trial_pages, processes)
     finally:
         gc.unfreeze()
-    with writing(out):
-        for name, content in contents.items():
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            (out / name).write_bytes(content)
-    return [out / name for name in contents]
+    return write_files(out, contents)
 
 
 def _contents(results: Path, trial_pages: int | None, processes: int) -> dict[str, bytes]:

@@ -292,5 +292,5 @@ def _looks(rows: Sequence[Row], colours: Mapping[str, str]) -> dict[str, dict[st
 
 
 def _legend(row: Row) -> str:
-    label = row.label if len(row.label) <= 34 else row.label[:33] + "…"
+    label = row.label if len(row.label) <= 34 else f"{row.label[:16]}…{row.label[-17:]}"  # both options of a pair
     return f"{label} †" if never_asks(row) else label

@@ -14,10 +14,12 @@ from weakref import WeakKeyDictionary
 
 from bench.records import (
     Comparable,
+    Loaded,
     Record,
     TeacherFacts,
     comparable,
     load_records,
+    loaded,
     open_results,
     read_columns,
     short_text,
@@ -174,16 +176,16 @@ def group_records(records: Iterable[Record], own: Mapping[str, Published] | None
     """
     quoted = {**(own or {}), **{name: task.published for name, task in tasks().items() if task.built_in}}
     records = sorted(records, key=lambda record: record.id)
-    shas: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    given: dict[tuple[Any, ...], set[Loaded]] = defaultdict(set)
     for record in records:
         if record.teacher:
-            shas[(comparable(record, ""), record.trial.teacher)].add(record.teacher.sha256)
+            given[(comparable(record, Loaded()), record.trial.teacher)].add(loaded(record))
     groups: dict[Comparable, list[Record]] = defaultdict(list)
     for record in records:
         # A trial that ended before its teacher was loaded belongs with those of the same recipe.
-        recipe = (comparable(record, ""), record.trial.teacher)
-        for sha in [record.teacher.sha256] if record.teacher else sorted(shas.get(recipe, {""})):
-            groups[comparable(record, sha)].append(record)
+        recipe = (comparable(record, Loaded()), record.trial.teacher)
+        for found in [loaded(record)] if record.teacher else sorted(given.get(recipe, {Loaded()})):
+            groups[comparable(record, found)].append(record)
     return [_group(key, group, quoted.get(key.task, Published())) for key, group in sorted(groups.items())]
 
 

@@ -102,22 +102,28 @@ def _swept(rows: Sequence[Row]) -> list[tuple[str, list[Cell]]]:
     differing = [name for name in options[0] if any(other.get(name) != options[0][name] for other in options)]
     found = []
     for name in differing:
-        lines: dict[str, list[tuple[Row, Any]]] = defaultdict(list)
+        lines: dict[str, list[tuple[Row, Mapping[str, Any]]]] = defaultdict(list)
         for row, own in zip(rows, options, strict=True):
-            lines[short_text({key: own.get(key) for key in differing if key != name})].append((row, own.get(name)))
+            lines[short_text({key: own.get(key) for key in differing if key != name})].append((row, own))
+        others = [key for key in differing if key != name]
         along = [
-            (value_order(value), rest, Cell(value_text(value), rest, row))
+            (_order(own, [name, *others]), Cell(value_text(own.get(name)), rest, row))
             for rest, line in lines.items()
             if len(line) > 1
-            for row, value in line
+            for row, own in line
         ]
         if along:
-            found.append((name, [cell for *_, cell in sorted(along, key=lambda each: each[:2])]))
+            found.append((name, [cell for _, cell in sorted(along, key=lambda each: each[0])]))
     if not found:
-        texts = [short_text({key: own.get(key) for key in differing}) for own in options]
-        cells = sorted(zip(texts, rows, strict=True), key=lambda each: each[0])
-        found.append((SEVERAL, [Cell(text, "", row) for text, row in cells]))
+        ordered = sorted(zip(options, rows, strict=True), key=lambda each: _order(each[0], differing))
+        found.append(
+            (SEVERAL, [Cell(short_text({key: own.get(key) for key in differing}), "", row) for own, row in ordered])
+        )
     return found
+
+
+def _order(options: Mapping[str, Any], names: Sequence[str]) -> list[tuple[int, float, str]]:
+    return [value_order(options.get(name)) for name in names]
 
 
 def _beside(group: Group, method: str) -> list[Cell]:

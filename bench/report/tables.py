@@ -103,7 +103,7 @@ def comma_separated(groups: Sequence[Group], measured: Mapping[str, anytime.Anyt
     facts_of_key = ["task", "budget", "suite", "headline", "device", "precision", "points", "metric", "task_sha"]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    before = ["teacher_sha", "ranking", "rank", "method", "label", "data"]
+    before = ["teacher_sha", "fingerprint", "ranking", "rank", "method", "label", "data"]
     writer.writerow([*facts_of_key, *before, *NUMBERS, "seeds_ok", "seeds", *anytime.COLUMNS])
     for group in groups:
         for table in tables_of(group):

@@ -137,16 +137,15 @@ def test_difference_identical_sets_are_at_no_distance() -> None:
 
 def test_difference_copies_and_what_is_next_to_them() -> None:
     """Copies have radius 0, so that nothing but a copy is inside. Their distances are float32 products, which gives a
-    copy some distance of its own (up to 0.2 at this length of 450), and takes images near it for copies.
+    copy some distance of its own on most processors (up to 0.2 at this length of 450), and takes images near it for
+    copies, or copies for others: by how much differs between processors, so that theirs is not held to it here.
     """
     stream = torch.Generator().manual_seed(0)
     image = 10 * torch.randn(1, 2048, generator=stream)
     real = image.repeat(40, 1)
     near = image + 1e-3 * torch.randn(60, 2048, generator=stream)  # about 0.045 away
     assert precision_recall(near, real)[0] == 0
-    assert their_precision_recall(near, real)[0] > 0.1
     assert precision_recall(real[:20], real) == (1, 1)
-    assert their_precision_recall(real[:20], real)[1] < 1  # up to 25 images are compared without a product
 
 
 def test_difference_inception_score_of_all_images_is_above_that_of_their_splits() -> None:

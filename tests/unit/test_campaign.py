@@ -17,7 +17,7 @@ from bench.errors import UserError
 from bench.executors import Watcher, Work
 from bench.passports import passports
 from bench.paths import anchor_folder
-from bench.plan import Plan, default_workers, plan_study
+from bench.plan import Plan, default_workers, idle_sweeps, plan_study
 from bench.progress import Progress
 from bench.records import Record, load_record
 from bench.task import get_task, tasks
@@ -381,3 +381,17 @@ def test_a_record_says_what_was_run(tmp_path: Path) -> None:
     summary = run(study(tmp_path, seeds="[0]"), tmp_path / "out")
     trial = summary.plan.trials[0]
     assert load_record(tmp_path / "out" / "trials" / trial.id).trial.model_dump(mode="json") == trial.identity()
+
+
+@pytest.mark.parametrize(
+    ("methods", "idle"),
+    [
+        ("[scratch: {momentum: [0.1, 0.9]}]", ["momentum"]),
+        ("[scratch: {momentum: [0.1, 0.9], optimizer: [adam, sgd]}]", []),
+        ("[scratch: {momentum: 0.1}]", []),
+        ("[dfad: {temperature: [1, 5]}, scratch]", ["temperature"]),
+    ],
+)
+def test_a_sweep_of_what_is_switched_off_is_told_before_it_runs(tmp_path: Path, methods: str, idle: list[str]) -> None:
+    found = idle_sweeps(plan_study(study(tmp_path, methods), device="cpu").trials)
+    assert [each.option for each in found] == idle

@@ -43,7 +43,7 @@ def test_a_record_reads_well(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.startswith(f"{record.id}: dafl on digits/lenet5-half, seed 0: ok\n")
     assert "[bold]DAFL[/bold]" in text
     assert all(RULES[rule] in text for rule in record.scores)
-    headline = next(line for line in text.splitlines() if "<- headline" in line)
+    headline = next(line for line in text.splitlines() if ", the headline" in line)
     assert headline.split()[0] == "last"
     assert "40,000 teacher images" in text
     assert str(folder) in text

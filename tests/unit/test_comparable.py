@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from record_builder import make_record
 
-from bench.records import comparable
+from bench.records import Loaded, Record, comparable
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,14 @@ def test_the_order_of_a_budget_and_the_number_of_a_gpu_do_not_matter() -> None:
 def test_a_trial_without_a_teacher_can_be_filed_under_one() -> None:
     never = make_record(status="crashed", teacher_sha=None)
     assert comparable(never).teacher == ""
-    assert comparable(never, "ab" * 32) == comparable(make_record())
+    assert comparable(never, Loaded("ab" * 32)) == comparable(make_record())
+
+
+def test_other_images_are_never_compared_and_altered_files_with_the_same_images_are() -> None:
+    def on(fingerprint: str, altered: bool) -> Record:
+        record = make_record(altered_data=altered)
+        return record.model_copy(update={"provenance": {**record.provenance, "data": {"fingerprint": fingerprint}}})
+
+    first, same, other = on("a", False), on("a", True), on("b", True)
+    assert comparable(first) == comparable(same)
+    assert comparable(first) != comparable(other)

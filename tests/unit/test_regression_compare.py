@@ -14,9 +14,9 @@ from bench.errors import UserError
 from bench.git import Commit
 from bench.records import open_results, write_trial
 from bench.regression.compare import Comparison, compare
-from bench.regression.effects import SMALLEST, metric_named, own_effects
+from bench.regression.effects import SMALLEST, TIME, metric_named, own_effects, smallest_effect
 from bench.regression.filing import Filed, read_filed
-from bench.regression.verdicts import Number
+from bench.regression.verdicts import Number, decide, ratio_number
 
 GOOD = [0.90, 0.91, 0.89, 0.92, 0.90]
 NOISE = np.array([0.001, -0.002, 0.0015, 0.0, -0.001])
@@ -71,6 +71,20 @@ def test_too_few_seeds_are_no_data_however_large_the_difference(tmp_path: Path, 
 def test_the_same_difference_on_every_seed_needs_no_test(tmp_path: Path) -> None:
     found = score(compare(*sides(tmp_path, [1.0] * 5, [0.1] * 5)))
     assert (found.verdict, found.p) == ("worse", None)
+
+
+def test_a_p_value_below_all_floats_is_a_regression_all_the_same(tmp_path: Path) -> None:
+    seeds = np.random.default_rng(0).normal(0, 1e-12, 60)
+    number = score(compare(*sides(tmp_path, [0.9] * 60, list(0.8 + seeds))))
+    assert (number.verdict, number.p) == ("worse", 0.0)
+
+
+@pytest.mark.parametrize(("head", "verdict"), [(2.0, "worse"), (1.0, "same")])
+def test_speeds_without_any_spread_are_judged(head: float, verdict: str) -> None:
+    effect = smallest_effect(TIME.name)
+    assert effect is not None
+    number = ratio_number(("speed", "step", TIME.name), TIME, effect, [1.0] * 3, [head] * 3)
+    assert decide([number], 0.01)[0].verdict == verdict
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,19 @@ def test_a_clean_tree_is_filed_under_its_commit_and_a_changed_one_apart(root: Pa
     assert place_for(root, tracked, dirty=True)[0] != first
 
 
+def test_code_of_another_checkout_is_not_filed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = new_repository(tmp_path / "suite")
+    commit_file(made, "bench/regression/filing.py", "", "The suite, at some commit of its own")
+    monkeypatch.chdir(made)
+    assert answer(["track", "regression"]) == 2
+    said = capsys.readouterr().err
+    assert "the code that runs is that of" in said
+    assert f"PYTHONPATH={made}" in said
+    assert not (made / "results").exists()
+
+
 def test_the_same_numbers_by_every_name(root: Path) -> None:
     sha = resolve(root, "v0").sha
     for name in ("v0", "HEAD~1", sha, sha[:8], f"results/tracked/{sha}"):

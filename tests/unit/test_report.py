@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from PIL import Image
 from record_builder import FINAL, add, make_demo, make_record
 
 from bench.errors import UserError
-from bench.records import Record, open_results
+from bench.records import Record, load_record, open_results, trial_folders
 from bench.report import render
 from bench.report.figures import BASELINES, PALETTE, caption, colours_of, draw_curves, draw_sheets, first_sheets
 from bench.report.groups import Group, curves_of, group_records, tables_of
 from bench.report.tables import cells, comma_separated, facts, group_markdown, markdown, methods, notes
+from bench.report.writing import LISTED
 
 
 def one_group(*records: Record) -> Group:
@@ -352,7 +354,7 @@ class Page(HTMLParser):
 
 def test_report_writes_what_it_says(rendered: tuple[Path, list[Path]]) -> None:
     out, paths = rendered
-    assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(paths)
+    assert {path for path in out.rglob("*") if path.is_file()} == {*paths, out / LISTED}
     names = {path.name for path in paths}
     assert {"leaderboard.md", "leaderboard.csv", "leaderboard.json", "leaderboard.tex", "index.html"} <= names
     assert (
@@ -374,6 +376,30 @@ def test_same_records_give_the_same_bytes(demo: Path, rendered: tuple[Path, list
     again = render(demo, tmp_path / "elsewhere")
     digests = [[hashlib.sha256(path.read_bytes()).hexdigest() for path in paths] for paths in (rendered[1], again)]
     assert digests[0] == digests[1]
+
+
+def test_a_later_report_removes_the_pages_of_an_earlier_one_and_nothing_else(demo: Path, tmp_path: Path) -> None:
+    results, out = tmp_path / "results", tmp_path / "report"
+    shutil.copytree(demo, results)
+    before = {path.relative_to(out) for path in render(results, out)}
+    (out / "methods" / "mine.html").write_text("mine")
+    for folder in trial_folders(results):
+        if load_record(folder).trial.method == "dafl":
+            shutil.rmtree(folder)
+    after = {path.relative_to(out) for path in render(results, out)}
+    gone = before - after
+    assert Path("methods/dafl.html") in gone
+    assert not [path for path in gone if (out / path).exists()]
+    assert (out / "methods" / "mine.html").exists()
+
+
+@pytest.mark.parametrize("place", ["", "trials", "trials/new", "work", "../other"])
+def test_a_report_among_records_is_refused(tmp_path: Path, place: str) -> None:
+    results = open_results(tmp_path / "results", create=True)
+    open_results(tmp_path / "other", create=True)
+    with pytest.raises(UserError, match="holds records; a report needs a folder of its own"):
+        render(results, results / place)
+    assert [path.name for path in results.rglob("*.html")] == []
 
 
 def test_pages_ask_the_network_for_nothing(rendered: tuple[Path, list[Path]]) -> None:

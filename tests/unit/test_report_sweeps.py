@@ -111,9 +111,9 @@ def test_a_grid_has_a_sweep_an_option_and_a_line_a_setting_of_the_others(store: 
             store.add(options={"batch": batch, "beta": beta})
     assert [shape(sweep) for sweep in store.sweeps] == [
         ("zskd by batch", [("64", "beta=0.1"), ("64", "beta=1.0"), ("128", "beta=0.1"), ("128", "beta=1.0")]),
-        ("zskd by beta", [("0.1", "batch=128"), ("0.1", "batch=64"), ("1", "batch=128"), ("1", "batch=64")]),
+        ("zskd by beta", [("0.1", "batch=64"), ("0.1", "batch=128"), ("1", "batch=64"), ("1", "batch=128")]),
     ]
-    assert store.sweeps[1].rests == ["batch=128", "batch=64"]
+    assert store.sweeps[1].rests == ["batch=64", "batch=128"]
 
 
 def test_where_one_option_is_varied_at_a_time_each_has_its_line(store: Store) -> None:
@@ -129,7 +129,7 @@ def test_rows_that_never_differ_in_one_option_alone_are_compared_as_they_are(sto
     store.add(options={"beta": 0.1, "batch": 64})
     store.add(options={"beta": 1.0, "batch": 128})
     assert [shape(sweep) for sweep in store.sweeps] == [
-        (f"zskd by {SEVERAL}", [("batch=128, beta=1.0", ""), ("batch=64, beta=0.1", "")])
+        (f"zskd by {SEVERAL}", [("batch=64, beta=0.1", ""), ("batch=128, beta=1.0", "")])
     ]
 
 

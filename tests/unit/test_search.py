@@ -136,6 +136,16 @@ def test_lists_are_choices_and_single_values_stay(tmp_path: Path) -> None:
     assert {options["temperature"] for options in harness.ran} == {3.0}
 
 
+def test_ranges_need_neither_a_count_nor_a_sample(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(STUDY.format(methods=RANGES).replace("sample: {count: 3}\n", ""), encoding="utf-8")
+    with pytest.raises(UserError, match="needs a `count`"):
+        load_study(file)
+    loaded = load_study(file, searched=True)
+    assert [space.method for space in spaces_of(loaded)] == ["dafl"]
+    assert [name for name, _ in fixed(loaded).entries] == ["noise", "kd"]
+
+
 def test_entries_without_a_range_are_kept_apart(tmp_path: Path) -> None:
     loaded = load(tmp_path)
     assert [name for name, _ in fixed(loaded).entries] == ["noise", "kd"]
