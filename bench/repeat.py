@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Container
-from pathlib import Path
+from collections.abc import Callable, Container
 from typing import Any
 
 from bench.declare import POOLS
 from bench.errors import UserError
-from bench.own_tasks import kept_task
 from bench.records import Record
 from bench.task import TaskSpec, get_task, tasks
 from bench.teacher_key import known_teachers, quick_teacher, teacher_key
@@ -64,16 +62,18 @@ def commands(record: Record, task: TaskSpec | None = None) -> str:
     )
 
 
-def how_to_repeat(record: Record, installed: Container[str], results: Path) -> tuple[str, list[str]]:
+def how_to_repeat(
+    record: Record, installed: Container[str], own: Callable[[str], TaskSpec | None]
+) -> tuple[str, list[str]]:
     """The commands, empty where there are none, and what must be known beside them.
 
     Args:
         record: of the trial.
         installed: the names of the methods that are.
-        results: the results folder or archive of the trial, which may keep its task.
+        own: finds a task by name among those that the trial's results folder or archive keeps; may raise UserError.
     """
     try:
-        task = kept_task(results, record.trial.task)
+        task = own(record.trial.task)
         return commands(record, task), caveats(record, installed, task)
     except UserError as error:  # the task, or a network of it, is not there any more
         return "", [f"There is no command that repeats it here: {error}."]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -115,9 +116,10 @@ def _print_record(record: Record, where: str, files: Sequence[tuple[str, int]]) 
 def _print_repeat(record: Record, results: Path) -> None:
     """The commands without an indent, to be copied as they are."""
     from bench.cards import find_methods
+    from bench.own_tasks import kept_task
     from bench.repeat import how_to_repeat
 
-    commands, caveats = how_to_repeat(record, find_methods(), results)
+    commands, caveats = how_to_repeat(record, find_methods(), partial(kept_task, results))
     out.say("\nrun it again")
     for text in (*caveats, *([commands] if commands else [])):
         out.say(text)

@@ -69,7 +69,7 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
             rows = " UNION ALL BY NAME ".join(
                 f"SELECT {place} AS place, * FROM source_{place}" for place in range(len(sources))
             )
-            store(con, f"SELECT * EXCLUDE (place) FROM ({rows}) JOIN chosen USING (id, place) ORDER BY id", out, beside)
+            store(con, f"SELECT * EXCLUDE (place) FROM ({rows}) JOIN chosen USING (id, place)", out, beside)
         else:
             _write_folder(con, sources, chosen, beside, out)
     return merged

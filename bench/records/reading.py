@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +77,8 @@ def read_curves(results: Path, ids: Iterable[str]) -> dict[str, list[dict[str, A
     return {name: read_curve(results / "trials" / name) for name in ids}
 
 
-def read_columns(results: Path, ids: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
-    """The curve of each trial, by its id, as one list for each name of ``CurvePoint``, a value an evaluation.
+def read_columns(results: Path, ids: Iterable[str], names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
+    """The curve of each trial, by its id, as one list for each of ``names`` of ``CurvePoint``, a value an evaluation.
 
     Much smaller and quicker than an object an evaluation, where there are thousands of trials.
 
@@ -88,13 +88,13 @@ def read_columns(results: Path, ids: Iterable[str]) -> dict[str, dict[str, list[
     if is_archive(results):
         from bench.records.archive import archive_columns
 
-        return archive_columns(results, ids)
+        return archive_columns(results, ids, names)
     from bench.records.columns import defaults
 
     found, absent = {}, defaults(CurvePoint)
     for name in ids:
         curve = read_curve(results / "trials" / name)
-        found[name] = {key: [point.get(key, absent.get(key)) for point in curve] for key in CurvePoint.model_fields}
+        found[name] = {key: [point.get(key, absent.get(key)) for point in curve] for key in names}
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.errors import UserError
@@ -11,7 +12,7 @@ from bench.records import open_results
 from bench.report import trial_panel
 from bench.report.exports import as_json, as_tex
 from bench.report.figures import LAYOUTS, colours_of, for_page, style, to_bytes
-from bench.report.groups import read_groups
+from bench.report.groups import Group, read_groups
 from bench.report.image_table import image_csv
 from bench.report.links import INDEX, method_page, task_page, trial_page
 from bench.report.method_panel import installed_methods, method_pages
@@ -21,6 +22,7 @@ from bench.report.overall_panel import figure_path, in_markdown, overall_csv
 from bench.report.page import Overall, index_page, method_html, page, trial_html
 from bench.report.parts import parts_of
 from bench.report.tables import comma_separated, markdown
+from bench.report.trial_panel import Place
 from bench.report.writing import check_place, write_files
 
 __all__ = ["render"]
@@ -58,26 +60,37 @@ def _contents(results: Path, trial_pages: int | None, processes: int) -> dict[st
         raise UserError(f"{results} holds no records yet; `dfkd run STUDY.yaml --results {results}` makes them")
     colours = colours_of(row.method for group in groups for row in group.rows)
     paged = trial_panel.chosen(groups, trial_pages)
-    parts = parts_of(groups, results, colours, paged.keys(), own, processes)
+    with parts_of(groups, results, colours, paged.keys(), own, processes) as drawn:
+        overall: list[Overall] = []
+        figures: dict[str, bytes] = {}
+        with style():
+            for block in blocks_of(groups):
+                figures |= _overall(block, colours, overall)
+        pages = _pages(groups, overall, paged, results)
+        parts = dict(drawn)
     measured = {name: part.measured for name, part in parts.items()}
-    contents = {name: content for part in parts.values() for name, content in part.files.items()}
-    overall: list[Overall] = []
-    with style():
-        for block in blocks_of(groups):
-            contents |= _overall(block, colours, overall)
+    contents = {name: content for part in parts.values() for name, content in part.files.items()} | figures
     together = [in_markdown(each.block) for each in overall]
     contents["leaderboard.md"] = markdown(groups, [part.markdown for part in parts.values()], together).encode()
     contents["leaderboard.csv"] = comma_separated(groups, measured).encode()
     if overall:
         contents["overall.csv"] = overall_csv([each.block for each in overall]).encode()
-    if images := image_csv(groups):
+    if images := image_csv(part.images for part in parts.values()):
         contents["image_metrics.csv"] = images.encode()
     contents["leaderboard.json"] = as_json(groups, measured).encode()
     contents["leaderboard.tex"] = as_tex(groups).encode()
-    contents[INDEX] = index_page(groups, overall, paged).encode()
+    contents[INDEX] = pages.pop(INDEX)
     for task in dict.fromkeys(group.key.task for group in groups):
         of_task = [group for group in groups if group.key.task == task]
         contents[task_page(task)] = page(of_task, [parts[group.name].section for group in of_task]).encode()
+    return contents | pages
+
+
+def _pages(
+    groups: Sequence[Group], overall: Sequence[Overall], paged: Mapping[str, Place], results: Path
+) -> dict[str, bytes]:
+    """The pages of which the groups' parts know nothing: the index, and those of methods and trials."""
+    contents = {INDEX: index_page(groups, overall, paged).encode()}
     for method, panel in method_pages(groups, paged).items():
         contents[method_page(method)] = method_html(panel).encode()
     for name, facts in trial_panel.trial_pages(paged, results, installed_methods()):

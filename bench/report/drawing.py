@@ -42,7 +42,8 @@ def draw_group(
         results: where they come from.
         colours: by method.
         sweeps: how many figures there are at most of what an option changes.
-        sparing: whether a page shows a figure as it is in its file, in place of two layouts of its own.
+        sparing: whether a page shows the very SVG of the figure's file, then without a background, in place of two
+            layouts of its own.
     """
     read = curves_of(group, results)
     drawn = Drawn(anytime_of(group, read))
@@ -51,9 +52,11 @@ def draw_group(
     def add(name: str, draw: Callable[[Layout], Figure | None]) -> Curves | None:
         if (alone := draw("file")) is None:
             return None
-        drawn.files |= {f"figures/{group.name}-{name}.{kind}": to_bytes(alone, kind) for kind in ("png", "svg")}
+        path = f"figures/{group.name}-{name}"
+        drawn.files[f"{path}.png"] = to_bytes(alone, "png")
+        drawn.files[f"{path}.svg"] = shown = to_bytes(alone, "svg", transparent=sparing)
         if sparing:
-            return for_page(alone, alone)
+            return Curves(shown, shown)
         wide, narrow = draw("wide"), draw("narrow")
         return for_page(wide, narrow) if wide and narrow else None
 

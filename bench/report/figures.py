@@ -128,8 +128,7 @@ def to_bytes(figure: Figure, kind: str, transparent: bool = False) -> bytes:
 
 def for_page(wide: Figure, narrow: Figure) -> Curves:
     """A figure in its two layouts as the page shows it."""
-    first = to_bytes(wide, "svg", transparent=True)
-    return Curves(first, first if narrow is wide else to_bytes(narrow, "svg", transparent=True))
+    return Curves(to_bytes(wide, "svg", transparent=True), to_bytes(narrow, "svg", transparent=True))
 
 
 def draw_curves(group: Group, curves: CurvesOf, colours: Mapping[str, str], layout: Layout = "file") -> Figure:

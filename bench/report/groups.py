@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from bench.budget import UNITS
 from bench.records import (
     Comparable,
     Loaded,
@@ -30,6 +31,7 @@ from bench.task import Published, tasks
 
 T = TypeVar("T")
 CurvesOf = Mapping[str, Mapping[str, Sequence[Any]]]  # by the trial's id, as ``read_columns`` has them
+CURVE = ("progress", *UNITS, "score", "score_ema", "logs")  # what a report says of the evaluations on the way
 FLOOR, CEILING = "noise", "kd"  # the baselines that every task is run with
 BASELINES = ("scratch", "kd")  # on the training images: what others are measured by
 NEEDS = ("none", "pool", "train")
@@ -144,7 +146,7 @@ def once(find: Callable[[Group], T]) -> Callable[[Group], T]:
 
 def curves_of(group: Group, results: Path) -> CurvesOf:
     """The curves of all trials that went well: read once for all that is said and drawn of a group."""
-    return read_columns(results, [record.id for row in group.rows for record in row.ok])
+    return read_columns(results, [record.id for row in group.rows for record in row.ok], CURVE)
 
 
 def read_groups(

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean
 
 from bench.metrics import METRICS, Metric, extractor_of, metric_of
@@ -113,13 +114,24 @@ def image_notes(group: Group) -> list[str]:
     return found
 
 
-def image_csv(groups: Iterable[Group]) -> str:
-    """One line per finished trial and metric, with plain numbers; empty when no trial has an image metric."""
-    lines = [_csv_line(group, row, record, name) for group, row, record, name in _measurements(groups)]
-    if not lines:
-        return ""
+def image_csv(parts: Iterable[str]) -> str:
+    """One line per finished trial and metric, with plain numbers; empty when no trial has an image metric.
+
+    ``parts`` holds the :func:`image_lines` of each group.
+    """
+    lines = "".join(parts)
+    return f"{','.join(CSV_HEAD)}\n{lines}" if lines else ""
+
+
+def image_lines(group: Group) -> str:
+    """The lines of one group in the CSV."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([CSV_HEAD, *lines])
+    csv.writer(out, lineterminator="\n").writerows(
+        _csv_line(group, row, record, name)
+        for row in group.rows
+        for record in row.ok
+        for name in sorted(record.image_metrics, key=_place)
+    )
     return out.getvalue()
 
 
@@ -144,6 +156,7 @@ def _missing(record: Record, name: str) -> ImageMetric | None:
     return entry if entry is not None and not _measured(entry) else None
 
 
+@cache
 def _place(name: str) -> tuple[int, str, str]:
     metric = metric_of(name)
     return list(METRICS).index(metric.name) if metric else len(METRICS), extractor_of(name), name
@@ -169,14 +182,6 @@ def _range(counts: Sequence[int | None]) -> str:
         return ""
     low, high = min(known), max(known)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _measurements(groups: Iterable[Group]) -> Iterable[tuple[Group, Row, Record, str]]:
-    for group in groups:
-        for row in group.rows:
-            for record in row.ok:
-                for name in sorted(record.image_metrics, key=_place):
-                    yield group, row, record, name
 
 
 def _csv_line(group: Group, row: Row, record: Record, name: str) -> list[object]:

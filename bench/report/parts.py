@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from bench.report.anytime import AnytimeOf
 from bench.report.drawing import draw_group
 from bench.report.groups import Group, read_groups
+from bench.report.image_table import image_lines
 from bench.report.page import section
 from bench.report.tables import group_markdown
 from bench.task import Published
@@ -28,6 +30,7 @@ class Part:
 
     files: dict[str, bytes]  # the figures, by their path in the report
     measured: AnytimeOf
+    images: str  # lines of the CSV of image metrics
     markdown: list[str]  # lines
     section: dict[str, object]  # of its task's page
 
@@ -43,6 +46,7 @@ class _Work:
     own: Mapping[str, Published]
 
 
+@contextmanager
 def parts_of(
     groups: Sequence[Group],
     results: Path,
@@ -50,8 +54,10 @@ def parts_of(
     paged: AbstractSet[str] = frozenset(),
     own: Mapping[str, Published] | None = None,
     processes: int = 1,
-) -> dict[str, Part]:
-    """Every group's part, by its name; the same bytes whatever the number of processes.
+) -> Iterator[Iterable[tuple[str, Part]]]:
+    """Every group's name and part, one after the other; the same bytes whatever the number of processes.
+
+    Other processes begin at once and are at work while the caller does something else.
 
     Args:
         groups: of the report.
@@ -62,7 +68,7 @@ def parts_of(
         processes: how many work side by side, if there are ``MANY`` trials.
 
     Raises:
-        UserError: a curve is missing or damaged.
+        UserError: where a part is asked for: a curve is missing or damaged.
     """
     ids = [[record.id for row in (*group.rows, *group.left_out) for record in row.records] for group in groups]
     names = [group.name for group in groups]
@@ -70,10 +76,14 @@ def parts_of(
     sparing = trials >= SPARING
     work = _Work(results, colours, 0 if sparing else max(1, SWEEPS // len(groups)), sparing, own or {})
     if processes < 2 or len(groups) < 2 or trials < MANY:
-        return {group.name: _part(group, paged, work) for group in groups}
+        yield ((group.name, _part(group, paged, work)) for group in groups)
+        return
     pages = [paged & set(of_group) for of_group in ids]
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        return dict(zip(names, pool.map(partial(_read_part, work=work), names, ids, pages), strict=True))
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    try:
+        yield zip(names, pool.map(partial(_read_part, work=work), names, ids, pages), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)  # what is not begun when something went wrong
 
 
 def _read_part(name: str, ids: Sequence[str], paged: Collection[str], work: _Work) -> Part:
@@ -84,4 +94,10 @@ def _read_part(name: str, ids: Sequence[str], paged: Collection[str], work: _Wor
 
 def _part(group: Group, paged: Collection[str], work: _Work) -> Part:
     drawn = draw_group(group, work.results, work.colours, work.sweeps, work.sparing)
-    return Part(drawn.files, drawn.measured, group_markdown(group, drawn), section(group, work.results, drawn, paged))
+    return Part(
+        drawn.files,
+        drawn.measured,
+        image_lines(group),
+        group_markdown(group, drawn),
+        section(group, work.results, drawn, paged),
+    )

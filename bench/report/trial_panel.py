@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from bench.own_tasks import kept_task
 from bench.record_words import sections
 from bench.records import Record, log_end, read_curves, read_sheets
 from bench.repeat import how_to_repeat
@@ -65,8 +67,10 @@ def trial_pages(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The id and what its page shows, for every trial of ``places``; ``installed`` names the methods that are."""
     curves, sheets = read_curves(results, places), read_sheets(results, places)
+    own = cache(partial(kept_task, results))  # a look into an archive takes longer than all else of a page
     for name, place in places.items():
-        yield name, _page(place, places, curves.get(name, []), sheets.get(name), results, installed)
+        repeat = how_to_repeat(place[2], installed, own)
+        yield name, _page(place, places, curves.get(name, []), sheets.get(name), results, repeat)
 
 
 def _page(
@@ -75,11 +79,11 @@ def _page(
     curve: trial_curve.Curve,
     sheet: bytes | None,
     results: Path,
-    installed: Collection[str],
+    repeat: tuple[str, list[str]],
 ) -> dict[str, Any]:
     group, row, record = place
     trial = record.trial
-    commands, caveats = how_to_repeat(record, installed, results)
+    commands, caveats = repeat
     task, method = f"../{task_page(trial.task)}#{group.name}", f"../{method_page(trial.method)}"
     return {
         "nav": [("Leaderboard", f"../{INDEX}"), (trial.task, task), (trial.method, method)],

@@ -15,6 +15,7 @@ from bench.own_tasks import keep_tasks, published_of_kept
 from bench.records import load_curves, load_frame, load_records, open_results, read_sheets
 from bench.records.archive import write_archive
 from bench.records.merge import Merged, merge
+from bench.records.pack import connect
 from bench.report import render
 
 
@@ -50,6 +51,28 @@ def test_an_archive_reads_like_its_folder(results: Path, archive: Path) -> None:
     ids = [record.id for record in load_records(results)]
     assert read_sheets(archive, ids) == read_sheets(results, ids)
     assert len(read_sheets(results, ids)) == 10  # the failure has none
+
+
+def test_the_trials_of_a_task_lie_together_whoever_wrote_the_archive(results: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        add(results, make_record("kd", number, task="mnist/lenet5-half"))
+    write_archive(results, tmp_path / "one.parquet")
+    merge([results], tmp_path / "two.parquet")
+    for file in (tmp_path / "one.parquet", tmp_path / "two.parquet"):
+        with connect() as con:
+            rows = con.execute(f"SELECT task, id FROM read_parquet('{file}')").fetchall()
+        assert rows == sorted(rows)
+        assert [record.id for record in load_records(file)] == sorted(name for _, name in rows)
+
+
+def test_some_trials_of_several_tasks_are_read_in_the_order_of_their_ids(results: Path, tmp_path: Path) -> None:
+    records = [make_record("kd", seed, task=task) for seed in (0, 1) for task in ("it's/mine", "mnist/lenet5-half")]
+    for record in records:
+        add(results, record)
+    write_archive(results, tmp_path / "one.parquet")
+    ids = sorted(record.id for record in records)
+    assert [record.id for record in load_records(tmp_path / "one.parquet", [*ids, "0" * 16])] == ids
+    assert load_records(tmp_path / "one.parquet", ["0" * 16]) == []
 
 
 def test_a_report_of_an_archive_is_that_of_its_folder(results: Path, archive: Path, tmp_path: Path) -> None:

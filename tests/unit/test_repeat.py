@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from record_builder import make_record
 from bench.draft import card_of, draft
 from bench.errors import UserError
 from bench.expansion import expand
-from bench.own_tasks import keep_tasks
+from bench.own_tasks import keep_tasks, kept_task
 from bench.records import Record, open_results
 from bench.repeat import caveats, commands, how_to_repeat, study_of
 from bench.study import load_study
@@ -57,7 +58,7 @@ def test_a_task_of_ones_own_is_written_into_the_study(tmp_path: Path) -> None:
     assert study["tasks"][0]["name"] == "mine/own"
     results = open_results(tmp_path / "results", create=True)
     keep_tasks(results, [task.model_dump(mode="json")])
-    text, _ = how_to_repeat(make_record("kd", task="mine/own"), {"kd"}, results)
+    text, _ = how_to_repeat(make_record("kd", task="mine/own"), {"kd"}, partial(kept_task, results))
     assert '"name": "mine/own"' in text
 
 
@@ -114,6 +115,6 @@ def test_a_task_that_is_gone_is_said_and_no_command_is_made(tmp_path: Path) -> N
     record = make_record(task="gone/task")
     with pytest.raises(UserError, match="unknown task 'gone/task'"):
         commands(record)
-    text, said = how_to_repeat(record, {"dafl"}, open_results(tmp_path / "results", create=True))
+    text, said = how_to_repeat(record, {"dafl"}, lambda _: None)
     assert text == ""
     assert "unknown task 'gone/task'" in said[0]

@@ -16,7 +16,7 @@ from bench.records import Record, open_results, write_trial
 from bench.report import render
 from bench.report.drawing import Drawn
 from bench.report.groups import Group, group_records, tables_of
-from bench.report.image_table import columns_of, image_csv, image_notes, image_table, number
+from bench.report.image_table import columns_of, image_csv, image_lines, image_notes, image_table, number
 from bench.report.page import page, section
 from bench.report.published import published
 from bench.report.tables import cells, comma_separated, group_markdown, markdown
@@ -195,7 +195,7 @@ def test_csv_has_a_line_for_each_finished_trial_and_metric() -> None:
         with_metrics(make_record(seed=1), fd__teacher=of_teacher(float("nan"))),
         with_metrics(make_record("zskd", status="diverged"), fd__teacher=of_teacher(3.0)),
     )
-    lines = list(csv.DictReader(io.StringIO(image_csv([found]))))
+    lines = list(csv.DictReader(io.StringIO(image_csv([image_lines(found)]))))
     assert [(line["method"], line["seed"], line["metric"]) for line in lines] == [
         ("dafl", "0", "class_balance"),
         ("dafl", "0", "fd[teacher]"),
@@ -228,7 +228,7 @@ def test_without_image_metrics_there_is_no_table() -> None:
     records = [with_metrics(make_record(seed=seed)) for seed in (0, 1)]
     (found,) = group_records(records)
     assert image_table(found) == image_notes(found) == []
-    assert image_csv([found]) == ""
+    assert image_csv([image_lines(found)]) == ""
     assert "class_balance" not in markdown([found], [group_markdown(found)])
 
 
