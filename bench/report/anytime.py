@@ -9,7 +9,7 @@ from typing import Any
 from bench.budget import UNITS
 from bench.records import Record
 from bench.report.groups import CEILING, CurvesOf, Group, Row
-from bench.stats import Reach, area_under, first_reach, mean_interval, median_reach
+from bench.stats import Reach, area_under, first_reach, mean_and_half, median_reach
 
 TITLE = "How fast the score is reached"
 SHARES = (90, 95, 99)  # percent of kd's score
@@ -138,15 +138,15 @@ def _of_trial(record: Record, curve: Mapping[str, Sequence[Any]], kd: float | No
     if kd is not None:
         spending = {spent: scored(spent) for spent in SPENT}
         for share in SHARES:
-            target = share / 100 * kd
-            reached[share] = {spent: first_reach(values, scores, target) for spent, values in spending.items()}
+            place = first_reach(scores, share / 100 * kd)
+            reached[share] = {spent: None if place is None else values[place] for spent, values in spending.items()}
     return _OfTrial(areas, reached)
 
 
 def _together(seeds: Sequence[_OfTrial]) -> Anytime:
     first = seeds[0]
     return Anytime(
-        areas={unit: mean_interval([seed.areas[unit] for seed in seeds]) for unit in first.areas},
+        areas={unit: mean_and_half([seed.areas[unit] for seed in seeds]) for unit in first.areas},
         reached={
             share: {spent: median_reach([seed.reached[share][spent] for seed in seeds]) for spent in SPENT}
             for share in first.reached

@@ -26,7 +26,7 @@ from bench.records import (
     short_text,
     trial_id,
 )
-from bench.stats import CLEARLY, mean_interval, normalised
+from bench.stats import CLEARLY, mean_and_half, normalised
 from bench.task import Published, tasks
 
 T = TypeVar("T")
@@ -57,8 +57,8 @@ class Row:
 
     @cached_property
     def score(self) -> tuple[float, float | None] | None:
-        """Mean and half width of the headline score, a share; None when every seed failed."""
-        return mean_interval([record.scores[record.headline] for record in self.ok]) if self.ok else None
+        """Mean of the headline score, a share, and half of its interval; None when every seed failed."""
+        return mean_and_half([record.scores[record.headline] for record in self.ok]) if self.ok else None
 
     def mean(self, get: Callable[[Record], float | None]) -> float | None:
         """The mean of a number over the seeds that went well; None when one of them does not have it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -47,25 +48,40 @@ class Column:
         better = self.metric.higher_is_better if self.metric else None
         return self.title + {True: " ↑", False: " ↓", None: ""}[better]
 
+    def takes(self, entry: ImageMetric) -> bool:
+        """Whether a measurement of this column's metric stands in it: it has a value, through the same extractor."""
+        return _measured(entry) and entry.extractor == self.extractor
+
     def entry(self, record: Record) -> ImageMetric | None:
         """The record's measurement for this column, if it has one with a value."""
         entry = record.image_metrics.get(self.name)
-        return entry if entry is not None and _measured(entry) and entry.extractor == self.extractor else None
+        return entry if entry is not None and self.takes(entry) else None
 
 
 @once
 def columns_of(group: Group) -> list[Column]:
     """In the order in which the metrics are declared, then by extractor; those without any value too."""
-    hashes: dict[str, set[str]] = {}
-    for row in group.rows:
-        for record in row.ok:
-            for name, entry in record.image_metrics.items():
-                hashes.setdefault(name, set()).update({entry.extractor} if _measured(entry) else ())
+    hashes = {
+        name: {entry.extractor for _, _, entry in entries if _measured(entry)}
+        for name, entries in _entries(group).items()
+    }
     return [
         Column(name, extractor, len(hashes[name]) > 1)
         for name in sorted(hashes, key=_place)
         for extractor in sorted(hashes[name] or {""})
     ]
+
+
+@once
+def measured_of(group: Group) -> dict[Column, dict[int, list[tuple[Record, ImageMetric]]]]:
+    """What stands in each column, by a row's ``id()``: the trials that have a value, in the order of their seeds."""
+    found: dict[Column, dict[int, list[tuple[Record, ImageMetric]]]] = {}
+    for column in columns_of(group):
+        of_rows = found[column] = defaultdict(list)
+        for row, record, entry in _entries(group)[column.name]:
+            if column.takes(entry):
+                of_rows[id(row)].append((record, entry))
+    return found
 
 
 def image_table(group: Group) -> list[list[str]]:
@@ -77,32 +93,36 @@ def image_table(group: Group) -> list[list[str]]:
     columns = columns_of(group)
     if not columns:
         return []
-    lines = [[row.label, *(_cell(row, column) for column in columns)] for row in group.rows if row.ok]
+    found = measured_of(group)
+    lines = [
+        [row.label, *(_cell(row, [entry for _, entry in found[column].get(id(row), ())]) for column in columns)]
+        for row in group.rows
+        if row.ok
+    ]
     return [["Method", *(column.head for column in columns)], *lines]
 
 
+@once
 def image_notes(group: Group) -> list[str]:
     """What stands under the table: how to read it, and every different note of a record once."""
     columns = columns_of(group)
     if not columns:
         return []
-    rows = [row for row in group.rows if row.ok]
     said: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
     compared: dict[str, dict[str, None]] = {}
     for column in columns:
-        for row in rows:
-            for record in row.ok:
-                entry = column.entry(record) or _missing(record, column.name)
-                if entry is None:
-                    continue
-                if entry.note or entry.status != "ok":
-                    titles, labels = said.setdefault((entry.status, entry.note), ({}, {}))
-                    titles[column.title if _measured(entry) else column.name] = None
-                    labels[row.label] = None
-                if entry.real_images is not None and _measured(entry):
-                    compared.setdefault(f"{entry.real_images:,}", {})[column.title] = None
-    entries = [entry for column in columns for row in rows for record in row.ok if (entry := column.entry(record))]
-    features = ", d: dimension of the features" if any(entry.dimension is not None for entry in entries) else ""
+        for row, _, entry in _entries(group)[column.name]:
+            if _measured(entry) and not column.takes(entry):
+                continue
+            if entry.note or entry.status != "ok":
+                titles, labels = said.setdefault((entry.status, entry.note), ({}, {}))
+                titles[column.title if _measured(entry) else column.name] = None
+                labels[row.label] = None
+            if entry.real_images is not None and _measured(entry):
+                compared.setdefault(f"{entry.real_images:,}", {})[column.title] = None
+    rows = [row for row in group.rows if row.ok]
+    values = (entry for of_rows in measured_of(group).values() for found in of_rows.values() for _, entry in found)
+    features = ", d: dimension of the features" if any(entry.dimension is not None for entry in values) else ""
     found = [f"Mean over seeds; n: images of each seed{features}. ↑ ↓: better that way."]
     found += [f"Compared with {count} training images: {', '.join(titles)}." for count, titles in compared.items()]
     for status, mark in MARKS.items():
@@ -151,9 +171,15 @@ def _measured(entry: ImageMetric) -> bool:
     return entry.value is not None and math.isfinite(entry.value)
 
 
-def _missing(record: Record, name: str) -> ImageMetric | None:
-    entry = record.image_metrics.get(name)
-    return entry if entry is not None and not _measured(entry) else None
+@once
+def _entries(group: Group) -> dict[str, list[tuple[Row, Record, ImageMetric]]]:
+    """What the trials that went well have of each metric, by its name; without a value too."""
+    found: dict[str, list[tuple[Row, Record, ImageMetric]]] = defaultdict(list)
+    for row in group.rows:
+        for record in row.ok:
+            for name, entry in record.image_metrics.items():
+                found[name].append((row, record, entry))
+    return found
 
 
 @cache
@@ -162,8 +188,7 @@ def _place(name: str) -> tuple[int, str, str]:
     return list(METRICS).index(metric.name) if metric else len(METRICS), extractor_of(name), name
 
 
-def _cell(row: Row, column: Column) -> str:
-    found = [entry for record in row.ok if (entry := column.entry(record)) is not None]
+def _cell(row: Row, found: Sequence[ImageMetric]) -> str:
     if not found:
         return ABSENT
     beside = [f"{len(found)} of {len(row.ok)} seeds"] if len(found) < len(row.ok) else []

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Literal, NamedTuple
 
 from bench.report.groups import Group, Row, once
-from bench.report.image_table import Column, columns_of
+from bench.report.image_table import Column, columns_of, measured_of
 from bench.stats import rank_correlation
 
 FEWEST = 4  # different values that a correlation takes
@@ -106,7 +106,7 @@ class Best:
 @once
 def qualities(group: Group) -> list[Quality]:
     """Every metric that at least one finished trial has a value of, in the order of the table's columns."""
-    found = [Quality(column, tuple(_points(group.rows, column))) for column in columns_of(group)]
+    found = [Quality(column, tuple(_points(group, group.rows, column))) for column in columns_of(group)]
     return [quality for quality in found if quality.points]
 
 
@@ -121,7 +121,7 @@ def best_is_best(group: Group) -> list[Best]:
     found = []
     for column in columns_of(group):
         better = column.metric.higher_is_better if column.metric else None
-        measured = [(row, list(_points([row], column))) for row in group.rows if row.data == "none"]
+        measured = [(row, list(_points(group, [row], column))) for row in group.rows if row.data == "none"]
         entered = [_Entered(row, fmean(point.value for point in points), points) for row, points in measured if points]
         if better is None or len(entered) < 2:
             continue
@@ -151,11 +151,11 @@ def _by_score(entered: _Entered) -> float:
     return _mean_score(entered.row)
 
 
-def _points(rows: Iterable[Row], column: Column) -> Iterable[Point]:
+def _points(group: Group, rows: Iterable[Row], column: Column) -> Iterable[Point]:
+    of_rows = measured_of(group)[column]
     for row in rows:
-        for record in row.ok:
-            entry = column.entry(record)
-            if entry is not None and entry.value is not None and entry.status in ("ok", "unreliable"):
+        for record, entry in of_rows.get(id(row), ()):
+            if entry.value is not None and entry.status in ("ok", "unreliable"):
                 yield Point(row, entry.value, record.scores[record.headline], entry.status == "ok")
 
 

@@ -13,6 +13,7 @@ from bench.markdown import line as _line
 from bench.records import Record
 from bench.report import anytime, class_table, image_table, pool_panel, published, quality_panel
 from bench.report.groups import Group, Row, Table, metric_word, tables_of
+from bench.stats import ENOUGH
 
 if TYPE_CHECKING:
     from bench.report.drawing import Drawn
@@ -36,7 +37,7 @@ COLUMNS = {
 }
 MEANINGS = {
     "Score": "test score of the student that the data-free selection rule picked: mean over seeds ± half of the 95 % "
-    "interval (Student's t)",
+    f"interval (Student's t; from {ENOUGH} seeds on the BCa bootstrap)",
     "Oracle": "the best test score on the way, chosen with the test images; it can only be known by peeking",
     "Gap": "oracle minus score, in percentage points: what choosing without the test images costs",
     "Normalised": "the score's place between noise (0) and kd (1) under the same budget",

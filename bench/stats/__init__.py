@@ -6,7 +6,15 @@ Importing it loads neither numpy nor scipy: each function does so when it is cal
 from bench.stats.anytime import Reach, area_under, first_reach, median_reach
 from bench.stats.correlation import rank_correlation
 from bench.stats.importance import Importance, grid_importance, sample_importance
-from bench.stats.intervals import ENOUGH, Interval, bootstrap_interval, half_widths, mean_interval, seed_interval
+from bench.stats.intervals import (
+    ENOUGH,
+    Interval,
+    bootstrap_interval,
+    half_widths,
+    mean_and_half,
+    mean_interval,
+    seed_interval,
+)
 from bench.stats.normal import CLEARLY, normalised
 from bench.stats.pairs import Paired, compare_all, holm, holm_adjusted, paired_test
 from bench.stats.ranks import Ranking, critical_difference, rank_methods
@@ -31,6 +39,7 @@ __all__ = [
     "holm",
     "holm_adjusted",
     "interquartile_mean",
+    "mean_and_half",
     "mean_interval",
     "median_reach",
     "normalised",

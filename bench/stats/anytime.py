@@ -39,8 +39,11 @@ def area_under(spent: Sequence[float], scores: Sequence[float], limit: float) ->
     >>> area_under([0, 10], [0.0, 1.0], limit=10)
     0.5
     """
-    _check(spent, scores)
-    check_finite([limit], "the area under a curve")
+    if not spent or len(spent) != len(scores):
+        raise ValueError(f"a curve needs a score at each evaluation, not {len(scores)} at {len(spent)}")
+    check_finite([*spent, *scores, limit], "the area under a curve")
+    if spent[0] < 0 or any(later < earlier for earlier, later in itertools.pairwise(spent)):
+        raise ValueError("what has been spent is never negative and never decreases")
     if not limit > 0:
         raise ValueError(f"a mean over a budget needs a budget above 0, not {limit}")
     area, place, height = 0.0, 0.0, scores[0]
@@ -53,36 +56,26 @@ def area_under(spent: Sequence[float], scores: Sequence[float], limit: float) ->
     return (area + (limit - place) * height) / limit
 
 
-def first_reach(spent: Sequence[float], scores: Sequence[float], target: float) -> float | None:
-    """What had been spent at the first evaluation with at least the score ``target``; None where there is none.
+def first_reach(scores: Sequence[float], target: float) -> int | None:
+    """The place of the first evaluation with at least the score ``target``; None where there is none.
 
     Nothing is read between evaluations: the answer is a student that was really measured, and late by up to the
     distance of two evaluations.
 
-    Raises:
-        ValueError: as ``area_under``.
-
-    >>> first_reach([0, 10, 20], [0.1, 0.6, 0.9], target=0.5)
-    10
+    >>> first_reach([0.1, 0.6, 0.9], target=0.5)
+    1
     """
-    _check(spent, scores)
-    return next((x for x, y in zip(spent, scores, strict=True) if y >= target), None)
+    return next((place for place, score in enumerate(scores) if score >= target), None)
 
 
 def median_reach(found: Sequence[float | None]) -> Reach:
-    """What ``first_reach`` says of several seeds, in one: the median of those that reach it, and how many do.
+    """What several seeds had spent when they reached a score, in one: the median of those that do, and how many.
+
+    Args:
+        found: of each seed; None: it does not reach the score.
 
     >>> median_reach([10, None, 30])
     Reach(median=20.0, reached=2, curves=3)
     """
     there = [value for value in found if value is not None]
     return Reach(float(statistics.median(there)) if there else None, len(there), len(found))
-
-
-def _check(spent: Sequence[float], scores: Sequence[float]) -> None:
-    if not spent or len(spent) != len(scores):
-        raise ValueError(f"a curve needs a score at each evaluation, not {len(scores)} at {len(spent)}")
-    check_finite(spent, "a curve")
-    check_finite(scores, "a curve")
-    if spent[0] < 0 or any(later < earlier for earlier, later in itertools.pairwise(spent)):
-        raise ValueError("what has been spent is never negative and never decreases")

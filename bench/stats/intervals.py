@@ -91,6 +91,18 @@ def seed_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return bootstrap_interval(values, level=level)._replace(value=mean, how=f"BCa bootstrap over {len(values)} seeds")
 
 
+def mean_and_half(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None]:
+    """The mean over seeds and half the width of its ``seed_interval``; None for one seed.
+
+    Student's interval is the mean ± that half. BCa's need not have its middle at the mean.
+
+    Raises:
+        ValueError: as ``mean_interval``.
+    """
+    found = seed_interval(values, level)
+    return found.value, None if found.low is None or found.high is None else (found.high - found.low) / 2
+
+
 def bootstrap_interval(
     values: Sequence[float],
     statistic: Callable[..., Any] | None = None,

@@ -51,11 +51,8 @@ def test_area_lies_among_the_scores_and_has_no_unit(
 
 
 def test_first_reach_is_an_evaluation_that_was_made() -> None:
-    spent, scores = [0, 100, 200, 300], [0.1, 0.5, 0.9, 0.7]
-    assert first_reach(spent, scores, 0.05) == 0
-    assert first_reach(spent, scores, 0.5) == 100
-    assert first_reach(spent, scores, 0.51) == 200
-    assert first_reach(spent, scores, 0.91) is None
+    scores = [0.1, 0.5, 0.9, 0.7]
+    assert [first_reach(scores, target) for target in (0.05, 0.5, 0.51, 0.91)] == [0, 1, 2, None]
 
 
 def test_seeds_that_do_not_reach_it_are_counted_and_not_averaged() -> None:

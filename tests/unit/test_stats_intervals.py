@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.stats import ENOUGH, bootstrap_interval, mean_interval, seed_interval
+from bench.stats import ENOUGH, bootstrap_interval, mean_and_half, mean_interval, seed_interval
 
 # Efron and Tibshirani (1993), An Introduction to the Bootstrap, table 14.1: the spatial test, column A.
 SPATIAL = [48, 36, 20, 29, 42, 42, 20, 42, 22, 41, 45, 14, 6, 0, 33, 28, 34, 4, 32, 24, 47, 41, 24, 26, 30, 41]
@@ -51,10 +51,13 @@ def test_few_seeds_have_students_interval_and_many_the_bootstraps() -> None:
     many = seed_interval(values)
     assert many.how == f"BCa bootstrap over {ENOUGH} seeds"
     assert (many.low, many.high) == bootstrap_interval(values)[1:3]
+    assert mean_and_half(values[:-1]) == pytest.approx((mean, half))
+    assert mean_and_half(values) == (many.value, (many.high - many.low) / 2)  # type: ignore[operator]
 
 
 def test_one_seed_says_that_it_has_no_interval() -> None:
     assert seed_interval([0.5]) == (0.5, None, None, "one seed: no interval")
+    assert mean_and_half([0.5]) == (0.5, None)
 
 
 @settings(max_examples=20)
