@@ -129,8 +129,24 @@ def load_record(folder_or_file: Path) -> Record:
     Raises:
         UserError: there is none, or it is damaged; the message names the file and the key.
     """
-    path = folder_or_file / "record.json" if folder_or_file.is_dir() else folder_or_file
+    path = _of_trial(folder_or_file, "record.json") if folder_or_file.is_dir() else folder_or_file
     return parse_record(read_json(path), f"{path}", "; delete the trial's folder to have it run again")
+
+
+def load_finished(folder: Path) -> Record:
+    """The record of a finished trial's folder, as the suite leaves it: with a curve, and the trial's id for a name.
+
+    Raises:
+        UserError: as ``load_record``, or the folder has no curve or another name.
+    """
+    record = load_record(folder)
+    _of_trial(folder, "curve.jsonl")
+    if record.id != folder.name:
+        raise UserError(
+            f"{folder} holds the trial {record.id}, and a trial's folder is named by its id; rename it to that, or "
+            "delete it if there is such a folder"
+        )
+    return record
 
 
 def parse_record(value: Mapping[str, Any], where: str, remedy: str = "") -> Record:
@@ -145,10 +161,18 @@ def parse_record(value: Mapping[str, Any], where: str, remedy: str = "") -> Reco
 
 
 def read_curve(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a trial's ``curve.jsonl``, in order."""
-    path = folder / "curve.jsonl"
+    """The lines of a trial's ``curve.jsonl``, in order; a UserError where there is none."""
+    path = _of_trial(folder, "curve.jsonl")
     lines = _read(path).splitlines()
     return [parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _of_trial(folder: Path, name: str) -> Path:
+    if not folder.is_dir():
+        raise UserError(f"there is no {folder}")
+    if not (folder / name).is_file():
+        raise UserError(f"{folder} is no whole trial: it has no {name}; delete the folder to have the trial run again")
+    return folder / name
 
 
 def is_archive(path: Path) -> bool:

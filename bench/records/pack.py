@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import UserError
 from bench.paths import cache_folder
 from bench.records.columns import TRIALS, broken, structure
-from bench.records.folder import load_record, read_curve, trial_names
+from bench.records.folder import load_finished, read_curve, trial_names
 from bench.records.schema import CurvePoint, ImageMetric, Record
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ CREATE OR REPLACE TEMP TABLE fresh AS
 WITH records AS (SELECT {_TRIAL} AS folder, content FROM read_text($records)),
      curves AS (SELECT {_TRIAL} AS folder, rtrim(content, chr(10)) AS content FROM read_text($curves)),
      nested AS (
-        SELECT records.content AS record, curves.content AS curve,
+        SELECT folder, records.content AS record, curves.content AS curve,
                json_transform(records.content, '{structure(Record)}') AS r,
                json_transform('[' || replace(curves.content, chr(10), ',') || ']',
                               '[{structure(CurvePoint)}]') AS points
@@ -41,7 +41,7 @@ SELECT {", ".join(f'{sql} AS "{name}"' for name, sql in TRIALS.items())},
        coalesce(points, []) AS curve,
        record,
        md5(record || chr(10) || coalesce(nested.curve, '')) AS digest,
-       {broken()} AS broken
+       {broken()} OR nested.curve IS NULL OR nested.folder <> r.id AS broken
 FROM nested
 """
 FORMAT = hashlib.sha256(_PACK.encode()).hexdigest()[:16]  # a stored table of another one is made anew
@@ -60,21 +60,19 @@ def pack_files(con: DuckDBPyConnection, results: Path, ids: Sequence[str], table
     """Make ``table`` of the record files of a results folder: a row a trial, in the order of the ids.
 
     Raises:
-        UserError: a record is damaged or of a newer schema, or a curve is damaged; the message names the file.
+        UserError: a record is damaged or of a newer schema, a curve is missing or damaged, or a trial's folder has not
+            its id for a name; the message names the file.
     """
     trials = [results / "trials" / name for name in ids]
     records = [str(trial / "record.json") for trial in trials]
-    curves = [str(trial / "curve.jsonl") for trial in trials if (trial / "curve.jsonl").is_file()]
+    curves = [str(trial / "curve.jsonl") for trial in trials]
     import duckdb
 
     try:
         if not trials:
             con.execute(_PACK.replace("read_text($records)", _NONE).replace("read_text($curves)", _NONE))
         else:
-            con.execute(
-                _PACK if curves else _PACK.replace("read_text($curves)", _NONE),
-                {"records": records} | ({"curves": curves} if curves else {}),
-            )
+            con.execute(_PACK, {"records": records, "curves": curves})
         good = con.execute("SELECT count(*) FROM fresh WHERE NOT coalesce(broken, true)").fetchone()
         damaged = good is None or good[0] < len(trials)  # a file that is not there is passed over in silence
     except duckdb.Error as error:
@@ -191,7 +189,6 @@ def _marks(file: str) -> str:
 def _name_the_damaged(trials: Sequence[Path]) -> None:
     """Read one by one what did not go in one go, so that the complaint names the file and the key."""
     for trial in trials:
-        load_record(trial)
-        if (trial / "curve.jsonl").is_file():
-            for point in read_curve(trial):
-                CurvePoint.model_validate(point)
+        load_finished(trial)
+        for point in read_curve(trial):
+            CurvePoint.model_validate(point)

@@ -10,7 +10,7 @@ from typing import Any
 from bench.errors import UserError, nearest
 from bench.records.folder import (
     is_archive,
-    load_record,
+    load_finished,
     parse,
     parse_record,
     read_curve,
@@ -34,11 +34,11 @@ def load_records(results: Path, ids: Collection[str] | None = None) -> list[Reco
     """Every record of a results folder or an archive, or those of ``ids``, checked, in the order of the ids.
 
     Raises:
-        UserError: a record is damaged; the message names the file and the key.
+        UserError: a record is damaged, the message names the file and the key; or a trial's folder is misnamed.
     """
     if is_archive(results):
         return [parse_record(value, where) for where, value in read_plain(results, ids)]
-    return [load_record(folder) for folder in trial_folders(results) if ids is None or folder.name in ids]
+    return [load_finished(folder) for folder in trial_folders(results) if ids is None or folder.name in ids]
 
 
 def read_plain(results: Path, ids: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:

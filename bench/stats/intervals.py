@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ENOUGH = 30  # seeds for a bootstrap: with fewer its intervals are clearly too narrow
 RESAMPLES = 9_999
+SPARING = 1_999  # resamples where hundreds of intervals are asked for, and printed with three digits
 
 
 class Interval(NamedTuple):
@@ -72,7 +73,7 @@ def half_widths(values: np.ndarray, level: float = 0.95) -> np.ndarray:
     return stdtrit(seeds - 1, (1 + level) / 2) * values.std(axis=0, ddof=1) / math.sqrt(seeds)  # type: ignore[no-any-return]
 
 
-def seed_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+def seed_interval(values: Sequence[float], level: float = 0.95, resamples: int = RESAMPLES) -> Interval:
     """The mean over seeds with its interval: BCa from ``ENOUGH`` seeds on, Student's t below, none for one seed.
 
     Few seeds cannot show the shape of their distribution, and a bootstrap can only repeat what it has seen: of normal
@@ -88,18 +89,19 @@ def seed_interval(values: Sequence[float], level: float = 0.95) -> Interval:
         return Interval(mean, None, None, "one seed: no interval")
     if len(values) < ENOUGH:
         return Interval(mean, mean - half, mean + half, f"Student's t over {len(values)} seeds")
-    return bootstrap_interval(values, level=level)._replace(value=mean, how=f"BCa bootstrap over {len(values)} seeds")
+    found = bootstrap_interval(values, level=level, resamples=resamples)
+    return found._replace(value=mean, how=f"BCa bootstrap over {len(values)} seeds")
 
 
 def mean_and_half(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None]:
-    """The mean over seeds and half the width of its ``seed_interval``; None for one seed.
+    """The mean over seeds and half the width of its ``seed_interval``, of ``SPARING`` resamples; None for one seed.
 
     Student's interval is the mean ± that half. BCa's need not have its middle at the mean.
 
     Raises:
         ValueError: as ``mean_interval``.
     """
-    found = seed_interval(values, level)
+    found = seed_interval(values, level, SPARING)
     return found.value, None if found.low is None or found.high is None else (found.high - found.low) / 2
 
 

@@ -302,7 +302,7 @@ def test_broken_record_names_file_and_key(results: Path) -> None:
         with pytest.raises(UserError, match=r"record\.json is not JSON"):
             read(folder)
     path.unlink()
-    with pytest.raises(UserError, match=r"cannot read .*record\.json"):
+    with pytest.raises(UserError, match=r"is no whole trial: it has no record\.json; delete the folder"):
         load_record(folder)
 
 
@@ -371,8 +371,11 @@ def test_broken_curve_names_file_and_line(results: Path) -> None:
     path.write_text(path.read_text()[:-40])
     with pytest.raises(UserError, match=r"curve\.jsonl, line 21 is not JSON"):
         load_curves(results)
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match=r"there is no .*0000$"):
         load_curves(results, ["0" * 16])
+    path.unlink()
+    with pytest.raises(UserError, match=r"is no whole trial: it has no curve\.jsonl; delete the folder"):
+        load_records(results)
 
 
 def test_short_text_does_not_depend_on_the_order() -> None:
