@@ -158,7 +158,7 @@ def test_a_record_is_replaced_by_one_of_the_same_trial_only(results: Path) -> No
     with pytest.raises(ValueError, match="holds another trial"):
         replace_record(one[0], other[1])
     (one[0] / "record.json").unlink()
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match=r"no whole trial: it has no record\.json"):
         replace_record(one[0], one[1])
 
 
