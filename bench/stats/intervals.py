@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 ENOUGH = 30  # seeds for a bootstrap: with fewer its intervals are clearly too narrow
 RESAMPLES = 9_999
-SPARING = 1_999  # resamples where hundreds of intervals are asked for, and printed with three digits
+PAGE_RESAMPLES = 1_999  # where hundreds of intervals are asked for, and printed with three digits
 
 
 class Interval(NamedTuple):
@@ -94,14 +94,14 @@ def seed_interval(values: Sequence[float], level: float = 0.95, resamples: int =
 
 
 def mean_and_half(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None]:
-    """The mean over seeds and half the width of its ``seed_interval``, of ``SPARING`` resamples; None for one seed.
+    """The mean over seeds and half the width of its ``seed_interval``, of ``PAGE_RESAMPLES`` resamples; None for one seed.
 
     Student's interval is the mean ± that half. BCa's need not have its middle at the mean.
 
     Raises:
         ValueError: as ``mean_interval``.
     """
-    found = seed_interval(values, level, SPARING)
+    found = seed_interval(values, level, PAGE_RESAMPLES)
     return found.value, None if found.low is None or found.high is None else (found.high - found.low) / 2
 
 
