@@ -94,7 +94,7 @@ def seed_interval(values: Sequence[float], level: float = 0.95, resamples: int =
 
 
 def mean_and_half(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None]:
-    """The mean over seeds and half the width of its ``seed_interval``, of ``PAGE_RESAMPLES`` resamples; None for one seed.
+    """The mean over seeds and half the width of its ``seed_interval`` (None for one seed), of ``PAGE_RESAMPLES``.
 
     Student's interval is the mean ± that half. BCa's need not have its middle at the mean.
 
