@@ -26,6 +26,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
         folder = results / "trials" / record.id
         folder.mkdir()
         (folder / "record.json").write_text(as_json(record))
+        (folder / "curve.jsonl").touch()
     return results
 
 
