@@ -7,6 +7,7 @@ from bench.records.comparable import Comparable, Loaded, comparable, loaded
 from bench.records.folder import is_archive, load_record, open_results, read_curve, trial_folders, write_trial
 from bench.records.frame import load_curves, load_frame, short_text
 from bench.records.reading import (
+    Outline,
     find_trial,
     load_records,
     locate,
@@ -14,6 +15,7 @@ from bench.records.reading import (
     read_beside,
     read_columns,
     read_curves,
+    read_outline,
     read_sheets,
     trial_ids,
 )
@@ -43,6 +45,7 @@ __all__ = [
     "PoolFacts",
     "MeterReading",
     "MethodFacts",
+    "Outline",
     "Record",
     "Status",
     "TeacherFacts",
@@ -63,6 +66,7 @@ __all__ = [
     "read_columns",
     "read_curve",
     "read_curves",
+    "read_outline",
     "read_sheets",
     "short_text",
     "trial_folders",

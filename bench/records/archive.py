@@ -102,6 +102,13 @@ def archive_ids(file: Path) -> list[str]:
     return [row[0] for row in _rows(file, "id", None)]
 
 
+def archive_outline(file: Path) -> list[tuple[str, str, str, str]]:
+    """Id, task, method and status of an archive's trials, in the order of the ids."""
+    return [
+        (name, task, method, status) for name, task, method, status in _rows(file, "id, task, method, status", None)
+    ]
+
+
 def archive_texts(file: Path, ids: Iterable[str] | None = None) -> list[tuple[str, str]]:
     """The id and the record.json of an archive's trials, or of ``ids``, in the order of the ids."""
     return [(name, record) for name, record in _rows(file, "id, record", ids)]

@@ -130,7 +130,7 @@ def load_record(folder_or_file: Path) -> Record:
         UserError: there is none, or it is damaged; the message names the file and the key.
     """
     path = _of_trial(folder_or_file, "record.json") if folder_or_file.is_dir() else folder_or_file
-    return parse_record(read_json(path), f"{path}", "; delete the trial's folder to have it run again")
+    return record_of(_read(path), f"{path}", "; delete the trial's folder to have it run again")
 
 
 def load_finished(folder: Path) -> Record:
@@ -147,6 +147,14 @@ def load_finished(folder: Path) -> Record:
             "delete it if there is such a folder"
         )
     return record
+
+
+def record_of(text: str, where: str, remedy: str = "") -> Record:
+    """A record from the text of a ``record.json``, checked; ``where`` is named in the complaint."""
+    try:
+        return Record.model_validate_json(text)  # in one go, which is quicker
+    except ValidationError:
+        return parse_record(parse(text, where), where, remedy)  # which says what is wrong
 
 
 def parse_record(value: Mapping[str, Any], where: str, remedy: str = "") -> Record:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
 from bench.records.archive import BESIDE, SHEET, add_files, archive_curves, archive_texts, check_new, store
-from bench.records.folder import is_archive, open_results, parse, parse_record, sync, trial_folders, write_file, writing
+from bench.records.folder import is_archive, open_results, record_of, sync, trial_folders, write_file, writing
 from bench.records.pack import connect, pack_files, text
 from bench.records.reading import read_beside, read_curves
 from bench.records.schema import SCHEMA, Record, as_json
@@ -126,7 +126,7 @@ def _chosen(con: DuckDBPyConnection, sources: Sequence[Path]) -> tuple[dict[str,
 def _version(con: DuckDBPyConnection, place: int, name: str, digest: str) -> _Version:
     row = con.execute(f"SELECT record FROM source_{place} WHERE id = $id", {"id": name}).fetchone()
     assert row is not None
-    return _Version(place, parse_record(parse(row[0], name), name), digest)
+    return _Version(place, record_of(row[0], name), digest)
 
 
 def _extends(taken: _Version, other: _Version, sources: Sequence[Path]) -> bool:

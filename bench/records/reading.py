@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.errors import UserError, nearest
 from bench.records.folder import (
     is_archive,
     load_finished,
     parse,
-    parse_record,
     read_curve,
     read_json,
+    record_of,
     trial_folders,
     trial_names,
 )
@@ -37,22 +37,57 @@ def load_records(results: Path, ids: Collection[str] | None = None) -> list[Reco
         UserError: a record is damaged, the message names the file and the key; or a trial's folder is misnamed.
     """
     if is_archive(results):
-        return [parse_record(value, where) for where, value in read_plain(results, ids)]
-    return [load_finished(folder) for folder in trial_folders(results) if ids is None or folder.name in ids]
+        from bench.records.archive import archive_texts
+
+        return [record_of(text, f"{results}, {name}") for name, text in archive_texts(results, ids)]
+    folders = trial_folders(results) if ids is None else [results / "trials" / name for name in sorted(ids)]
+    return [load_finished(folder) for folder in folders]
 
 
-def read_plain(results: Path, ids: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_plain(results: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where each record is and its plain values, not checked, in the order of the ids."""
     if is_archive(results):
         from bench.records.archive import archive_texts
 
-        for name, text in archive_texts(results, ids):
+        for name, text in archive_texts(results):
             yield f"{results}, {name}", parse(text, f"{results}, {name}")
     else:
         for folder in trial_folders(results):
-            if ids is not None and folder.name not in ids:
-                continue
             yield str(folder / "record.json"), read_json(folder / "record.json")
+
+
+class Outline(NamedTuple):
+    """What must be known of a trial before the records are read, to share them out among processes."""
+
+    id: str
+    task: str
+    method: str
+    status: str
+
+
+def read_outline(results: Path) -> list[Outline]:
+    """A line a trial, in the order of the ids; a folder's records are opened, and not checked further.
+
+    Raises:
+        UserError: a record is damaged, so far as this is seen here.
+    """
+    if is_archive(results):
+        from bench.records.archive import archive_outline
+
+        return [Outline(*line) for line in archive_outline(results)]
+    return [_outline(folder) for folder in trial_folders(results)]
+
+
+def _outline(folder: Path) -> Outline:
+    value = read_json(folder / "record.json") if (folder / "record.json").is_file() else {}
+    try:
+        found = Outline(folder.name, value["trial"]["task"], value["trial"]["method"], value["status"])
+    except (KeyError, TypeError):
+        found = Outline("", "", "", "")
+    if all(found) and all(isinstance(part, str) for part in found):
+        return found
+    record = load_finished(folder)  # which says what is wrong
+    return Outline(record.id, record.trial.task, record.trial.method, record.status)
 
 
 def trial_ids(results: Path) -> list[str]:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.errors import UserError
 from bench.own_tasks import published_of_kept
 from bench.records import open_results
-from bench.report import trial_panel
 from bench.report.exports import as_json, as_tex
-from bench.report.figures import LAYOUTS, colours_of, for_page, style, to_bytes
-from bench.report.groups import Group, read_groups
+from bench.report.figures import LAYOUTS, for_page, style, to_bytes
 from bench.report.image_table import image_csv
 from bench.report.links import INDEX, method_page, task_page, trial_page
-from bench.report.method_panel import installed_methods, method_pages
+from bench.report.method_panel import method_pages
 from bench.report.overall import Block, blocks_of
 from bench.report.overall_figure import draw_profiles, draw_ranks
 from bench.report.overall_panel import figure_path, in_markdown, overall_csv
-from bench.report.page import Overall, index_page, method_html, page, trial_html
-from bench.report.parts import parts_of
+from bench.report.page import Overall, index_page, method_html
+from bench.report.parts import read_parts
 from bench.report.tables import comma_separated, markdown
-from bench.report.trial_panel import Place
 from bench.report.writing import check_place, write_files
 
 __all__ = ["render"]
@@ -46,59 +42,38 @@ def render(results: Path, out: Path, trial_pages: int | None = None, processes: 
         UserError: there are no records, one is damaged, or ``out`` cannot be written or holds records.
     """
     check_place(out, results)
-    try:
-        contents = _contents(results, trial_pages, processes)
-    finally:
-        gc.unfreeze()
-    return write_files(out, contents)
+    return write_files(out, _contents(results, trial_pages, processes))
 
 
 def _contents(results: Path, trial_pages: int | None, processes: int) -> dict[str, bytes]:
-    own = published_of_kept(open_results(results))
-    groups = read_groups(results, own)
-    if not groups:
+    parts, colours = read_parts(results, published_of_kept(open_results(results)), trial_pages, processes)
+    if not parts:
         raise UserError(f"{results} holds no records yet; `dfkd run STUDY.yaml --results {results}` makes them")
-    colours = colours_of(row.method for group in groups for row in group.rows)
-    paged = trial_panel.chosen(groups, trial_pages)
-    with parts_of(groups, results, colours, paged.keys(), own, processes) as drawn:
-        overall: list[Overall] = []
-        figures: dict[str, bytes] = {}
-        with style():
-            for block in blocks_of(groups):
-                figures |= _overall(block, colours, overall)
-        pages = _pages(groups, overall, paged, results)
-        parts = dict(drawn)
-    measured = {name: part.measured for name, part in parts.items()}
-    contents = {name: content for part in parts.values() for name, content in part.files.items()} | figures
+    groups = [group for part in parts for group in part.groups]
+    measured = {name: found for part in parts for name, found in part.measured.items()}
+    trials = {name: html for part in parts for name, html in part.trials.items()}
+    overall: list[Overall] = []
+    contents = {path: content for part in parts for path, content in part.figures.items()}
+    with style():
+        for block in blocks_of(groups):
+            contents |= _overall(block, colours, overall)
     together = [in_markdown(each.block) for each in overall]
-    contents["leaderboard.md"] = markdown(groups, [part.markdown for part in parts.values()], together).encode()
-    contents["leaderboard.csv"] = comma_separated(groups, measured).encode()
-    if overall:
-        contents["overall.csv"] = overall_csv([each.block for each in overall]).encode()
-    if images := image_csv(part.images for part in parts.values()):
-        contents["image_metrics.csv"] = images.encode()
-    contents["leaderboard.json"] = as_json(groups, measured).encode()
-    contents["leaderboard.tex"] = as_tex(groups).encode()
-    contents[INDEX] = pages.pop(INDEX)
-    for task in dict.fromkeys(group.key.task for group in groups):
-        of_task = [group for group in groups if group.key.task == task]
-        contents[task_page(task)] = page(of_task, [parts[group.name].section for group in of_task]).encode()
-    return contents | pages
+    texts = {
+        "leaderboard.md": markdown(groups, [part.markdown for part in parts], together),
+        "leaderboard.csv": comma_separated(groups, measured),
+        "overall.csv": overall_csv([each.block for each in overall]) if overall else "",
+        "image_metrics.csv": image_csv(part.images for part in parts),
+        "leaderboard.json": as_json(groups, measured),
+        "leaderboard.tex": as_tex(groups),
+        INDEX: index_page(groups, overall, trials),
+        **{task_page(part.groups[0].key.task): part.page for part in parts},
+        **{method_page(method): method_html(panel) for method, panel in method_pages(groups, trials).items()},
+        **{trial_page(name): html for name, html in trials.items()},
+    }
+    return contents | {path: text.encode() for path, text in texts.items() if text}
 
 
-def _pages(
-    groups: Sequence[Group], overall: Sequence[Overall], paged: Mapping[str, Place], results: Path
-) -> dict[str, bytes]:
-    """The pages of which the groups' parts know nothing: the index, and those of methods and trials."""
-    contents = {INDEX: index_page(groups, overall, paged).encode()}
-    for method, panel in method_pages(groups, paged).items():
-        contents[method_page(method)] = method_html(panel).encode()
-    for name, facts in trial_panel.trial_pages(paged, results, installed_methods()):
-        contents[trial_page(name)] = trial_html(facts).encode()
-    return contents
-
-
-def _overall(block: Block, colours: dict[str, str], drawn: list[Overall]) -> dict[str, bytes]:
+def _overall(block: Block, colours: Mapping[str, str], drawn: list[Overall]) -> dict[str, bytes]:
     """Draw how methods compare over all tasks; note it for the index in ``drawn``."""
     contents: dict[str, bytes] = {}
     shown = []

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -112,12 +113,16 @@ def to_bytes(figure: Figure, kind: str, transparent: bool = False) -> bytes:
         figure.set_dpi(DPI)
         engine.execute(figure)
         figure.set_layout_engine(None)
-    out = io.BytesIO()
     if kind == "svg":
+        out = io.BytesIO()
         figure.savefig(out, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None}, transparent=transparent)
         return out.getvalue()
-    figure.savefig(out, format="png", dpi=DPI, pil_kwargs={"compress_level": 0})
-    image: Image.Image = Image.open(out).convert("RGB")  # kept in git: no alpha, no colour where all is grey
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)  # as savefig has it, without a file to be read again
+    canvas.draw()  # type: ignore[no-untyped-call]
+    # Kept in git: no alpha, and no colour where all is grey.
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    image = Image.fromarray(pixels).convert("RGB")
     red, green, blue = image.split()
     if red.tobytes() == green.tobytes() == blue.tobytes():
         image = red

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +17,7 @@ from weakref import WeakKeyDictionary
 from bench.budget import UNITS
 from bench.records import (
     Comparable,
+    ImageFacts,
     Loaded,
     Record,
     TeacherFacts,
@@ -35,6 +38,13 @@ CURVE = ("progress", *UNITS, "score", "score_ema", "logs")  # what a report says
 FLOOR, CEILING = "noise", "kd"  # the baselines that every task is run with
 BASELINES = ("scratch", "kd")  # on the training images: what others are measured by
 NEEDS = ("none", "pool", "train")
+UNSENT: dict[str, Any] = {  # the parts of records that ``light`` leaves out
+    "image_metrics": {},
+    "test_metrics": {},
+    "pool": None,
+    "images": ImageFacts(count=0, clipped=0),
+    "provenance": {},
+}
 
 
 def metric_word(metric: str) -> str:
@@ -131,6 +141,34 @@ class Group:
         return max((row.score[0] for row in self.rows if row.method == method and row.score), default=None)
 
 
+def light(group: Group) -> Group:
+    """A group with no more of its records than is said of all groups together: quickly sent to another process.
+
+    What the trials of a row share is there once, which is then sent once.
+    """
+    return replace(group, rows=tuple(map(_light, group.rows)), left_out=tuple(map(_light, group.left_out)))
+
+
+def _light(row: Row) -> Row:
+    first = row.records[0]
+    found = replace(
+        row,
+        records=tuple(
+            record.model_copy(
+                update=UNSENT
+                | {
+                    "trial": first.trial.model_copy(update={"seed": record.trial.seed}),
+                    "method": first.method,
+                    "teacher": first.teacher if record.teacher == first.teacher else record.teacher,
+                }
+            )
+            for record in row.records
+        ),
+    )
+    vars(found)["score"] = row.score  # the cached property: its bootstrap takes longer than all else here
+    return found
+
+
 def once(find: Callable[[Group], T]) -> Callable[[Group], T]:
     """Find something of a group once: several tables, figures and pages ask for it."""
     found: WeakKeyDictionary[Group, T] = WeakKeyDictionary()
@@ -154,21 +192,30 @@ def read_groups(
 ) -> list[Group]:
     """The groups of all records of a results folder or an archive, or of those of ``ids``.
 
-    Python's search for cycles would go through millions of objects again and again, in which there are none: it is off
-    while they are made, and leaves them out until ``gc.unfreeze()``.
+    Until ``gc.unfreeze()`` the search for cycles leaves them out.
 
     Raises:
         UserError: a record is damaged.
     """
+    with no_cycles():
+        groups = group_records(load_records(open_results(results), ids), own)
+        gc.freeze()
+    return groups
+
+
+@contextmanager
+def no_cycles() -> Iterator[None]:
+    """Python's search for cycles is off while millions of objects are made in which there are none.
+
+    It would go through all of them again and again.
+    """
     running = gc.isenabled()
     gc.disable()
     try:
-        groups = group_records(load_records(open_results(results), ids), own)
-        gc.freeze()
+        yield
     finally:
         if running:
             gc.enable()
-    return groups
 
 
 def group_records(records: Iterable[Record], own: Mapping[str, Published] | None = None) -> list[Group]:
@@ -227,7 +274,7 @@ def ranks_of(group: Group) -> dict[int, tuple[int, int]]:
 def _rows(records: Sequence[Record]) -> list[Row]:
     same: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        same[trial_id({**record.trial.model_dump(mode="json"), "seed": None})].append(record)
+        same[json.dumps({**vars(record.trial), "seed": None}, sort_keys=True)].append(record)
     settings: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for group in same.values():
         settings[group[0].trial.method].append(_settings(group[0]))

@@ -1,22 +1,26 @@
-"""A group's part of a report: the unit of work, of which several processes may do some each."""
+"""What a task adds to a report: the unit of work, of which several processes may do some each."""
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from bench.records import read_outline
 from bench.report.anytime import AnytimeOf
 from bench.report.drawing import draw_group
-from bench.report.groups import Group, read_groups
+from bench.report.figures import colours_of
+from bench.report.groups import Group, light, no_cycles, read_groups
 from bench.report.image_table import image_lines
-from bench.report.page import section
+from bench.report.method_panel import installed_methods
+from bench.report.page import page, section, trial_html
 from bench.report.tables import group_markdown
+from bench.report.trial_panel import chosen, shares, trial_pages
 from bench.task import Published
 
 SWEEPS = 30  # figures of what options change in a whole report: nobody looks at hundreds, and each takes a second
@@ -26,78 +30,91 @@ SPARING = 20_000  # trials for which pages show figures as they are in their fil
 
 @dataclass(frozen=True)
 class Part:
-    """What a group adds to a report. It holds no records, so that it is quickly sent from process to process."""
+    """What a task adds to a report."""
 
-    files: dict[str, bytes]  # the figures, by their path in the report
-    measured: AnytimeOf
+    groups: tuple[Group, ...]
+    measured: dict[str, AnytimeOf]  # what the curves say, by the group's name
+    figures: dict[str, bytes]  # by their path in the report
     images: str  # lines of the CSV of image metrics
     markdown: list[str]  # lines
-    section: dict[str, object]  # of its task's page
+    page: str  # the task's, as HTML
+    trials: dict[str, str]  # pages of trials, as HTML, by the trial's id
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What is the same for all groups of a report."""
+    """What is the same for all tasks of a report."""
 
     results: Path
+    own: Mapping[str, Published]
     colours: Mapping[str, str]
     sweeps: int
     sparing: bool
-    own: Mapping[str, Published]
 
 
-@contextmanager
-def parts_of(
-    groups: Sequence[Group],
+def read_parts(
     results: Path,
-    colours: Mapping[str, str],
-    paged: AbstractSet[str] = frozenset(),
     own: Mapping[str, Published] | None = None,
+    pages: int | None = None,
     processes: int = 1,
-) -> Iterator[Iterable[tuple[str, Part]]]:
-    """Every group's name and part, one after the other; the same bytes whatever the number of processes.
+) -> tuple[list[Part], dict[str, str]]:
+    """Every task's part in the order of the tasks' names, and the colour of each method.
 
-    Other processes begin at once and are at work while the caller does something else.
+    The bytes are the same whatever the number of processes; of records that came from another one, that is left out
+    which is said of one task only.
 
     Args:
-        groups: of the report.
-        results: where they come from.
-        colours: by method.
-        paged: the ids of trials that have a page.
+        results: a results folder or an archive.
         own: published numbers of a user's own tasks.
+        pages: how many trials get a page at most; None: all.
         processes: how many work side by side, if there are ``MANY`` trials.
 
     Raises:
-        UserError: where a part is asked for: a curve is missing or damaged.
+        UserError: a record or a curve is damaged or missing.
     """
-    ids = [[record.id for row in (*group.rows, *group.left_out) for record in row.records] for group in groups]
-    names = [group.name for group in groups]
-    trials = sum(map(len, ids))
-    sparing = trials >= SPARING
-    work = _Work(results, colours, 0 if sparing else max(1, SWEEPS // len(groups)), sparing, own or {})
-    if processes < 2 or len(groups) < 2 or trials < MANY:
-        yield ((group.name, _part(group, paged, work)) for group in groups)
-        return
-    pages = [paged & set(of_group) for of_group in ids]
+    outline = read_outline(results)
+    ids: dict[str, list[str]] = defaultdict(list)
+    for trial in outline:
+        ids[trial.task].append(trial.id)
+    colours = colours_of(trial.method for trial in outline if trial.status != "unsupported")
+    sparing = len(outline) >= SPARING
+    sweeps = 0 if sparing else max(1, SWEEPS // max(1, len(ids)))
+    work = _Work(results, own or {}, colours, sweeps, sparing)
+    limits = shares(pages, {task: len(of_task) for task, of_task in ids.items()})
+    tasks = [(ids[task], limits[task]) for task in sorted(ids)]
+    if processes < 2 or len(ids) < 2 or len(outline) < MANY:
+        return [_part(*task, work=work) for task in tasks], colours
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
     try:
-        yield zip(names, pool.map(partial(_read_part, work=work), names, ids, pages), strict=True)
+        with no_cycles():
+            return list(pool.map(partial(_sent_part, work=work), *zip(*tasks, strict=True))), colours
     finally:
         pool.shutdown(cancel_futures=True)  # what is not begun when something went wrong
 
 
-def _read_part(name: str, ids: Sequence[str], paged: Collection[str], work: _Work) -> Part:
-    """In another process: records are read once more, which is quicker than to send them."""
-    (group,) = (group for group in read_groups(work.results, work.own, set(ids)) if group.name == name)
-    return _part(group, paged, work)
+def _sent_part(ids: Collection[str], pages: int, work: _Work) -> Part:
+    part = _part(ids, pages, work)
+    return replace(part, groups=tuple(map(light, part.groups)))
 
 
-def _part(group: Group, paged: Collection[str], work: _Work) -> Part:
-    drawn = draw_group(group, work.results, work.colours, work.sweeps, work.sparing)
+def _part(ids: Collection[str], pages: int, work: _Work) -> Part:
+    try:
+        return _of_groups(read_groups(work.results, work.own, ids), pages, work)
+    finally:
+        gc.unfreeze()
+
+
+def _of_groups(groups: Sequence[Group], pages: int, work: _Work) -> Part:
+    paged = chosen(groups, pages)
+    sweeps = max(1, work.sweeps // len(groups)) if work.sweeps else 0
+    drawn = [draw_group(group, work.results, work.colours, sweeps, work.sparing) for group in groups]
+    pairs = list(zip(groups, drawn, strict=True))
     return Part(
-        drawn.files,
-        drawn.measured,
-        image_lines(group),
-        group_markdown(group, drawn),
-        section(group, work.results, drawn, paged),
+        tuple(groups),
+        {group.name: each.measured for group, each in pairs},
+        {path: content for each in drawn for path, content in each.files.items()},
+        "".join(image_lines(group) for group in groups),
+        [line for group, each in pairs for line in group_markdown(group, each)],
+        page(groups, [section(group, work.results, each, paged) for group, each in pairs]),
+        {name: trial_html(facts) for name, facts in trial_pages(paged, work.results, installed_methods())},
     )

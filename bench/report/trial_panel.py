@@ -41,6 +41,19 @@ def chosen(groups: Sequence[Group], limit: int | None = None) -> dict[str, Place
     return found
 
 
+def shares(limit: int | None, wanted: Mapping[str, int]) -> dict[str, int]:
+    """How many pages each task gets of ``limit``: equally many, and what one does not want, the others get.
+
+    >>> shares(10, {"a": 2, "b": 90, "c": 90})
+    {'a': 2, 'b': 4, 'c': 4}
+    """
+    found: dict[str, int] = {}
+    for name, count in sorted(wanted.items(), key=lambda each: (each[1], each[0])):
+        fair = count if limit is None else (limit - sum(found.values())) // (len(wanted) - len(found))
+        found[name] = min(count, fair)
+    return found
+
+
 def page_of(record: Record, paged: Collection[str], up: str = "../") -> str:
     """The way to the page of a trial, empty where it has none; ``up`` leads to the report's folder."""
     return f"{up}{trial_page(record.id)}" if record.id in paged else ""

@@ -25,6 +25,13 @@ seeds: [0]
 budget: {steps: 60}
 points: 6
 """
+# Who starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+LISTENING = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from bench.cli import main
+sys.exit(main())
+"""
 SEGFAULT = """
 import ctypes
 from bench import Access, Data, Session, method
@@ -40,7 +47,7 @@ def start(folder: Path, results: Path, *more: str) -> subprocess.Popen[bytes]:
     command = [
         sys.executable,
         "-c",
-        "import sys; from bench.cli import main; sys.exit(main())",
+        LISTENING,
         "run",
         str(folder / "study.yaml"),
         "--results",
