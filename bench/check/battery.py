@@ -13,7 +13,7 @@ import bench
 from bench.anchors import get_anchors
 from bench.cards import MethodCard, load_method
 from bench.check.dead_options import dead_options
-from bench.check.plays import STEPS, Play, Stage, counts
+from bench.check.plays import POINTS, Play, Stage, counts
 from bench.data import load
 from bench.errors import UserError, nearest
 from bench.expansion import preset
@@ -81,12 +81,12 @@ def run_battery(
     get_teacher(spec, teacher_key(spec), dataset)
     with tempfile.TemporaryDirectory(prefix="dfkd-check-") as folder:
         stage = Stage(card, task, method_files, Path(folder))
-        first = stage.play(points=STEPS)
+        first = stage.play(points=POINTS)
         if not note("runs", lambda: _runs(first)) or not note("trains the student", lambda: _trains(first)):
             return findings  # everything below would say the same again
         note("access", lambda: _access(card, first))
         note("gradients", lambda: _gradients(first))
-        note("reproducible", lambda: _same(first, stage.play(points=STEPS), "run a second time"))
+        note("reproducible", lambda: _same(first, stage.play(points=POINTS), "run a second time"))
         note("resumes", lambda: _resumes(stage, first))
         for unit, limit in BUDGETS.items():
             note(f"budget in {unit}", lambda unit=unit, limit=limit: _budget(stage, unit, limit))  # type: ignore[misc]
@@ -158,7 +158,7 @@ def _same(first: Play, second: Play, how: str) -> tuple[bool, str]:
 
 def _resumes(stage: Stage, first: Play) -> tuple[bool, str]:
     stops = tuple(round(first.record.meter.steps * share) for share in (0.15, 0.45, 0.8))
-    again = stage.play(points=STEPS, stops=stops)
+    again = stage.play(points=POINTS, stops=stops)
     ok, message = _same(first, again, f"stopped and resumed at steps {', '.join(map(str, stops))}")
     if ok and [row["score"] for row in again.curve] != [row["score"] for row in first.curve]:
         return False, "stopped and resumed, it has another curve"

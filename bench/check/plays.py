@@ -24,6 +24,7 @@ from bench.trial import Trial
 
 POOL = "photos"  # the pool of every check: it needs no download, whatever the task's own pool is
 STEPS = 40  # a method's ``quick`` options let it pass through all its parts in so many steps
+POINTS = 8  # times that such a trial is scored on the way: before, between and after the stops of a resumed one
 
 
 @dataclass
