@@ -12,13 +12,14 @@ from bench.report.exports import as_json, as_tex
 from bench.report.figures import LAYOUTS, for_page, style, to_bytes
 from bench.report.image_table import image_csv
 from bench.report.links import INDEX, method_page, task_page, trial_page
+from bench.report.markdown_page import markdown
 from bench.report.method_panel import method_pages
 from bench.report.overall import Block, blocks_of
 from bench.report.overall_figure import draw_profiles, draw_ranks
 from bench.report.overall_panel import figure_path, in_markdown, overall_csv
 from bench.report.page import Overall, index_page, method_html
 from bench.report.parts import read_parts
-from bench.report.tables import comma_separated, markdown
+from bench.report.tables import comma_separated
 from bench.report.writing import check_place, write_files
 
 __all__ = ["render"]

@@ -63,7 +63,7 @@ def figure_path(block: Block, kind: str) -> str:
 
 
 def in_markdown(block: Block) -> tuple[str, list[list[str]], list[str], list[tuple[str, str]]]:
-    """Title, table, notes and figures (relative path, alternative text) as ``tables.markdown`` takes them."""
+    """Title, table, notes and figures (relative path, alternative text) as ``markdown_page.markdown`` takes them."""
     figures = [
         (f"{figure_path(block, 'profile')}.png", profile_caption(block)),
         (f"{figure_path(block, 'ranks')}.png", ranks_caption(block)),

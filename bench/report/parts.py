@@ -17,9 +17,9 @@ from bench.report.drawing import draw_group
 from bench.report.figures import colours_of
 from bench.report.groups import Group, light, no_cycles, read_groups
 from bench.report.image_table import image_lines
+from bench.report.markdown_page import group_markdown
 from bench.report.method_panel import installed_methods
 from bench.report.page import page, section, trial_html
-from bench.report.tables import group_markdown
 from bench.report.trial_panel import chosen, shares, trial_pages
 from bench.task import Published
 

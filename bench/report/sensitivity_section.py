@@ -9,11 +9,11 @@ from bench.markdown import escape
 from bench.report import sensitivity_panel as panel
 from bench.report.figures import to_bytes
 from bench.report.groups import Group
+from bench.report.markdown_page import titled
 from bench.report.sensitivity import Sensitivity, sensitivities_of
 from bench.report.sensitivity_heat import draw_heat
 from bench.report.sensitivity_lines import draw_lines, plots_of
 from bench.report.sensitivity_numbers import importance_of
-from bench.report.tables import titled
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from bench.markdown import escape
 from bench.report import sweeps_panel as panel
 from bench.report.figures import LAYOUTS, Curves, for_page, to_bytes
 from bench.report.groups import CurvesOf, Group
+from bench.report.markdown_page import titled
 from bench.report.sweeps import Sweep, sweeps_of
 from bench.report.sweeps_figure import draw_sweep
-from bench.report.tables import titled
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,16 @@
-"""The leaderboard as text: the cells that Markdown and the page share, and the CSV with the plain numbers."""
+"""The leaderboard as text: the cells that all its forms share, and the CSV with the plain numbers."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from bench.budget import in_words
-from bench.markdown import escape as _md
-from bench.markdown import line as _line
 from bench.records import Record
-from bench.report import anytime, class_table, image_table, pool_panel, published, quality_panel
+from bench.report import anytime
 from bench.report.groups import Group, Row, Table, metric_word, tables_of
 from bench.stats import ENOUGH
-
-if TYPE_CHECKING:
-    from bench.report.drawing import Drawn
 
 COLUMNS = {
     "rank": "Rank",
@@ -53,47 +47,6 @@ MEANINGS = {
 DATA = {"none": "none", "pool": "pool", "train": "training set"}
 NEED = {"none": "data-free methods", "pool": "methods on other real images", "train": "methods on the training images"}
 ABSENT = "—"
-
-
-def markdown(
-    groups: Sequence[Group],
-    parts: Iterable[Sequence[str]],
-    overall: Sequence[tuple[str, Sequence[Sequence[str]], Sequence[str], Sequence[tuple[str, str]]]] = (),
-) -> str:
-    """The whole leaderboard; ``parts`` holds the lines of each group.
-
-    ``overall`` holds title, table, notes and figures (relative path, alternative text) of each comparison over all
-    tasks.
-    """
-    lines = ["# Leaderboard"]
-    for title, numbers, remarks, figures in overall:
-        lines += [*titled(_md(title), numbers, remarks), *(f"\n![{_md(text)}]({path})" for path, text in figures)]
-    lines.append("")
-    lines += [line for part in parts for line in part]
-    lines += ["## Columns", "", *(f"- {name}: {meaning}." for name, meaning in MEANINGS.items()), ""]
-    lines += ["## Methods", "", *(f"- {_md(text)}" for text in methods(groups)), ""]
-    return "\n".join(lines)
-
-
-def group_markdown(group: Group, drawn: Drawn | None = None) -> list[str]:
-    """The lines of one group, with what was drawn of it."""
-    lines = [f"## {_md(group.key.task)}: {_md(budget_words(group))}", "", _md(". ".join(facts(group)) + "."), ""]
-    for table in tables_of(group):
-        lines += [f"**{title_of(table)}**", "", *_markdown_table(group, table), ""]
-    lines += [f"- {_md(note)}" for note in notes(group)]
-    of_curves = drawn.measured if drawn else {}
-    lines += titled(anytime.TITLE, anytime.anytime_table(group, of_curves), anytime.anytime_notes(group, of_curves))
-    lines += _further_tables(group)
-    if group.failures:
-        lines += ["", "**Failures** (never counted as a score)", ""]
-        lines += ["| Trial | Method | Seed | Status | Reason | Log |", "|---|---|--:|---|---|---|"]
-        lines += [_line([_md(cell) for cell in failure(row, record)]) for row, record in group.failures]
-    if drawn:
-        lines += [line for path, text in drawn.listed for line in ("", f"![{_md(text)}]({path})")]
-        lines += [line for section in drawn.sections for line in section.markdown]
-        lines += [line for sweep in drawn.sweeps for line in sweep.markdown]
-    lines += [*_quality_panel(group, drawn.scatter_path if drawn else None), ""]
-    return lines
 
 
 def comma_separated(groups: Sequence[Group], measured: Mapping[str, anytime.AnytimeOf] | None = None) -> str:
@@ -207,11 +160,6 @@ def failure(row: Row, record: Record) -> list[str]:
     return [record.id, row.label, str(record.trial.seed), record.status, record.reason or "not given", log]
 
 
-def methods(groups: Sequence[Group]) -> list[str]:
-    """Every method that has a row, in a line: what it is and what it needs."""
-    return [f"{name}: {said}" for name, said in method_facts(groups)]
-
-
 def method_facts(groups: Sequence[Group]) -> list[tuple[str, str]]:
     """Name, and what it is and needs, of every method that has a row."""
     found = {
@@ -239,44 +187,6 @@ NUMBERS = (
     *("teacher_images", "student_images", "real_images", "seconds", "gmacs", "peak_memory_mib"),
 )
 DECIMALS = {"seconds": 1, "gmacs": 1}
-
-
-def _further_tables(group: Group) -> list[str]:
-    """Image metrics and published numbers, each in a table of its own."""
-    lines = titled(class_table.TITLE, class_table.class_table(group))
-    lines += titled(image_table.TITLE, image_table.image_table(group), image_table.image_notes(group))
-    if pools := pool_panel.pool_table(group):
-        lines += titled(pool_panel.TITLE, pools, [pool_panel.NOTE])
-    if quotes := published.published(group):
-        lines += ["", f"**{published.TITLE}**", "", published.WARNING, "", _line(list(published.HEAD)), "|---|--:|---|"]
-        lines += [_line([_md(text) for text in quote]) for quote in quotes]
-    return lines
-
-
-def _quality_panel(group: Group, scatter: str | None) -> list[str]:
-    """What the image metrics have to do with the scores."""
-    said = quality_panel.sentences(group)
-    lines = titled(quality_panel.TITLE, quality_panel.quality_table(group), said)
-    if scatter is not None:
-        lines += ["", f"![Test score against each image metric on {_md(group.key.task)}]({scatter})"]
-        lines += ["", _md(quality_panel.quality_caption(group))]
-    return lines
-
-
-def titled(title: str, table: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> list[str]:
-    """A table under its title, with remarks below; what is empty is left out."""
-    lines = ["", f"**{title}**"] if table or remarks else []
-    if table:
-        lines += ["", _line([_md(text) for text in table[0]]), _line(["---", *("--:" for _ in table[0][1:])])]
-        lines += [_line([_md(text) for text in row]) for row in table[1:]]
-    return lines + (["", *(f"- {_md(text)}" for text in remarks)] if remarks else [])
-
-
-def _markdown_table(group: Group, table: Table) -> list[str]:
-    lines = [_line(list(COLUMNS.values())), _line(["---" if name in ("method", "data") else "--:" for name in COLUMNS])]
-    rows = [cells(group, rank, row, reference=False) for rank, row in table.ranked]
-    rows += [cells(group, None, row, reference=True) for row in table.reference]
-    return lines + [_line([_md(text) for text in row.values()]) for row in rows]
 
 
 def _origin(group: Group) -> str:

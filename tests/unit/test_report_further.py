@@ -17,9 +17,10 @@ from bench.report import render
 from bench.report.drawing import Drawn
 from bench.report.groups import Group, group_records, tables_of
 from bench.report.image_table import columns_of, image_csv, image_lines, image_notes, image_table, number
+from bench.report.markdown_page import group_markdown, markdown
 from bench.report.page import page, section
 from bench.report.published import published
-from bench.report.tables import cells, comma_separated, group_markdown, markdown
+from bench.report.tables import cells, comma_separated
 from bench.task import get_task
 
 

@@ -19,11 +19,11 @@ from bench.report import render
 from bench.report.drawing import Drawn
 from bench.report.figures import colours_of
 from bench.report.groups import Group, group_records
+from bench.report.markdown_page import group_markdown, markdown
 from bench.report.page import page, section
 from bench.report.quality import Correlation, best_is_best, qualities
 from bench.report.quality_panel import HEAD, TITLE, quality_caption, quality_table, sentences
 from bench.report.scatter import draw_scatter
-from bench.report.tables import group_markdown, markdown
 
 SCORES = {"dafl": 0.90, "zskd": 0.95, "noise": 0.70, "kd": 0.98}
 
