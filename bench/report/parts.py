@@ -15,7 +15,8 @@ from bench.records import read_outline
 from bench.report.anytime import AnytimeOf
 from bench.report.drawing import draw_group
 from bench.report.figures import colours_of
-from bench.report.groups import Group, light, no_cycles, read_groups
+from bench.report.grouping import no_cycles, read_groups
+from bench.report.groups import Group, light
 from bench.report.image_table import image_lines
 from bench.report.markdown_page import group_markdown
 from bench.report.method_panel import installed_methods

@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from bench.records import short_text
-from bench.report.groups import Group, Row, beside_options
+from bench.report.grouping import beside_options
+from bench.report.groups import Group, Row
 from bench.report.sensitivity_axis import OptionAxis, Place, axis_of, is_number
 from bench.report.sweeps import value_order, value_text
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.records import Record, short_text
-from bench.report.groups import CEILING, FLOOR, CurvesOf, Group, Row, beside_options, metric_word
+from bench.report.grouping import beside_options
+from bench.report.groups import CEILING, FLOOR, CurvesOf, Group, Row, metric_word
 from bench.report.image_table import Column, columns_of
 
 BESIDE = 4  # more other methods than these do not stand beside a sweep: the ranking has them

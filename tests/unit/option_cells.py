@@ -8,7 +8,8 @@ from record_builder import make_record
 
 from bench.axes import Sample, draw
 from bench.records import Record
-from bench.report.groups import Group, group_records
+from bench.report.grouping import group_records
+from bench.report.groups import Group
 from bench.report.sensitivity import Sensitivity, sensitivities_of
 from bench.report.sensitivity_numbers import importance_of
 from bench.report.sensitivity_panel import (

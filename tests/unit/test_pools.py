@@ -22,7 +22,7 @@ from bench.models import classifier_bias
 from bench.other_images import near_duplicates
 from bench.real import RealImages
 from bench.records import load_record
-from bench.report.groups import group_records
+from bench.report.grouping import group_records
 from bench.report.tables import cells
 from bench.study import load_study
 from bench.trial import Trial

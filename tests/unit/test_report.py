@@ -19,7 +19,8 @@ from bench.errors import UserError
 from bench.records import Record, load_record, open_results, trial_folders
 from bench.report import render
 from bench.report.figures import BASELINES, PALETTE, caption, colours_of, draw_curves, draw_sheets, first_sheets
-from bench.report.groups import Group, curves_of, group_records, tables_of
+from bench.report.grouping import group_records
+from bench.report.groups import Group, curves_of, tables_of
 from bench.report.markdown_page import group_markdown, markdown, methods
 from bench.report.tables import cells, comma_separated, facts, notes
 from bench.report.writing import LISTED

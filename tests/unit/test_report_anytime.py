@@ -14,7 +14,8 @@ from record_builder import make_record
 from bench.records import Record, open_results, write_trial
 from bench.report import render
 from bench.report.anytime import AnytimeOf, anytime_notes, anytime_numbers, anytime_of, anytime_table
-from bench.report.groups import Group, curves_of, group_records
+from bench.report.grouping import group_records
+from bench.report.groups import Group, curves_of
 
 BUDGET = {"teacher_images": 1000, "seconds": 100}
 

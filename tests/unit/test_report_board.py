@@ -14,7 +14,8 @@ from bench.records import open_results
 from bench.report import render
 from bench.report.board import board, leader
 from bench.report.exports import as_json, as_tex
-from bench.report.groups import Group, group_records
+from bench.report.grouping import group_records
+from bench.report.groups import Group
 from bench.report.links import slug
 from bench.stats import ENOUGH, mean_and_half, mean_interval
 

@@ -15,7 +15,8 @@ from bench.own_tasks import keep_tasks
 from bench.records import Record, open_results, write_trial
 from bench.report import render
 from bench.report.drawing import Drawn
-from bench.report.groups import Group, group_records, tables_of
+from bench.report.grouping import group_records
+from bench.report.groups import Group, tables_of
 from bench.report.image_table import columns_of, image_csv, image_lines, image_notes, image_table, number
 from bench.report.markdown_page import group_markdown, markdown
 from bench.report.page import page, section

@@ -13,7 +13,7 @@ from bench.cards import find_methods
 from bench.own_tasks import keep_tasks
 from bench.records import Record, open_results
 from bench.report import method_panel, render
-from bench.report.groups import group_records
+from bench.report.grouping import group_records
 from bench.report.links import method_page
 from bench.report.method_panel import INSTALLED, QUOTED, UNKNOWN
 from bench.task import get_task

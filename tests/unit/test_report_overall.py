@@ -12,7 +12,7 @@ from record_builder import add, make_record
 
 from bench.records import Record, open_results
 from bench.report import render
-from bench.report.groups import group_records
+from bench.report.grouping import group_records
 from bench.report.overall import Block, blocks_of
 from bench.report.overall_panel import overall_csv, overall_notes, overall_table, ranks_caption
 from bench.stats import interquartile_mean, rank_methods

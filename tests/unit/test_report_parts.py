@@ -15,7 +15,7 @@ from bench.records import ImageMetric, load_records, open_results
 from bench.report import parts, render
 from bench.report.drawing import draw_group
 from bench.report.figures import colours_of
-from bench.report.groups import group_records
+from bench.report.grouping import group_records
 
 TASKS = ("digits/lenet5-half", "mnist/lenet5-half")
 

@@ -11,7 +11,8 @@ from bench.records import PoolFacts, Record, open_results, write_trial
 from bench.records.archive import write_archive
 from bench.report import render
 from bench.report.figures import colours_of
-from bench.report.groups import Group, curves_of, group_records
+from bench.report.grouping import group_records
+from bench.report.groups import Group, curves_of
 from bench.report.pool_figure import draw_kept
 from bench.report.pool_panel import pool_table
 

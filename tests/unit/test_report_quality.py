@@ -18,7 +18,8 @@ from bench.records import Record, open_results
 from bench.report import render
 from bench.report.drawing import Drawn
 from bench.report.figures import colours_of
-from bench.report.groups import Group, group_records
+from bench.report.grouping import group_records
+from bench.report.groups import Group
 from bench.report.markdown_page import group_markdown, markdown
 from bench.report.page import page, section
 from bench.report.quality import Correlation, best_is_best, qualities

@@ -16,7 +16,8 @@ from record_builder import make_curve, make_demo, make_record
 from bench.records import Record, open_results, write_trial
 from bench.report import render
 from bench.report.figures import colours_of
-from bench.report.groups import Group, curves_of, group_records
+from bench.report.grouping import group_records
+from bench.report.groups import Group, curves_of
 from bench.report.sweeps import BESIDE, SEVERAL, Sweep, sweeps_of
 from bench.report.sweeps_figure import draw_sweep
 from bench.report.sweeps_panel import TITLE, sweep_alt, sweep_caption, sweep_notes, sweep_table

@@ -15,7 +15,7 @@ from bench.cli import answer
 from bench.record_words import sections
 from bench.records import Record, open_results
 from bench.report import render
-from bench.report.groups import group_records
+from bench.report.grouping import group_records
 from bench.report.links import method_page, trial_page
 from bench.report.trial_curve import plots, points
 from bench.report.trial_panel import LISTED, chosen, without_page
