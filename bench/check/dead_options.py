@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.check.plays import Stage
+from bench.check.plays import STEPS, Stage, Trace
 from bench.errors import UserError
 from bench.options import OptionSpec, Value, alternatives, check_value
+
+EARLY = 8  # steps that are looked at first: most options show by then, and a whole trial takes five times as long
 
 
 def dead_options(stage: Stage) -> tuple[bool, str]:
     """Vary each option alone, where its ``when`` says that it counts; the student's bits must change at some step."""
-    traces: dict[str, list[str]] = {}
+    traces: dict[tuple[str, int], Trace] = {}
+
+    def departs(context: Mapping[str, Any], changed: Mapping[str, Any]) -> bool:
+        for steps in (EARLY, STEPS):
+            key = repr(sorted(context.items())), steps
+            if key not in traces:
+                traces[key] = stage.trace(context, steps)
+            if stage.departs({**context, **changed}, traces[key]):
+                return True
+            if traces[key].whole:
+                return False
+        return False
+
     dead = []
     for spec in stage.card.specs:
         context = dict(spec.when)
-        key = repr(sorted(context.items()))
-        if key not in traces:
-            traces[key] = stage.trace(context)
         tried = []
         for value in other_values(spec, context.get(spec.name, stage.base[spec.name])):
-            if stage.departs({**context, spec.name: value}, traces[key]):
+            if departs(context, {spec.name: value}):
                 break
             tried.append(value)
         else:

@@ -40,6 +40,14 @@ class Play:
     parameters: dict[str, list[str]] = field(default_factory=dict)  # optimiser: parameters without any gradient
 
 
+@dataclass(frozen=True)
+class Trace:
+    """The student after each step of a trial, as hashes of its weights."""
+
+    students: tuple[str, ...]
+    whole: bool  # to the end of the trial, and the last entry is that of the end, or the status if it failed
+
+
 class Stage:
     """Plays short trials of one method on one task in a folder of its own."""
 
@@ -71,21 +79,31 @@ class Stage:
         record = run_trial(trial, Setting(results, checkpoint_seconds=1e9, inspect=probe.attach))
         return probe.play(record, read_curve(results / "trials" / trial.id))
 
-    def trace(self, options: Mapping[str, Any]) -> list[str]:
-        """The student after each step of a trial and at the end, as hashes of its weights; the status if it failed."""
+    def trace(self, options: Mapping[str, Any], steps: int = STEPS) -> Trace:
+        """What a trial's student is after each of its first ``steps`` steps, and at the end where it comes so far."""
         found: list[str] = []
 
         def note(student: str) -> bool:
             found.append(student)
-            return False
+            return len(found) == steps < STEPS
 
-        self._follow(options, note)
-        return found
+        stopped = self._follow(options, note)
+        return Trace(tuple(found), whole=not stopped)
 
-    def departs(self, options: Mapping[str, Any], trace: list[str]) -> bool:
-        """Whether a trial's student ever differs from that of a trace; it is given up as soon as it does."""
-        place = iter(trace)
-        return self._follow(options, lambda student: student != next(place, None)) or next(place, None) is not None
+    def departs(self, options: Mapping[str, Any], trace: Trace) -> bool:
+        """Whether a trial's student differs from that of a trace, as far as this goes; the trial runs no longer."""
+        place = 0
+        differs = False
+
+        def look(student: str) -> bool:
+            nonlocal place, differs
+            over = place == len(trace.students)
+            differs = trace.whole if over else student != trace.students[place]
+            place += 1
+            return over or differs
+
+        self._follow(options, look)
+        return differs or place < len(trace.students)
 
     def _follow(self, options: Mapping[str, Any], look: Callable[[str], bool]) -> bool:
         """Show the student of a trial to ``look`` after each step and at the end; True when it has seen enough."""

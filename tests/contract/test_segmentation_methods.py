@@ -16,10 +16,16 @@ from bench.task import Recipe, get_task, recipes, tasks
 PARTS = ("runs", "trains the student", "access", "gradients", "resumes")
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test leaves its teacher for the others."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+def tiny(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[str]:
     """A segmentation task on a few images, whose teacher is trained in a moment."""
-    monkeypatch.setenv("DFKD_CACHE", str(tmp_path))
+    monkeypatch.setenv("DFKD_CACHE", str(cache))
     monkeypatch.setattr(shapes, "COUNTS", (60, 20))
     task = get_task("shapes/unet-small")
     teacher = task.teacher.model_copy(update={"network": "unet-small", "recipe": "moment"})
