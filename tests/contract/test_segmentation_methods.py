@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(name for name, card in find_methods().items() if card.segmentation))
 def test_method_holds_the_contract_with_dense_answers(tiny: str, name: str) -> None:
-    findings = run_battery(find_methods()[name], task=tiny, only=PARTS)
+    card = find_methods()[name]
+    few = replace(card, quick={**card.quick, "batch": 8})  # a mask has thousands of answers: eight are many already
+    findings = run_battery(few, task=tiny, only=PARTS)
     assert [finding.name for finding in findings] == list(PARTS)
     assert not [finding for finding in findings if not finding.ok]
