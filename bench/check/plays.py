@@ -79,13 +79,13 @@ class Stage:
         record = run_trial(trial, Setting(results, checkpoint_seconds=1e9, inspect=probe.attach))
         return probe.play(record, read_curve(results / "trials" / trial.id))
 
-    def trace(self, options: Mapping[str, Any], steps: int = STEPS) -> Trace:
-        """What a trial's student is after each of its first ``steps`` steps, and at the end where it comes so far."""
+    def trace(self, options: Mapping[str, Any], students: int | None = None) -> Trace:
+        """A trial's student after each step and at the end, or until it has been ``students`` different ones."""
         found: list[str] = []
 
         def note(student: str) -> bool:
             found.append(student)
-            return len(found) == steps < STEPS
+            return len(set(found)) == students
 
         stopped = self._follow(options, note)
         return Trace(tuple(found), whole=not stopped)
