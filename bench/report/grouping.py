@@ -10,16 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.records import (
-    Comparable,
-    Loaded,
-    Record,
-    comparable,
-    load_records,
-    loaded,
-    open_results,
-    short_text,
-)
+from bench.records import Comparable, Loaded, Record, comparable, load_records, loaded, open_results, short_text
 from bench.report.groups import Group, Row
 from bench.task import Published, tasks
 

@@ -11,14 +11,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from bench.budget import UNITS
-from bench.records import (
-    Comparable,
-    ImageFacts,
-    Record,
-    TeacherFacts,
-    read_columns,
-    trial_id,
-)
+from bench.records import Comparable, ImageFacts, Record, TeacherFacts, read_columns, trial_id
 from bench.stats import CLEARLY, mean_and_half, normalised
 from bench.task import Published
 
