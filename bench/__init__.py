@@ -9,29 +9,29 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from bench.declare import Access, Data, method
-    from bench.errors import Unsupported
-    from bench.losses import kl_divergence
-    from bench.models.generators import cmi_generator, dcgan_generator, image_generator, zskt_generator
-    from bench.options import option
-    from bench.session import BatchNormStatistics, Session, TeacherOutput
+from bench._version import __version__ as __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from bench.errors import Unsupported
+    from bench.harness.losses import kl_divergence
+    from bench.harness.session import BatchNormStatistics, Session, TeacherOutput
+    from bench.models.generators import cmi_generator, dcgan_generator, image_generator, zskt_generator
+    from bench.spec.method import Access, Data, method
+    from bench.spec.options import option
 
 _WHERE = {
-    "Access": "bench.declare",
-    "BatchNormStatistics": "bench.session",
-    "Data": "bench.declare",
-    "Session": "bench.session",
-    "TeacherOutput": "bench.session",
+    "Access": "bench.spec.method",
+    "BatchNormStatistics": "bench.harness.session",
+    "Data": "bench.spec.method",
+    "Session": "bench.harness.session",
+    "TeacherOutput": "bench.harness.session",
     "Unsupported": "bench.errors",
     "cmi_generator": "bench.models.generators",
     "dcgan_generator": "bench.models.generators",
     "image_generator": "bench.models.generators",
-    "kl_divergence": "bench.losses",
-    "method": "bench.declare",
-    "option": "bench.options",
+    "kl_divergence": "bench.harness.losses",
+    "method": "bench.spec.method",
+    "option": "bench.spec.options",
     "zskt_generator": "bench.models.generators",
 }
 

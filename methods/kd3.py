@@ -171,7 +171,7 @@ def kd3(s: Session, o: Options) -> None:
                 share = Beta(o.mixing, o.mixing).sample((len(rows),)).to(s.device)
                 partners = torch.randperm(len(rows), generator=s.generator("partners"), device=s.device)
                 _, other = s.student_features(mixed(images[rows], partners, share), penultimate=True)
-                contrast = told_apart(features, other, o.contrast_temperature)
+                contrast = info_nce(features, other, o.contrast_temperature)
                 total = total + o.contrast * contrast
                 s.log(contrast=contrast)
             return total
@@ -207,7 +207,7 @@ def mixed(images: Tensor, partners: Tensor, share: Tensor, eps: float = 1e-6) ->
     return (images - mean) / (deviation + eps) * spread + level
 
 
-def told_apart(features: Tensor, others: Tensor, temperature: float) -> Tensor:
+def info_nce(features: Tensor, others: Tensor, temperature: float) -> Tensor:
     """L_con (InfoNCE): each row of features (N, D) is to find its own row among the others, by cosine."""
     similar = F.normalize(features, dim=1) @ F.normalize(others, dim=1).T / temperature
     return F.cross_entropy(similar, torch.arange(len(similar), device=similar.device))

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a cache of their own, real data where it is found, a desk to sit at."""
+"""Fixtures for all tests: a cache of their own, real data where it is found, a context to sit at."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import settings
 from bench.data import status
 
 if TYPE_CHECKING:
-    from bench.desk import Desk
+    from bench.harness.trial_context import TrialContext
 
 
 # Results are bit-stable for one number of threads only; torch reads this when it is imported. Workers pin their own.
@@ -39,17 +39,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def make_desk() -> Callable[..., Desk]:
-    """Builds a desk as the runner does, with an untrained LeNet pair on the digits' geometry and no real data."""
+def make_context() -> Callable[..., TrialContext]:
+    """Builds a context as the runner does, with an untrained LeNet pair on the digits' geometry and no real data."""
 
-    def make(**changes: Any) -> Desk:
+    def make(**changes: Any) -> TrialContext:
         import torch
 
-        from bench.budget import Budget
-        from bench.declare import Access, Data
-        from bench.desk import Desk
+        from bench.harness.trial_context import TrialContext
         from bench.models import build
-        from bench.task import get_task
+        from bench.spec.budget import Budget
+        from bench.spec.method import Access, Data
+        from bench.spec.task import get_task
 
         image = get_task("digits/lenet5-half").image
         torch.manual_seed(changes.get("seed", 0))
@@ -63,7 +63,7 @@ def make_desk() -> Callable[..., Desk]:
             "device": torch.device("cpu"),
             "seed": 0,
         }
-        return Desk(**{**settings, **changes})
+        return TrialContext(**{**settings, **changes})
 
     return make
 
@@ -71,7 +71,7 @@ def make_desk() -> Callable[..., Desk]:
 @pytest.fixture(autouse=True)
 def _forget_tasks() -> Iterator[None]:
     """Tasks that a test makes known are unknown to the next one."""
-    from bench.task import tasks
+    from bench.spec.task import tasks
 
     before = dict(tasks())
     yield

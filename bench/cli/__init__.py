@@ -1,4 +1,7 @@
-"""The command line ``dfkd``: one function a verb. Importing it imports neither torch nor pandas."""
+"""The command line ``dfkd``: one file for each verb, which parses, calls and prints.
+
+Nothing here computes, and importing it imports neither torch nor pandas.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from bench.cli import (
     check,
     compare,
     data,
-    doctor_cmd,
     history,
     lists,
     query,
@@ -25,6 +24,9 @@ from bench.cli import (
     teacher,
     track,
     weights,
+)
+from bench.cli import (
+    doctor as doctor_verb,
 )
 from bench.cli.settings import PLAIN
 
@@ -95,7 +97,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "merge": query.merge,
     "bisect": bisect.bisect,
     "check": check.check,
-    "doctor": doctor_cmd.doctor,
+    "doctor": doctor_verb.doctor,
 }
 for _name, _verb in _VERBS.items():
     app.command(_name, short_help=HELP[_name])(_verb)

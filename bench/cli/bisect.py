@@ -7,20 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cell_study import of_study
+from bench.analysis.regression import bisect as search
+from bench.analysis.regression.effects import check_name
+from bench.analysis.regression.filing import TRACKED
+from bench.analysis.regression.summary import plain_number
 from bench.cli import out
 from bench.cli.places import BASES, results_folders
 from bench.cli.settings import DataFolder, Repo, Tracked
 from bench.errors import UserError, nearest
-from bench.executors import EXECUTORS
-from bench.git import checkout_of
+from bench.execution.executors import EXECUTORS
 from bench.records import find_trial, load_record
-from bench.regression import bisect as search
-from bench.regression.effects import check_name
-from bench.regression.filing import TRACKED
-from bench.regression.summary import plain_number
-from bench.repeat import study_of
-from bench.study import find_study, study_files
+from bench.spec.rerun import study_of
+from bench.spec.study import find_study, study_files
+from bench.spec.subset import of_study
+from bench.utils.git import checkout_of
 
 
 def bisect(

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cards import MethodCard, find_methods, get_card
 from bench.cli import out
 from bench.cli.settings import Json, TaskFiles, know
-from bench.task import get_task
+from bench.spec.method_card import MethodCard
+from bench.spec.method_registry import find_methods, get_card
+from bench.spec.task import get_task
 
 if TYPE_CHECKING:
-    from bench.check import Finding
+    from bench.execution.contract import Finding
 
 
 def check(
@@ -32,7 +33,7 @@ def check(
         get_task(task)
     files, cards = _chosen(method)
 
-    from bench.check import default_task, run_battery
+    from bench.execution.contract import default_task, run_battery
 
     findings = []
     for card in cards:

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
+from bench.analysis.regression.compare import Comparison
+from bench.analysis.regression.compare import compare as compare_sides
+from bench.analysis.regression.effects import check_name, own_effects
+from bench.analysis.regression.filing import open_filed
+from bench.analysis.regression.verdicts import ALPHA
 from bench.cli import out
 from bench.cli.settings import Json, Metric, Repo, Smallest, Tracked
 from bench.errors import UserError
-from bench.regression.compare import Comparison
-from bench.regression.compare import compare as compare_sides
-from bench.regression.effects import check_name, own_effects
-from bench.regression.filing import open_filed
-from bench.regression.verdicts import ALPHA
 
 
 def compare(
@@ -52,7 +52,7 @@ def compare(
 
 
 def _print(found: Comparison, markdown: bool, as_json: bool) -> None:
-    from bench.regression import summary
+    from bench.analysis.regression import summary
 
     if as_json:
         return out.print_json(summary.objects(found))

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.analysis.regression.effects import check_name, own_effects
+from bench.analysis.regression.filing import TRACKED
+from bench.analysis.regression.history import Series, timeline
+from bench.analysis.regression.history import history as series_of
 from bench.cli import out
 from bench.cli.settings import Json, Metric, Repo, Smallest, Tracked
-from bench.git import checkout_of
 from bench.records.folder import writing
-from bench.regression.effects import check_name, own_effects
-from bench.regression.filing import TRACKED
-from bench.regression.history import Series, timeline
-from bench.regression.history import history as series_of
+from bench.utils.git import checkout_of
 
 
 def history(
@@ -34,7 +34,7 @@ def history(
     line, sides = timeline(root, tracked or root / TRACKED, branch)
     found = series_of(line, sides, own, metric)
     if page is not None:
-        from bench.regression.page import history_page
+        from bench.analysis.regression.page import history_page
 
         with writing(page.parent):
             page.parent.mkdir(parents=True, exist_ok=True)
@@ -47,8 +47,8 @@ def history(
 
 
 def _print(found: list[Series]) -> None:
-    from bench.regression.page import step_cells
-    from bench.regression.summary import plain_number
+    from bench.analysis.regression.page import step_cells
+    from bench.analysis.regression.summary import plain_number
 
     table = out.table("task", "method", "number", "commits", "now", "steps", right=["commits", "now", "steps"])
     for each in found:

@@ -8,15 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.budget import in_words
-from bench.cards import MethodCard, find_methods, get_card
 from bench.cli import out
 from bench.cli.settings import PLAIN, Json, MethodFiles, TaskFiles, know
-from bench.metrics import ALIASES, FEATURE_EXTRACTORS, METRICS, OPEN_WORDS, PERCEPTUAL, PROTOCOLS
-from bench.options import OptionSpec, limits_words, meaning_words, value_words
-from bench.study import LoadedStudy, Study, load_study, study_files
-from bench.task import TaskSpec
-from bench.task import tasks as all_tasks
+from bench.spec.budget import in_words
+from bench.spec.method_card import MethodCard
+from bench.spec.method_registry import find_methods, get_card
+from bench.spec.metric_names import ALIASES, FEATURE_EXTRACTORS, METRICS, OPEN_WORDS, PERCEPTUAL, PROTOCOLS
+from bench.spec.options import OptionSpec, limits_words, meaning_words, value_words
+from bench.spec.study import LoadedStudy, Study, load_study, study_files
+from bench.spec.task import TaskSpec
+from bench.spec.task import tasks as all_tasks
 
 app = typer.Typer(help="List tasks, methods, metrics and studies.", no_args_is_help=True, **PLAIN)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.plan import RUNS
-from bench.progress import Progress, read_progress
+from bench.execution.plan import RUNS
+from bench.execution.progress import Progress, read_progress
 from bench.records import open_results
 
 BASES = (RUNS, Path("results"))  # one's own runs, and what the project publishes

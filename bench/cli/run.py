@@ -10,16 +10,16 @@ from typing import Annotated
 
 import typer
 
-from bench.budget import in_words
-from bench.campaign import CHECKPOINT_SECONDS, Outcome, Summary, run_study
 from bench.cli import out
 from bench.cli.settings import DataFolder, MethodFiles, Weights
 from bench.cli.watch import LiveTable, PlainLines, name_of, say_idle
-from bench.executors import EXECUTORS
-from bench.options import value_words
-from bench.plan import Plan, plan_study
-from bench.selection import RULES
-from bench.study import find_study
+from bench.execution.executors import EXECUTORS
+from bench.execution.plan import Plan, plan_study
+from bench.execution.run_study import CHECKPOINT_SECONDS, Summary, TrialResult, run_study
+from bench.records.selection import RULES
+from bench.spec.budget import in_words
+from bench.spec.options import value_words
+from bench.spec.study import find_study
 
 
 def run(
@@ -133,16 +133,16 @@ def print_summary(summary: Summary) -> None:
     out.say(f"next: dfkd report --results {plan.results}")
 
 
-def _print_unsupported(outcomes: list[Outcome]) -> None:
+def _print_unsupported(outcomes: list[TrialResult]) -> None:
     """What was left out by plan, a line a reason."""
     reasons = Counter(outcome.record.reason for outcome in outcomes)
     for reason, number in reasons.items():
         out.say(f"left out: {reason} ({out.count(number, 'trial')})")
 
 
-def _print_failures(failures: list[Outcome]) -> None:
+def _print_failures(failures: list[TrialResult]) -> None:
     """Each reason once, then the trials that failed for it and their logs."""
-    reasons: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
+    reasons: dict[tuple[str, str], list[TrialResult]] = defaultdict(list)
     for outcome in failures:
         reasons[outcome.record.status, outcome.record.reason].append(outcome)
     for (status, reason), outcomes in reasons.items():

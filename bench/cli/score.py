@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-from bench.campaign import locked
 from bench.cli import out
 from bench.cli.places import searched
 from bench.cli.settings import DataFolder, TaskFiles, Weights, know
 from bench.errors import UserError
-from bench.machine import choose_device
-from bench.metrics import image_metrics
-from bench.plan import RUNS
+from bench.execution.plan import RUNS
+from bench.execution.run_study import locked
+from bench.metrics.rescore import DONE, Scored, Wish, score_trials
 from bench.records import Record, find_trial
-from bench.rescore import DONE, Scored, Wish, score_trials
-from bench.study import load_study
+from bench.spec.metric_names import image_metrics
+from bench.spec.study import load_study
+from bench.utils.hardware import choose_device
 
 
 def score(

@@ -8,16 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.campaign import Outcome, Silence, run_plan
 from bench.cli import out
 from bench.cli.settings import DataFolder, Json, MethodFiles, Weights
 from bench.cli.watch import PlainLines
-from bench.executors import EXECUTORS
-from bench.plan import RUNS, plan_loaded
+from bench.execution.executors import EXECUTORS
+from bench.execution.plan import RUNS, plan_loaded
+from bench.execution.run_study import Silence, TrialResult, run_plan
+from bench.execution.search import CELLS, Space, Suggestion, best_first, check_optuna, fixed, spaces_of
+from bench.execution.search import search as search_space
 from bench.records import read_curves
-from bench.search import CELLS, Cell, Space, best_first, check_optuna, fixed, spaces_of
-from bench.search import search as search_space
-from bench.study import LoadedStudy, find_study, load_study
+from bench.spec.study import LoadedStudy, find_study, load_study
 
 SHOWN = 10  # cells of each space
 
@@ -65,7 +65,7 @@ def search(
     start = seed if seed is not None else (sample.seed if sample else 0)
     folder = results or RUNS / loaded.study.name
 
-    def run(narrowed: LoadedStudy) -> Sequence[Outcome]:
+    def run(narrowed: LoadedStudy) -> Sequence[TrialResult]:
         plan = plan_loaded(narrowed, results=folder, device=device, allow_altered=allow_altered)
         view = Silence() if as_json or not plan.waiting else PlainLines()
         return run_plan(
@@ -79,7 +79,7 @@ def search(
             audience=view,
         ).outcomes
 
-    found: list[tuple[Space, list[Cell]]] = []
+    found: list[tuple[Space, list[Suggestion]]] = []
     try:
         if (others := fixed(loaded)).entries:
             run(others)
@@ -101,7 +101,7 @@ def search(
         raise typer.Exit(1)
 
 
-def _print(found: Sequence[tuple[Space, list[Cell]]], folder: Path) -> None:
+def _print(found: Sequence[tuple[Space, list[Suggestion]]], folder: Path) -> None:
     for space, ranked in found:
         out.say(f"\n{space.method} on {space.task}: {out.count(len(ranked), 'cell')}, the best by held-out agreement")
         table = out.table("options", "held-out agreement", "test score", right=["held-out agreement", "test score"])
@@ -112,11 +112,11 @@ def _print(found: Sequence[tuple[Space, list[Cell]]], folder: Path) -> None:
     out.say(f"next: dfkd report --results {folder}")
 
 
-def _words(cell: Cell) -> str:
+def _words(cell: Suggestion) -> str:
     return "failed" if cell.score is None else out.percent(cell.agreement)
 
 
-def _plain(space: Space, cell: Cell) -> Mapping[str, Any]:
+def _plain(space: Space, cell: Suggestion) -> Mapping[str, Any]:
     return {
         "task": space.task,
         "method": space.method,

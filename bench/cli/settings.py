@@ -7,7 +7,7 @@ from typing import Annotated, TypedDict
 
 import typer
 
-from bench.task import add_tasks, read_tasks
+from bench.spec.task import add_tasks, read_tasks
 
 
 class _Plain(TypedDict):

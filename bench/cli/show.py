@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.analysis.report.record_text import sections
 from bench.cli import out
 from bench.cli.places import Unfinished, latest, searched, unfinished
 from bench.cli.settings import Json, Sources
-from bench.record_words import sections
 from bench.records import Record, as_json, is_archive, load_record, load_records, locate, trial_ids
 
 TRIAL_PAGES = 200  # a report of thousands of trials stays small
@@ -62,8 +62,8 @@ def report(
     """Write the leaderboard, its figures and a page for all records of a results folder."""
     chosen = results or latest()
 
-    from bench.machine import usable_cores
-    from bench.report import render
+    from bench.analysis.report import render
+    from bench.utils.hardware import usable_cores
 
     beside = chosen.with_name(f"{chosen.stem}-report") if is_archive(chosen) else chosen / "report"
     files = render(chosen, target or beside, trial_pages, usable_cores())
@@ -115,9 +115,9 @@ def _print_record(record: Record, where: str, files: Sequence[tuple[str, int]]) 
 
 def _print_repeat(record: Record, results: Path) -> None:
     """The commands without an indent, to be copied as they are."""
-    from bench.cards import find_methods
-    from bench.own_tasks import kept_task
-    from bench.repeat import how_to_repeat
+    from bench.spec.custom_tasks import kept_task
+    from bench.spec.method_registry import find_methods
+    from bench.spec.rerun import how_to_repeat
 
     commands, caveats = how_to_repeat(record, find_methods(), partial(kept_task, results))
     out.say("\nrun it again")

@@ -11,11 +11,11 @@ from bench.cli import out
 from bench.cli.settings import PLAIN, AllowAltered, DataFolder, Json, TaskFiles, know
 from bench.cli.watch import TeacherLines
 from bench.errors import UserError
-from bench.machine import choose_device
-from bench.passports import find_passport, passports, weights_state
-from bench.paths import teacher_folder
-from bench.task import TeacherSpec, get_recipe, get_task
-from bench.teacher_key import known_teachers, quick_teacher
+from bench.harness.teachers.passport import find_passport, passports, weights_state
+from bench.spec.task import TeacherSpec, get_recipe, get_task
+from bench.spec.teacher_key import known_teachers, quick_teacher
+from bench.utils.hardware import choose_device
+from bench.utils.paths import teacher_folder
 
 app = typer.Typer(help="Train, import and look at teachers.", no_args_is_help=True, **PLAIN)
 
@@ -51,7 +51,7 @@ def train(
     import torch
 
     from bench.data import load
-    from bench.teachers import train_teacher
+    from bench.harness.teachers.cache import train_teacher
 
     dataset = load(spec.data, size=spec.stored_size, folder=data, allow_altered=allow_altered)
     out.say(
@@ -87,7 +87,7 @@ def import_(
     spec = get_task(task)
 
     from bench.data import load
-    from bench.teachers import import_teacher
+    from bench.harness.teachers.cache import import_teacher
 
     dataset = load(spec.data, size=spec.stored_size, folder=data, allow_altered=allow_altered)
     folder = import_teacher(spec, file, dataset)

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from bench.campaign import locked, run_study
+from bench.analysis.regression.filing import TRACKED, check_code, file_runs, label, lighten, place_for, read_runs
 from bench.cli import out
 from bench.cli.run import audience_for, print_summary
 from bench.cli.settings import DataFolder, MethodFiles, Repo, Tracked
-from bench.executors import EXECUTORS
-from bench.git import checkout_of
-from bench.regression.filing import TRACKED, check_code, file_runs, label, lighten, place_for, read_runs
-from bench.study import find_study
+from bench.execution.executors import EXECUTORS
+from bench.execution.run_study import locked, run_study
+from bench.spec.study import find_study
+from bench.utils.git import checkout_of
 
 
 def track(

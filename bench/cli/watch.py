@@ -15,16 +15,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bench.budget import in_words
 from bench.cli import out
-from bench.options import value_words
-from bench.plan import Plan, idle_sweeps
-from bench.progress import Progress
+from bench.execution.plan import Plan, idle_sweeps
+from bench.execution.progress import Progress
 from bench.records import Record
-from bench.trial import Trial
+from bench.spec.budget import in_words
+from bench.spec.options import value_words
+from bench.spec.trial import Trial
 
 if TYPE_CHECKING:
-    from bench.training import TrainingProgress
+    from bench.harness.teachers.training import TrainingProgress
 
 REDRAW_SECONDS = 0.2
 AROUND = 8  # lines of the terminal that the trials' rows leave free

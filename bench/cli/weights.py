@@ -10,7 +10,7 @@ import typer
 
 from bench.cli import out
 from bench.cli.settings import PLAIN, Json, Weights
-from bench.weights import FILES, WeightsStatus, fetch_weights, known, weights_folders, weights_status
+from bench.metrics.weights import FILES, WeightsStatus, fetch_weights, known, weights_folders, weights_status
 
 app = typer.Typer(
     help="Look at the metrics' weights files and fetch them; no metric downloads any.", no_args_is_help=True, **PLAIN

@@ -1,10 +1,10 @@
-"""Data sets: official files in, tensors out.
+"""Data sets: official files in, tensors out; one module for each family of sets.
 
-A data set is a :class:`Source`: its files with their checksums, where they are published, how they are read. One
-module holds one family of sets; its ``SOURCES`` are registered below. Nothing is downloaded but by :func:`fetch`, and
-no file is used that is not the official one, unless ``allow_altered`` says so.
+Nothing here knows of teachers, students or tasks, and nothing is downloaded but by :func:`fetch`.
 
-Importing this package imports no torch, so that listing data sets is instant.
+A data set is a :class:`Source`: its files with their checksums, where they are published, how they are read. The
+``SOURCES`` of all modules are registered below. No file is used that is not the official one, unless ``allow_altered``
+says so. Importing this package imports no torch, so that listing data sets is instant.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.data.folders import protected_paths, search_folders
 from bench.data.pool import Pool, load_pool
 from bench.data.source import Dataset, FileStatus, Source, SourceFile, Split
 from bench.errors import UserError, nearest
-from bench.transfer import Progress
+from bench.utils.http import Progress
 
 __all__ = [
     "SOURCES", "NAMES", "load", "load_pool", "status", "fetch", "search_folders", "protected_paths",

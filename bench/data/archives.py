@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from bench.data.source import SourceFile
-from bench.transfer import RefusedError
+from bench.utils.http import RefusedError
 
 BLOCK = 1 << 20  # bytes
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from bench.data import dense, trees
-from bench.data.dense import Masks, Scene, SceneSplit
+from bench.data.dense import LabelledImage, LabelledSplit, Masks
 from bench.data.source import FileStatus, MalformedError, Pair, Source, Tree
 
 CLASSES = (
@@ -43,9 +43,9 @@ def read(root: Path, size: int) -> tuple[Pair, Pair]:
     return dense.read_both("camvid", root, splits, MASKS, size)
 
 
-def split(root: Path, name: str) -> SceneSplit:
+def split(root: Path, name: str) -> LabelledSplit:
     """The split ``name`` as its list has it. Raises MalformedError for a list that cannot be used."""
-    return SceneSplit(root / name, tuple(_scenes(root, name)), COUNTS[name])
+    return LabelledSplit(root / name, tuple(_scenes(root, name)), COUNTS[name])
 
 
 def _inspect(root: Path, name: str, thorough: bool) -> list[FileStatus]:
@@ -56,7 +56,7 @@ def _inspect(root: Path, name: str, thorough: bool) -> list[FileStatus]:
     return dense.inspect(root, found, MASKS, thorough)
 
 
-def _scenes(root: Path, name: str) -> Iterator[Scene]:
+def _scenes(root: Path, name: str) -> Iterator[LabelledImage]:
     lines: dict[Path, int] = {}
     for number, line in enumerate(_text(root / f"{name}.txt").splitlines(), start=1):
         words = line.split()
@@ -69,7 +69,7 @@ def _scenes(root: Path, name: str) -> Iterator[Scene]:
         if image in lines:
             raise MalformedError("corrupted", f"line {number}: {words[0]} is in line {lines[image]} already")
         lines[image] = number
-        yield Scene(image, mask)
+        yield LabelledImage(image, mask)
     if not lines:
         raise MalformedError("truncated", "an empty list")
 

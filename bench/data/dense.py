@@ -29,7 +29,7 @@ class Masks:
 
 
 @dataclass(frozen=True)
-class Scene:
+class LabelledImage:
     """One image and its mask."""
 
     image: Path
@@ -37,15 +37,15 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class SceneSplit:
+class LabelledSplit:
     """A split as its list has it: ``path`` is what stands for it in messages, ``official`` the number of its images."""
 
     path: Path
-    scenes: tuple[Scene, ...]
+    scenes: tuple[LabelledImage, ...]
     official: int
 
 
-def inspect(root: Path, split: SceneSplit, masks: Masks, thorough: bool) -> list[FileStatus]:
+def inspect(root: Path, split: LabelledSplit, masks: Masks, thorough: bool) -> list[FileStatus]:
     """The state of the split, then of its wrong files: missing ones, and damaged ones as far as they are opened.
 
     Of the images that are there the first one's header is read, and with ``thorough`` every file is decoded.
@@ -80,7 +80,7 @@ def inspect(root: Path, split: SceneSplit, masks: Masks, thorough: bool) -> list
     return [*part, *trees.shortened(bad)]
 
 
-def read(split: SceneSplit, masks: Masks, size: int) -> Pair:
+def read(split: LabelledSplit, masks: Masks, size: int) -> Pair:
     """Images uint8 (N, 3, H, W) and labels uint8 (N, H, W), their shorter side ``size``, in the list's order.
 
     Images are resized bilinearly, and labels take the nearest. Raises UserError that names the first bad file.
@@ -106,7 +106,7 @@ def read(split: SceneSplit, masks: Masks, size: int) -> Pair:
     return torch.cat(images), torch.cat(labels)
 
 
-def read_both(name: str, root: Path, splits: Sequence[SceneSplit], masks: Masks, size: int) -> tuple[Pair, Pair]:
+def read_both(name: str, root: Path, splits: Sequence[LabelledSplit], masks: Masks, size: int) -> tuple[Pair, Pair]:
     """The train and test pairs of the set ``name``, of two ``splits``, through the cache of decoded images."""
 
     def make() -> dict[str, Tensor]:
@@ -123,7 +123,9 @@ def values(classes: int, void: int) -> tuple[int, ...]:
     return (*range(void), VOID, *range(void, classes))
 
 
-def _look(scene: Scene, path: Path, masks: Masks, size: tuple[int, int] | None, thorough: bool) -> tuple[int, int]:
+def _look(
+    scene: LabelledImage, path: Path, masks: Masks, size: tuple[int, int] | None, thorough: bool
+) -> tuple[int, int]:
     """(width, height) of the split's images so far. Raises MalformedError if the file does not go with the others."""
     if path == scene.image:
         return _same(_size(trees.picture(path)) if thorough else trees.header(path), size)
@@ -138,7 +140,7 @@ def _same(found: tuple[int, int], first: tuple[int, int] | None) -> tuple[int, i
     return found
 
 
-def _same_as_image(found: tuple[int, int], scene: Scene, size: tuple[int, int]) -> None:
+def _same_as_image(found: tuple[int, int], scene: LabelledImage, size: tuple[int, int]) -> None:
     if found != size:
         sentence = f"a mask of {_by(found)} pixels for an image of {_by(size)} ({scene.image.name})"
         raise MalformedError("corrupted", sentence)

@@ -15,7 +15,7 @@ from bench.data.archives import unpack_gz, unpack_tar
 from bench.data.files import archive_seen, folder_of, home, inspect, md5_of_file
 from bench.data.source import Archive, Source, SourceFile
 from bench.errors import UserError
-from bench.transfer import FAILURES, Progress, RefusedError, transfer
+from bench.utils.http import FAILURES, Progress, RefusedError, transfer
 
 BROKEN = (*FAILURES, EOFError, zlib.error, tarfile.TarError)  # what a transfer or an archive may raise
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
-from bench.paths import cache_folder
+from bench.utils.paths import cache_folder
 
 FASHION_MNIST_PACKAGE = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
 

@@ -6,6 +6,9 @@ import hashlib
 import math
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -97,3 +100,9 @@ def fingerprint(*tensors: Tensor) -> str:
         digest.update(f"{each.dtype} {tuple(each.shape)};".encode())
         digest.update(each.contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def evenly(images: Tensor, count: int) -> Tensor:
+    """At most ``count`` images, spread evenly over the sample, in its order."""
+    index = torch.linspace(0, len(images) - 1, min(len(images), count)).round().long()
+    return images[index]

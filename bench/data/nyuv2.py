@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import dense, trees
-from bench.data.dense import Masks, Scene, SceneSplit
+from bench.data.dense import LabelledImage, LabelledSplit, Masks
 from bench.data.source import FileStatus, MalformedError, Pair, Source, Tree
 
 CLASSES = (
@@ -47,7 +47,7 @@ def read(root: Path, size: int) -> tuple[Pair, Pair]:
     return dense.read_both("nyuv2", root, found, MASKS, size)
 
 
-def splits(root: Path) -> list[SceneSplit]:
+def splits(root: Path) -> list[LabelledSplit]:
     """Train and test as ``splits.mat`` has them. Raises MalformedError for a file that cannot be used."""
     variables = _variables(root / META / "splits.mat")
     numbers = {name: _numbers(variables, f"{name}Ndxs") for name in COUNTS}
@@ -57,10 +57,12 @@ def splits(root: Path) -> list[SceneSplit]:
     for name, count in COUNTS.items():
         folder = root / META / f"{name}_labels_13"
         scenes = (
-            Scene(root / "480_640" / "IMAGE" / f"{number - 1}.png", folder / f"new_nyu_class13_{number:04d}.png")
+            LabelledImage(
+                root / "480_640" / "IMAGE" / f"{number - 1}.png", folder / f"new_nyu_class13_{number:04d}.png"
+            )
             for number in numbers[name]
         )
-        found.append(SceneSplit(folder, tuple(scenes), count))
+        found.append(LabelledSplit(folder, tuple(scenes), count))
     return found
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from bench.errors import Unavailable
 from bench.models import head
 
-Answer: TypeAlias = tuple[Tensor, Tensor | None]  # features float32 (N, D), logits float32 (N, K) or None
+Embedding: TypeAlias = tuple[Tensor, Tensor | None]  # features float32 (N, D), logits float32 (N, K) or None
 
 ANTIALIASED = "resized to {0}x{0} (bilinear, antialiased, align_corners=False)"  # what resized() does
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in a grey image: ITU-R BT.601
@@ -34,10 +34,10 @@ class Extractor:
     identity: str
     preprocessing: str  # in words, for the record
     batch: int  # images at a time, so that memory stays small
-    run: Callable[[Tensor], Answer]
+    run: Callable[[Tensor], Embedding]
 
 
-def embed(extractor: Extractor, images: Tensor) -> Answer:
+def embed(extractor: Extractor, images: Tensor) -> Embedding:
     """Features float32 (N, D) and logits (N, K) or None, on the CPU, of all ``images``: uint8 (N, C, H, W).
 
     Raises:
@@ -100,14 +100,14 @@ def identity_of(kind: str, weights: str, preprocessing: str) -> str:
     return hashlib.sha256(json.dumps([kind, weights, preprocessing]).encode()).hexdigest()
 
 
-def tapped(network: nn.Module) -> Callable[[Tensor], Answer]:
+def tapped(network: nn.Module) -> Callable[[Tensor], Embedding]:
     """How images in the network's own form become the input of its head (N, D), and its logits.
 
     Inputs with positions, (N, D, ...), are averaged over them; answers for every pixel are no logits of an image.
     """
     layer = head(network)
 
-    def run(images: Tensor) -> Answer:
+    def run(images: Tensor) -> Embedding:
         seen: list[Tensor] = []
         hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
         try:

@@ -8,19 +8,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench.cards.source import source_hash
 from bench.data import find
+from bench.data.batches import normalise
+from bench.data.image_spec import ImageSpec
 from bench.errors import Unavailable, UserError, nearest
-from bench.metrics import FEATURE_EXTRACTORS, INCEPTION, OPEN_WORDS, RANDOM
-from bench.metrics.embedding import ANTIALIASED, Answer, Extractor, embed, grey, identity_of, resized, rgb, tapped
+from bench.harness.teachers.cache import cached_teacher, weights_hash
+from bench.metrics.embedding import ANTIALIASED, Embedding, Extractor, embed, grey, identity_of, resized, rgb, tapped
 from bench.models.foreign import PREFIX, call_own
-from bench.real import normalise
-from bench.streams import derive
-from bench.task import ImageSpec, TaskSpec, tasks
-from bench.teacher_key import teacher_key
-from bench.teachers import cached_teacher, weights_hash
+from bench.spec.metric_names import FEATURE_EXTRACTORS, INCEPTION, OPEN_WORDS, RANDOM
+from bench.spec.task import TaskSpec, tasks
+from bench.spec.teacher_key import teacher_key
+from bench.utils.rng import derive
+from bench.utils.user_code import source_hash
 
-__all__ = ["Answer", "Extractor", "Surroundings", "embed", "get_extractor"]
+__all__ = ["Embedding", "Extractor", "MetricContext", "embed", "get_extractor"]
 
 LENET = "lenet5"
 SMALL = 3 * 64 * 64  # values of an image of which many go through a network at once
@@ -28,7 +29,7 @@ SEED = 0  # of the random state in which a user's own function is called
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class MetricContext:
     """What an extractor may need to know of the trial whose images it sees."""
 
     task: TaskSpec
@@ -39,7 +40,7 @@ class Surroundings:
     weights: Path | None = None  # from --weights
 
 
-def get_extractor(name: str, around: Surroundings) -> Extractor:
+def get_extractor(name: str, around: MetricContext) -> Extractor:
     """The extractor of a name, ready to run on the trial's device.
 
     ``inception``, ``vgg16`` and their ``-random`` versions; ``teacher``; ``lenet5-DATASET``; ``torchvision/NETWORK``;
@@ -54,7 +55,7 @@ def get_extractor(name: str, around: Surroundings) -> Extractor:
         raise Unavailable(str(error)) from None
 
 
-def _find(name: str, around: Surroundings) -> Extractor:
+def _find(name: str, around: MetricContext) -> Extractor:
     base = name.removesuffix(RANDOM)
     if name == "teacher":
         return _teacher(around)
@@ -74,20 +75,20 @@ def _find(name: str, around: Surroundings) -> Extractor:
     raise Unavailable(f"unknown extractor {name!r}{nearest(name, FEATURE_EXTRACTORS)}, or {OPEN_WORDS}")
 
 
-def _teacher(around: Surroundings) -> Extractor:
+def _teacher(around: MetricContext) -> Extractor:
     """The task's teacher: the input of its head, averaged over positions in segmentation, and its logits."""
     image = around.task.image
     answer = tapped(around.teacher)
     preprocessing = _normalisation(image) + ("; features averaged over positions" if around.task.dense else "")
 
-    def run(images: Tensor) -> Answer:
+    def run(images: Tensor) -> Embedding:
         return answer(normalise(images.to(around.device), image))
 
     identity = identity_of("teacher", around.teacher_sha, preprocessing)
     return Extractor("teacher", identity, preprocessing, _batch(image), run)
 
 
-def _lenet5(name: str, around: Surroundings) -> Extractor:
+def _lenet5(name: str, around: MetricContext) -> Extractor:
     """The LeNet-5 that is the teacher of a built-in task on the data set that the name says."""
     own = {task.data: task for task in tasks().values() if task.built_in and task.teacher.network == LENET}
     dataset = name.removeprefix(f"{LENET}-")
@@ -103,7 +104,7 @@ def _lenet5(name: str, around: Surroundings) -> Extractor:
     colours = "grey repeated to 3 channels" if image.channels == 3 else "colours to grey (ITU-R 601 luma)"
     preprocessing = f"{colours}; {ANTIALIASED.format(image.size)}; {_normalisation(image)}"
 
-    def run(images: Tensor) -> Answer:
+    def run(images: Tensor) -> Embedding:
         pixels = images.to(around.device).float()
         pixels = rgb(pixels) if image.channels == 3 else grey(pixels)
         return answer(normalise(resized(pixels, image.size), image))
@@ -112,7 +113,7 @@ def _lenet5(name: str, around: Surroundings) -> Extractor:
     return Extractor(name, identity, preprocessing, _batch(image), run)
 
 
-def _own(name: str, around: Surroundings) -> Extractor:
+def _own(name: str, around: MetricContext) -> Extractor:
     """What a user's function gives for the task's ImageSpec: a module from float32 images in [0, 1] to features (N, D),
     or to features and logits (N, K)."""
     image = around.task.image
@@ -122,7 +123,7 @@ def _own(name: str, around: Surroundings) -> Extractor:
     network.eval().requires_grad_(False).to(around.device)
     preprocessing = "x / 255; the rest is the extractor's own"
 
-    def run(images: Tensor) -> Answer:
+    def run(images: Tensor) -> Embedding:
         try:
             found = network(images.to(around.device).float() / 255)
         except Exception as error:

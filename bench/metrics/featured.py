@@ -11,19 +11,19 @@ from bench.metrics.frechet import frechet_distance, frechet_infinity, moments
 from bench.metrics.inception_score import inception_score, inception_score_of_splits
 from bench.metrics.kernel import kernel_distance, kernel_distance_of_subsets
 from bench.metrics.neighbours import density_coverage, precision_recall
-from bench.metrics.scene import Measured, Scene
+from bench.metrics.scene import ImageSets, Measured
 
 SPLITS = 10
 STRAIGHT = 20  # images a dimension from which on a Fréchet distance falls along a line in 1 / images, as measured
 NEIGHBOURS, BALL = 3, 5  # of precision and recall, and of density and coverage, as their papers have them
 
 
-def whole_inception_score(scene: Scene, name: str) -> Measured:
+def whole_inception_score(scene: ImageSets, name: str) -> Measured:
     logits = logits_of(scene, name)
     return Measured(inception_score(logits), _few_for(logits), facts=facts_of(scene, name) | _classes(logits))
 
 
-def split_inception_score(scene: Scene, name: str) -> Measured:
+def split_inception_score(scene: ImageSets, name: str) -> Measured:
     logits = logits_of(scene, name)
     value, spread = inception_score_of_splits(logits, SPLITS)
     each = len(logits) // SPLITS
@@ -31,13 +31,13 @@ def split_inception_score(scene: Scene, name: str) -> Measured:
     return Measured(value, doubts, facts=facts_of(scene, name) | _classes(logits) | {"spread": spread})
 
 
-def frechet(scene: Scene, name: str) -> Measured:
+def frechet(scene: ImageSets, name: str) -> Measured:
     features = scene.embedded(name)[1]
     value = frechet_distance(moments(features), scene.reference(name).moments)
     return Measured(value, _below_twice(scene, name), facts=_compared(scene, name))
 
 
-def frechet_at_infinity(scene: Scene, name: str) -> Measured:
+def frechet_at_infinity(scene: ImageSets, name: str) -> Measured:
     features = scene.embedded(name)[1]
     value = frechet_infinity(features, scene.reference(name).moments)
     count, dimension = features.shape
@@ -47,13 +47,13 @@ def frechet_at_infinity(scene: Scene, name: str) -> Measured:
     return Measured(value, doubts, facts=_compared(scene, name))
 
 
-def kernel(scene: Scene, name: str) -> Measured:
+def kernel(scene: ImageSets, name: str) -> Measured:
     reference = scene.reference(name)
     value = kernel_distance(scene.embedded(name)[1], reference.features, reference.kernel_mean)
     return Measured(value, facts=_compared(scene, name))
 
 
-def kernel_of_subsets(scene: Scene, name: str) -> Measured:
+def kernel_of_subsets(scene: ImageSets, name: str) -> Measured:
     features, real = scene.embedded(name)[1], scene.reference(name).features
     value, spread = kernel_distance_of_subsets(features, real)
     fewer = min(len(features), len(real))
@@ -61,23 +61,23 @@ def kernel_of_subsets(scene: Scene, name: str) -> Measured:
     return Measured(value, notes=notes, facts=_compared(scene, name) | {"spread": spread})
 
 
-def precision(scene: Scene, name: str) -> Measured:
+def precision(scene: ImageSets, name: str) -> Measured:
     return Measured(_precision_recall(scene, name)[0], facts=_compared(scene, name))
 
 
-def recall(scene: Scene, name: str) -> Measured:
+def recall(scene: ImageSets, name: str) -> Measured:
     return Measured(_precision_recall(scene, name)[1], facts=_compared(scene, name))
 
 
-def density(scene: Scene, name: str) -> Measured:
+def density(scene: ImageSets, name: str) -> Measured:
     return Measured(_density_coverage(scene, name)[0], facts=_compared(scene, name))
 
 
-def coverage(scene: Scene, name: str) -> Measured:
+def coverage(scene: ImageSets, name: str) -> Measured:
     return Measured(_density_coverage(scene, name)[1], facts=_compared(scene, name))
 
 
-def _precision_recall(scene: Scene, name: str) -> tuple[float, float]:
+def _precision_recall(scene: ImageSets, name: str) -> tuple[float, float]:
     reference = scene.reference(name)
     features = scene.embedded(name)[1]
     return scene.once(
@@ -86,7 +86,7 @@ def _precision_recall(scene: Scene, name: str) -> tuple[float, float]:
     )
 
 
-def _density_coverage(scene: Scene, name: str) -> tuple[float, float]:
+def _density_coverage(scene: ImageSets, name: str) -> tuple[float, float]:
     reference = scene.reference(name)
     features = scene.embedded(name)[1]
     return scene.once(
@@ -94,7 +94,7 @@ def _density_coverage(scene: Scene, name: str) -> tuple[float, float]:
     )
 
 
-def logits_of(scene: Scene, name: str) -> Tensor:
+def logits_of(scene: ImageSets, name: str) -> Tensor:
     logits = scene.embedded(name)[2]
     if logits is None:
         raise Unavailable(f"the extractor {name!r} gives features and no classes")
@@ -106,7 +106,7 @@ def _few_for(logits: Tensor) -> tuple[str, ...]:
     return (f"{count} images are fewer than the extractor's {classes} classes",) if count < classes else ()
 
 
-def _below_twice(scene: Scene, name: str) -> tuple[str, ...]:
+def _below_twice(scene: ImageSets, name: str) -> tuple[str, ...]:
     """A covariance of D dimensions from few images is far from the true one, and the distance far too large."""
     count, dimension = scene.embedded(name)[1].shape
     fewest, of = min((count, "images"), (scene.reference(name).count, "training images"))
@@ -115,7 +115,7 @@ def _below_twice(scene: Scene, name: str) -> tuple[str, ...]:
     return (f"{fewest} {of} for {dimension} dimensions, fewer than twice as many: biased upwards, kid is not",)
 
 
-def facts_of(scene: Scene, name: str) -> dict[str, Any]:
+def facts_of(scene: ImageSets, name: str) -> dict[str, Any]:
     extractor, features, _ = scene.embedded(name)
     return {
         "dimension": features.shape[1],
@@ -128,5 +128,5 @@ def _classes(logits: Tensor) -> dict[str, Any]:
     return {"dimension": logits.shape[1]}
 
 
-def _compared(scene: Scene, name: str) -> dict[str, Any]:
+def _compared(scene: ImageSets, name: str) -> dict[str, Any]:
     return facts_of(scene, name) | {"real_images": scene.reference(name).count}

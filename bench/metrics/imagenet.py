@@ -16,18 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.compat import torchvision
+from bench.data.batches import normalise
+from bench.data.image_spec import ImageSpec
 from bench.errors import MissingWeights, Unavailable, UserError
-from bench.metrics import RANDOM
-from bench.metrics.embedding import ANTIALIASED, Answer, Extractor, identity_of, resized, rgb, tapped
+from bench.harness.teachers.cache import weights_hash
+from bench.metrics.embedding import ANTIALIASED, Embedding, Extractor, identity_of, resized, rgb, tapped
+from bench.metrics.weights import find_weights, own_folder, sha256_of, weights_folders
 from bench.models import head
 from bench.models.foreign import PREFIX, from_torchvision
 from bench.models.loading import COUNTER, fit, read_weights
-from bench.real import normalise
-from bench.streams import derive
-from bench.task import ImageSpec
-from bench.teachers import weights_hash
-from bench.weights import find_weights, own_folder, sha256_of, weights_folders
+from bench.spec.metric_names import RANDOM
+from bench.utils.rng import derive
+from bench.utils.torchvision_compat import torchvision
 
 SEED = 2015  # of all random weights; the year of Inception's and of He's initialisation
 IMAGENET = ImageSpec(channels=3, size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -78,7 +78,7 @@ def inception(name: str, chosen: Path | None, device: torch.device) -> Extractor
     network.to(device)
     preprocessing = f"{RESIZE.format(299)}; (x - 128) / 128"
 
-    def run(images: Tensor) -> Answer:
+    def run(images: Tensor) -> Embedding:
         features, logits = network(rgb(images.to(device)))
         return features, logits
 
@@ -95,7 +95,7 @@ def vgg16(name: str, chosen: Path | None, device: torch.device) -> Extractor:
     network.to(device)
     preprocessing = f"{RESIZE.format(224)}; {_standardised()}"
 
-    def run(images: Tensor) -> Answer:
+    def run(images: Tensor) -> Embedding:
         return network(rgb(images.to(device)))[0], None
 
     return Extractor(name, identity_of(kind, digest, preprocessing), preprocessing, _batch(device), run)
@@ -172,7 +172,7 @@ def of_torchvision(name: str, chosen: Path | None, device: torch.device) -> Extr
     answer = tapped(network.eval().requires_grad_(False).to(device))
     preprocessing = f"grey repeated to 3 channels; {ANTIALIASED.format(IMAGENET.size)}; {_standardised()}"
 
-    def run(images: Tensor) -> Answer:
+    def run(images: Tensor) -> Embedding:
         return answer(normalise(resized(rgb(images.to(device)).float(), IMAGENET.size), IMAGENET))
 
     return Extractor(name, identity_of(name, sha256_of(file), preprocessing), preprocessing, _batch(device), run)

@@ -23,12 +23,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.errors import Unavailable, UserError, nearest
-from bench.metrics import PERCEPTUAL, RANDOM
+from bench.harness.teachers.cache import weights_hash
 from bench.metrics.embedding import check_images, exactly, identity_of, rgb
 from bench.metrics.imagenet import library, random_weights
+from bench.metrics.weights import find_weights, sha256_of
 from bench.models.loading import fit, read_weights
-from bench.teachers import weights_hash
-from bench.weights import find_weights, sha256_of
+from bench.spec.metric_names import PERCEPTUAL, RANDOM
 
 SMALLEST = 64  # pixels: of smaller images AlexNet's and SqueezeNet's strides and pools would leave nothing
 BATCH = 32  # images at a time

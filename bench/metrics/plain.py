@@ -7,27 +7,27 @@ import math
 import torch
 from torch import Tensor
 
-from bench.artifacts import evenly
+from bench.data.images import evenly
 from bench.errors import Unavailable
 from bench.metrics.neighbours import nearest_distance
-from bench.metrics.scene import Measured, Scene
+from bench.metrics.scene import ImageSets, Measured
 
 SAMPLE = 500  # test images whose distance to the nearest training image says what is usual
 BLOCK = 2**28  # bytes of float32 pixels at a time
 
 
-def class_balance(scene: Scene) -> Measured:
+def class_balance(scene: ImageSets) -> Measured:
     labels, _ = scene.answers
     shares = torch.bincount(labels.flatten(), minlength=scene.classes).double() / labels.numel()
     entropy = -(shares[shares > 0] * shares[shares > 0].log()).sum().item()
     return Measured(max(entropy, 0.0) / math.log(scene.classes), too_few(scene))
 
 
-def confidence(scene: Scene) -> Measured:
+def confidence(scene: ImageSets) -> Measured:
     return Measured(scene.answers[1].double().mean().item())
 
 
-def intra_class_pixel_std(scene: Scene) -> Measured:
+def intra_class_pixel_std(scene: ImageSets) -> Measured:
     labels = class_labels(scene)
     pixels = scene.images.double() / 255
     values = [pixels[labels == k].std(0).mean().item() for k in range(scene.classes) if int((labels == k).sum()) > 1]
@@ -36,7 +36,7 @@ def intra_class_pixel_std(scene: Scene) -> Measured:
     return Measured(sum(values) / len(values), too_few(scene), over_classes(len(values), scene))
 
 
-def nearest_training_distance(scene: Scene) -> Measured:
+def nearest_training_distance(scene: ImageSets) -> Measured:
     """Says beside it how near test images, which are no copies, come to a training image."""
     unseen = evenly(scene.middle(scene.dataset.test.images), SAMPLE)
     note = f"{len(unseen)} test images lie {_mean_nearest(unseen, scene.real):.3f} from theirs"
@@ -50,7 +50,7 @@ def _mean_nearest(images: Tensor, real: Tensor) -> float:
     return nearest.mean().item() / math.sqrt(rows.shape[1])
 
 
-def class_labels(scene: Scene) -> Tensor:
+def class_labels(scene: ImageSets) -> Tensor:
     """The teacher's class of each image, int64 (N,); Unavailable in segmentation, where an image has no single one."""
     labels, _ = scene.answers
     if labels.ndim > 1:
@@ -58,12 +58,12 @@ def class_labels(scene: Scene) -> Tensor:
     return labels
 
 
-def too_few(scene: Scene) -> tuple[str, ...]:
+def too_few(scene: ImageSets) -> tuple[str, ...]:
     """A doubt where there are fewer images than classes."""
     count = len(scene.images)
     return (f"{count} images are fewer than the {scene.classes} classes",) if count < scene.classes else ()
 
 
-def over_classes(found: int, scene: Scene) -> tuple[str, ...]:
+def over_classes(found: int, scene: ImageSets) -> tuple[str, ...]:
     """A note where some of the classes have no images (or too few) and do not count."""
     return (f"over {found} of {scene.classes} classes",) if found < scene.classes else ()

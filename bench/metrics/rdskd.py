@@ -18,13 +18,13 @@ from bench.metrics.frechet import frechet_distance, moments
 from bench.metrics.inception_score import inception_score_of_splits
 from bench.metrics.perceptual import paired
 from bench.metrics.plain import class_labels
-from bench.metrics.scene import Measured, Scene
+from bench.metrics.scene import ImageSets, Measured
 
 PER_CLASS, PAIRS = 5, 10
 WARNING = "RDSKD's protocol: {}; to compare with its table only"
 
 
-def few_inception_score(scene: Scene, name: str) -> Measured:
+def few_inception_score(scene: ImageSets, name: str) -> Measured:
     logits = logits_of(scene, name)
     chosen = _last_of_each(class_labels(scene), scene.classes, PER_CLASS)
     value, spread = inception_score_of_splits(logits[chosen], SPLITS)
@@ -33,7 +33,7 @@ def few_inception_score(scene: Scene, name: str) -> Measured:
     return Measured(value, (doubt,), facts=facts_of(scene, name) | facts)
 
 
-def few_frechet(scene: Scene, name: str) -> Measured:
+def few_frechet(scene: ImageSets, name: str) -> Measured:
     """Against test images, as its code does."""
     extractor, features, _ = scene.embedded(name)
     chosen = _last_of_each(class_labels(scene), scene.classes, PER_CLASS)
@@ -45,7 +45,7 @@ def few_frechet(scene: Scene, name: str) -> Measured:
     return Measured(value, (doubt,), facts=facts_of(scene, name) | facts)
 
 
-def few_perceptual(scene: Scene, name: str) -> Measured:
+def few_perceptual(scene: ImageSets, name: str) -> Measured:
     labels, perceptual = class_labels(scene), scene.perceptual(name)
     each = [torch.nonzero(labels == k).flatten()[-PAIRS - 1 :] for k in range(scene.classes)]
     first, second = torch.cat([index[:-1] for index in each]), torch.cat([index[1:] for index in each])

@@ -21,7 +21,7 @@ from bench.metrics.embedding import Extractor, embed
 from bench.metrics.frechet import Moments, moments
 from bench.metrics.kernel import kernel_mean
 from bench.metrics.neighbours import radii
-from bench.paths import cache_folder
+from bench.utils.paths import cache_folder
 
 VERSION = 1  # of what the statistics mean; a higher one computes them anew
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.artifacts import evenly
 from bench.data import Dataset
+from bench.data.batches import middle, normalise
+from bench.data.images import evenly
 from bench.metrics.embedding import Extractor, embed
-from bench.metrics.extractors import Surroundings, get_extractor
+from bench.metrics.extractors import MetricContext, get_extractor
 from bench.metrics.perceptual import Perceptual, get_perceptual
 from bench.metrics.reference import Reference
-from bench.real import middle, normalise
 
 SMALL = 3 * 64 * 64  # values of an image of which 500 go through the teacher at once
 
@@ -31,10 +31,10 @@ class Measured:
     facts: dict[str, Any] = field(default_factory=dict)  # further fields of a record's image metric
 
 
-class Scene:
+class ImageSets:
     """``images``: uint8 (N, C, H, W), N at least 1. ``real_images``: compare with so many training images at most."""
 
-    def __init__(self, images: Tensor, dataset: Dataset, around: Surroundings, real_images: int | None = None) -> None:
+    def __init__(self, images: Tensor, dataset: Dataset, around: MetricContext, real_images: int | None = None) -> None:
         self.images = images
         self.dataset = dataset
         self.around = around

@@ -12,17 +12,18 @@ from torch import Tensor
 
 from bench.data import Dataset
 from bench.errors import Unavailable
-from bench.metrics import diversity, extractor_of, featured, plain, rdskd
-from bench.metrics.extractors import Surroundings
-from bench.metrics.scene import Measured, Scene
+from bench.metrics import diversity, featured, plain, rdskd
+from bench.metrics.extractors import MetricContext
+from bench.metrics.scene import ImageSets, Measured
+from bench.spec.metric_names import extractor_of
 
-PLAIN: Mapping[str, Callable[[Scene], Measured]] = {
+PLAIN: Mapping[str, Callable[[ImageSets], Measured]] = {
     "class_balance": plain.class_balance,
     "confidence": plain.confidence,
     "intra_class_pixel_std": plain.intra_class_pixel_std,
     "nearest_training_distance": plain.nearest_training_distance,
 }
-THROUGH: Mapping[str, Callable[[Scene, str], Measured]] = {
+THROUGH: Mapping[str, Callable[[ImageSets, str], Measured]] = {
     "is": featured.whole_inception_score,
     "is_splits": featured.split_inception_score,
     "fid": featured.frechet,
@@ -48,7 +49,7 @@ def score_images(
     names: Sequence[str],
     images: Tensor,
     dataset: Dataset,
-    around: Surroundings,
+    around: MetricContext,
     real_images: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Image metrics as a record holds them, by name; whatever goes wrong with one is said there, and is not raised.
@@ -65,12 +66,12 @@ def score_images(
     count = len(images) if isinstance(images, Tensor) and images.ndim else 0
     if reason := _unusable(images, around):
         return {name: _entry("unavailable", count, reason) for name in names}
-    scene = Scene(images, dataset, around, real_images)
+    scene = ImageSets(images, dataset, around, real_images)
     same = (f"all {count} images are the same",) if bool((images == images[:1]).all()) else ()
     return {name: _measure(name, scene, same) for name in names}
 
 
-def _measure(name: str, scene: Scene, same: tuple[str, ...]) -> dict[str, Any]:
+def _measure(name: str, scene: ImageSets, same: tuple[str, ...]) -> dict[str, Any]:
     family, chosen = name.partition("[")[0], extractor_of(name)
     count = len(scene.images)
     try:
@@ -86,7 +87,7 @@ def _measure(name: str, scene: Scene, same: tuple[str, ...]) -> dict[str, Any]:
     return entry | {"value": found.value} | found.facts
 
 
-def _unusable(images: Tensor, around: Surroundings) -> str:
+def _unusable(images: Tensor, around: MetricContext) -> str:
     """Why nothing can be measured on these images; empty where something can."""
     image = around.task.image
     if not isinstance(images, Tensor) or images.dtype != torch.uint8:

@@ -1,4 +1,6 @@
-"""The registry of networks. Each family has a file of its own; importing this one imports no torch.
+"""Networks and generators: one module for each family, registered by name.
+
+Nothing here trains, and nothing knows of tasks or methods. Importing this package imports no torch.
 
 A network is named by the registry, or ``torchvision/resnet18`` for any classification or segmentation network of
 torchvision, or ``module:function`` or ``path/to/file.py:function`` for a user's own, which is called with
@@ -22,7 +24,7 @@ from bench.errors import Unsupported, UserError, nearest
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from bench.task import ImageSpec
+    from bench.data.image_spec import ImageSpec
 
 NETWORKS: Mapping[str, str] = {
     "lenet5": "bench.models.lenet:lenet5",

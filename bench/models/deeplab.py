@@ -9,10 +9,10 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.compat import torchvision
+from bench.data.image_spec import ImageSpec
 from bench.errors import UserError
 from bench.models.mobilenet import mobilenet_v2
-from bench.task import ImageSpec
+from bench.utils.torchvision_compat import torchvision
 
 
 class DeepLab(nn.Module):

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.cards.loading import import_module
-from bench.compat import torchvision
+from bench.data.image_spec import ImageSpec
 from bench.errors import UserError, nearest
 from bench.models.cost import bare_copy
 from bench.models.source import own_file
-from bench.task import ImageSpec
+from bench.utils.torchvision_compat import torchvision
+from bench.utils.user_code import import_module
 
 PREFIX = "torchvision/"
 

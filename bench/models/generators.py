@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from bench.data.image_spec import ImageSpec
 from bench.errors import UserError
-from bench.task import ImageSpec
 
 
 def image_generator(

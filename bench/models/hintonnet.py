@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bench.task import ImageSpec
+from bench.data.image_spec import ImageSpec
 
 
 class HintonNet(nn.Module):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from bench.data.image_spec import ImageSpec
 from bench.errors import UserError
-from bench.task import ImageSpec
 
 
 class LeNet(nn.Module):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.task import ImageSpec
+from bench.data.image_spec import ImageSpec
 
 
 class BasicBlock(nn.Module):

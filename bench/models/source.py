@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from bench.cards.source import source_hash
 from bench.errors import UserError
+from bench.utils.user_code import source_hash
 
 
 def own_file(name: str) -> Path | None:

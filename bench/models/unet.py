@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.data.image_spec import ImageSpec
 from bench.errors import UserError
-from bench.task import ImageSpec
 
 
 class UNet(nn.Module):

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.data.image_spec import ImageSpec
 from bench.errors import UserError
-from bench.task import ImageSpec
 
 
 class VGG(nn.Module):

@@ -10,11 +10,11 @@ from collections import OrderedDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.data.image_spec import ImageSpec
 from bench.errors import UserError
-from bench.task import ImageSpec
 
 
-class Block(nn.Module):
+class WideBlock(nn.Module):
     """Batch norm and ReLU come before each of two 3x3 convolutions; nothing comes after the sum.
 
     Where the width changes, the shortcut too sees the input after the first batch norm and ReLU; elsewhere it is the
@@ -71,7 +71,7 @@ class WideResNet(nn.Module):
     @property
     def layers(self) -> list[nn.Module]:
         """All blocks."""
-        return [module for module in self.modules() if isinstance(module, Block)]
+        return [module for module in self.modules() if isinstance(module, WideBlock)]
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.conv1(images)
@@ -83,7 +83,7 @@ class WideResNet(nn.Module):
 
 
 def _group(before: int, after: int, blocks: int, stride: int) -> nn.Sequential:
-    layers = [Block(before, after, stride), *(Block(after, after, 1) for _ in range(blocks - 1))]
+    layers = [WideBlock(before, after, stride), *(WideBlock(after, after, 1) for _ in range(blocks - 1))]
     return nn.Sequential(OrderedDict(layer=nn.Sequential(*layers)))
 
 

@@ -1,10 +1,10 @@
 """What a finished trial leaves behind: its schema, written whole or not at all, read back one by one or as tables.
 
-The command line imports this package to answer ``--help``: pandas is imported only where a table is made.
+Nothing here runs a trial or judges a number, and pandas is imported only where a table is made.
 """
 
 from bench.records.comparable import Comparable, Loaded, comparable, loaded
-from bench.records.folder import is_archive, load_record, open_results, read_curve, trial_folders, write_trial
+from bench.records.folder import is_archive, load_record, read_curve, trial_folders, write_trial
 from bench.records.frame import load_curves, load_frame, short_text
 from bench.records.reading import (
     Outline,
@@ -12,6 +12,7 @@ from bench.records.reading import (
     load_records,
     locate,
     log_end,
+    open_results,
     read_beside,
     read_columns,
     read_curves,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
 from bench.records.columns import defaults
-from bench.records.folder import check_schema, open_results, parse, trial_folders, writing
+from bench.records.folder import check_schema, is_archive, open_folder, parse, trial_folders, writing
 from bench.records.pack import connect, file_facts, pack_files, text, write_parquet
 from bench.records.schema import SCHEMA, CurvePoint
 
@@ -34,7 +34,9 @@ def write_archive(results: Path, file: Path) -> int:
         UserError: the file exists or does not end in ``.parquet``, a record is damaged, or the file cannot be written.
     """
     check_new(file, archive=True)
-    folders = trial_folders(open_results(results))
+    if is_archive(results):
+        raise UserError(f"{results} is an archive already")
+    folders = trial_folders(open_folder(results))
     with connect() as con:
         pack_files(con, results, [folder.name for folder in folders], "packed")
         add_files(con, folders, "files_of")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from bench.records.schema import SCHEMA, CurvePoint, ImageMetric, MeterReading, Record
-from bench.selection import RULES
+from bench.records.selection import RULES
 
 TEXTS = {"trial.budget"}  # numbers that are shown as they were written, not as 40000.0
 PLAIN = {str: "VARCHAR", bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE"}

@@ -28,23 +28,8 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST}
 
 
-def open_results(folder: Path, create: bool = False) -> Path:
-    """Check that ``folder`` holds results that this version reads.
-
-    Args:
-        folder: the results folder, or an archive.
-        create: make it if it is missing or empty, and check that it can be written.
-
-    Raises:
-        UserError: it is not a results folder, is of a newer schema, is damaged or cannot be written.
-    """
-    if is_archive(folder):
-        if create:
-            raise UserError(f"{folder} is an archive, which only reads; `dfkd merge {folder} --out FOLDER` unpacks it")
-        from bench.records.archive import check_archive
-
-        check_archive(folder)
-        return folder
+def open_folder(folder: Path, create: bool = False) -> Path:
+    """Check that ``folder`` is a results folder that this version reads; the rest is as in ``open_results``."""
     marker = folder / "results.json"
     if create:
         with writing(folder):
@@ -70,7 +55,7 @@ def write_trial(results: Path, record: Record, curve: list[dict[str, Any]], file
     A trial that had finished with status ok is kept as it is; an earlier failure is replaced.
 
     Args:
-        results: a folder that ``open_results`` has checked.
+        results: a folder that ``open_folder`` has checked.
         record: what ``record.json`` will hold.
         curve: one mapping per evaluation, see ``CurvePoint``; numbers that are not finite become null.
         files: name in the trial's folder -> file to copy there. The sources stay, so a failed write can be repeated.
@@ -184,7 +169,7 @@ def _of_trial(folder: Path, name: str) -> Path:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path names an archive; ``open_results`` looks inside."""
+    """Whether a path names an archive; ``bench.records.reading.open_results`` looks inside."""
     return path.suffix == ".parquet" and not path.is_dir()
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
 from bench.records.archive import BESIDE, SHEET, add_files, archive_curves, archive_texts, check_new, store
-from bench.records.folder import is_archive, open_results, record_of, sync, trial_folders, write_file, writing
+from bench.records.folder import is_archive, record_of, sync, trial_folders, write_file, writing
 from bench.records.pack import connect, pack_files, text
-from bench.records.reading import read_beside, read_curves
+from bench.records.reading import open_results, read_beside, read_curves
 from bench.records.schema import SCHEMA, Record, as_json
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
-from bench.paths import cache_folder
 from bench.records.columns import TRIALS, broken, structure
 from bench.records.folder import load_finished, read_curve, trial_names
 from bench.records.schema import CurvePoint, ImageMetric, Record
+from bench.utils.paths import cache_folder
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

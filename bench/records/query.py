@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import UserError, nearest
 from bench.records.columns import BESIDE, METER, METRICS, POINTS, TRIALS, VIEWS
-from bench.records.folder import is_archive, open_results
+from bench.records.folder import is_archive
 from bench.records.pack import connect, packed, text
+from bench.records.reading import open_results
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _BESIDE = ", ".join(BESIDE)
 
 
-class Answer(NamedTuple):
+class QueryResult(NamedTuple):
     """The rows of a query, with the names of their columns, each of them once."""
 
     columns: tuple[str, ...]
@@ -28,7 +29,7 @@ class Answer(NamedTuple):
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
-def query(sources: Sequence[Path], sql: str) -> Answer:
+def query(sources: Sequence[Path], sql: str) -> QueryResult:
     """Ask one SELECT of the views on all sources together.
 
     Nothing else can be read and nothing can be written. A trial that two sources hold with the same content is there
@@ -51,7 +52,7 @@ def query(sources: Sequence[Path], sql: str) -> Answer:
                 raise UserError("a query is one SELECT; it reads the views " + ", ".join(VIEWS) + " and writes nothing")
             done = con.execute(statements[0])
             columns = _unlike([column[0] for column in done.description or []])
-            return Answer(columns, done.fetchall())
+            return QueryResult(columns, done.fetchall())
         except duckdb.Error as error:
             raise UserError(_explained(str(error))) from None
 

@@ -11,6 +11,7 @@ from bench.errors import UserError, nearest
 from bench.records.folder import (
     is_archive,
     load_finished,
+    open_folder,
     parse,
     read_curve,
     read_json,
@@ -28,6 +29,26 @@ CONTROL = re.compile(
 HOME = re.compile(r"/(?:home|Users)/[^/\s\"']+|/root(?=/)")
 
 # What reads archives imports the schema's SQL: it is imported where there is an archive.
+
+
+def open_results(results: Path, create: bool = False) -> Path:
+    """Check that ``results`` holds results that this version reads.
+
+    Args:
+        results: a results folder, or an archive.
+        create: make the folder if it is missing or empty, and check that it can be written.
+
+    Raises:
+        UserError: it is not a results folder, is of a newer schema, is damaged or cannot be written.
+    """
+    if not is_archive(results):
+        return open_folder(results, create)
+    if create:
+        raise UserError(f"{results} is an archive, which only reads; `dfkd merge {results} --out FOLDER` unpacks it")
+    from bench.records.archive import check_archive
+
+    check_archive(results)
+    return results
 
 
 def load_records(results: Path, ids: Collection[str] | None = None) -> list[Record]:

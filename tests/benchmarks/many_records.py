@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.records import as_json, open_results, trial_id
 
-BUILDER = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "record_builder.py"))
+BUILDER = runpy.run_path(str(Path(__file__).parents[1] / "support" / "record_builder.py"))
 TASKS, METHODS, CELLS, SEEDS = 20, 25, 2, 100
 
 

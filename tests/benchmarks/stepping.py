@@ -12,7 +12,7 @@ from needed_passes import INPUT, NOTHING, WEIGHTS, Pass
 from torch import Tensor, nn
 
 from bench.data import Split
-from bench.desk import Desk
+from bench.harness.trial_context import TrialContext
 from bench.models.cost import bare_copy
 
 
@@ -23,17 +23,17 @@ class Enough(BaseException):
 class Stepping:
     """The method works in a thread of its own and waits between two steps; never do both threads work at once."""
 
-    def __init__(self, desk: Desk, run: Callable[[], None]) -> None:
-        self.desk = desk
+    def __init__(self, context: TrialContext, run: Callable[[], None]) -> None:
+        self.context = context
         self.inputs: dict[str, tuple[int, ...]] = {}  # of each network, without the batch
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
         self._ended = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, args=(run,))
-        desk.after_step = self._pause
-        desk.on_keep = self._look
-        self._look("teacher", desk._teacher.network)
-        self._look("student", desk.student)
+        context.hooks.after_step = self._pause
+        context.hooks.on_keep = self._look
+        self._look("teacher", context._teacher.network)
+        self._look("student", context.student)
 
     def __enter__(self) -> Stepping:
         self._thread.start()
@@ -83,8 +83,8 @@ class Floor:
     """Passes on random inputs, with the networks' copies: no losses, no updates, nothing drawn or counted."""
 
     def __init__(self, stepping: Stepping, passes: Sequence[Pass]) -> None:
-        desk = stepping.desk
-        networks = {"teacher": desk._teacher.network, "student": desk.student, **desk.kept}
+        context = stepping.context
+        networks = {"teacher": context._teacher.network, "student": context.student, **context.kept}
         copies = {name: bare_copy(networks[name]) for name in {each.network for each in passes}}
         self._plays = [self._prepared(each, copies[each.network], stepping.inputs[each.network]) for each in passes]
 

@@ -10,9 +10,9 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.data import load
+from bench.data.batches import RealImages
 from bench.data.source import Split
-from bench.real import RealImages
-from bench.task import get_task
+from bench.spec.task import get_task
 
 LOAD = "from bench.data import load; load('cifar10', size=32, allow_altered=True)"
 

@@ -16,12 +16,12 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from bench import compat
 from bench.metrics.frechet import frechet_distance, moments, moments_of
 from bench.metrics.kernel import kernel_distance, kernel_distance_of_subsets
 from bench.metrics.neighbours import precision_recall
+from bench.utils import torchvision_compat
 
-compat.torchvision()  # which the others import
+torchvision_compat.torchvision()  # which the others import
 
 from pytorch_fid import fid_score  # noqa: E402
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric  # noqa: E402

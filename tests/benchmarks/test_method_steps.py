@@ -24,15 +24,17 @@ import torch
 from needed_passes import NEEDED
 from stepping import Floor, Row, Stepping, real_images
 
-from bench.budget import Budget
-from bench.cards import MethodCard, find_methods, load_method
-from bench.declare import Data
-from bench.desk import Desk
-from bench.expansion import preset
+from bench.harness.session import session_for
+from bench.harness.trial_context import TrialContext
 from bench.models import build
-from bench.session import session_for
-from bench.support import why_unsupported
-from bench.task import TaskSpec, get_task
+from bench.spec.budget import Budget
+from bench.spec.expand import preset
+from bench.spec.method import Data
+from bench.spec.method_card import MethodCard
+from bench.spec.method_loader import load_method
+from bench.spec.method_registry import find_methods
+from bench.spec.requirements import why_unsupported
+from bench.spec.task import TaskSpec, get_task
 
 TASKS = ("mnist/lenet5-half", "cifar10/wrn16-1")
 WITH_BATCH_NORM = {"mnist/lenet5-half": "mnist/lenet5bn-half"}  # where a method needs the teacher's statistics
@@ -119,7 +121,7 @@ def stores_filled(kept: Mapping[str, Any], inputs: Mapping[str, tuple[int, ...]]
 @pytest.mark.benchmark(timer=time.process_time)
 @pytest.mark.parametrize(("task", "name", "measured"), CASES)
 def test_step(
-    benchmark: Any, make_desk: Callable[..., Desk], request: Any, task: str, name: str, measured: Round
+    benchmark: Any, make_context: Callable[..., TrialContext], request: Any, task: str, name: str, measured: Round
 ) -> None:
     paper = bool(request.config.getoption("benchmark_enable"))
     if not paper and (task, name) != TRIED:
@@ -130,7 +132,7 @@ def test_step(
         spec = get_task(WITH_BATCH_NORM[task])
     method = load_method(card)
     options = method.make_options(options_for(card, spec, measured, paper))
-    desk = make_desk(
+    context = make_context(
         image=spec.image,
         budget=Budget(steps=STEPS),
         access=card.access,
@@ -139,19 +141,19 @@ def test_step(
         student=build(spec.student, spec.image, 10),
         real=real_images(spec.image.shape) if card.data is not Data.NONE else None,
         augment=spec.augment,
+        fresh_teacher=lambda: build(spec.teacher.network, spec.image, 10),
     )
-    desk.fresh_teacher = lambda: build(spec.teacher.network, spec.image, 10)
 
     def run() -> None:
-        with desk:
-            desk.clock.start()
+        with context:
+            context.clock.start()
             method.run(session_for(spec.image, 10), options)
 
     needed = NEEDED[name](options)
     floors: list[float] = []
-    with Stepping(desk, run) as trial:
+    with Stepping(context, run) as trial:
         trial.advance()
-        stores_filled(desk.kept, trial.inputs, 10)
+        stores_filled(context.kept, trial.inputs, 10)
         trial.advance(measured.skip)
         before = time.process_time()
         trial.advance(len(measured.kinds))

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from bench.analysis.report import render
 from bench.cli.show import TRIAL_PAGES
-from bench.machine import usable_cores
 from bench.records.archive import write_archive
 from bench.records.query import query
-from bench.report import render
+from bench.utils.hardware import usable_cores
 
 COUNT, FEW = 100_000, 600
 MAKE = Path(__file__).with_name("many_records.py")
@@ -58,5 +58,5 @@ def test_querying_record_files_again(benchmark: Any, folder: Path, view: str) ->
 
 def test_report_of_an_archive(benchmark: Any, request: pytest.FixtureRequest, tmp_path: Path, archive: Path) -> None:
     if not request.config.getoption("benchmark_enable"):
-        pytest.skip("its figures take long; tests/unit/test_archive_and_merge.py tries the code")
+        pytest.skip("its figures take long; tests/unit/records/test_archive_and_merge.py tries the code")
     assert benchmark.pedantic(render, (archive, tmp_path / "report", TRIAL_PAGES, usable_cores()), rounds=1)

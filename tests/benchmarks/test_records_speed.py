@@ -11,7 +11,7 @@ import pytest
 from bench.records import as_json, load_frame, load_records, open_results
 
 COUNT = 10_000
-BUILDER = Path(__file__).parents[1] / "unit" / "record_builder.py"
+BUILDER = Path(__file__).parents[1] / "support" / "record_builder.py"
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,13 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from bench import Access, Session, image_generator
-from bench.budget import Budget
-from bench.cards import find_methods, load_method
-from bench.desk import Desk
+from bench.harness.session import session_for
+from bench.harness.trial_context import TrialContext
 from bench.models import build
-from bench.session import session_for
-from bench.task import get_task
+from bench.spec.budget import Budget
+from bench.spec.method_loader import load_method
+from bench.spec.method_registry import find_methods
+from bench.spec.task import get_task
 
 TASK = get_task("mnist/lenet5-half")
 STEPS = 4
@@ -33,11 +34,13 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def through_the_harness(make_desk: Callable[..., Desk], method: Callable[[Session], None], steps: int) -> None:
+def through_the_harness(
+    make_context: Callable[..., TrialContext], method: Callable[[Session], None], steps: int
+) -> None:
     networks = {"teacher": build("lenet5", TASK.image, 10), "student": build("lenet5-half", TASK.image, 10)}
-    desk = make_desk(image=TASK.image, budget=Budget(steps=steps), access=Access.FEATURES, **networks)
-    with desk:
-        desk.clock.start()
+    context = make_context(image=TASK.image, budget=Budget(steps=steps), access=Access.FEATURES, **networks)
+    with context:
+        context.clock.start()
         method(session_for(TASK.image, 10))
 
 
@@ -66,7 +69,9 @@ def bare_dafl(batch: int, width: int, steps: int) -> None:
 
 @pytest.mark.parametrize("width", [32, 128])
 @pytest.mark.parametrize("way", ["bare", "harness"])
-def test_dafl_steps_at_batch_256(benchmark: Any, make_desk: Callable[..., Desk], way: str, width: int) -> None:
+def test_dafl_steps_at_batch_256(
+    benchmark: Any, make_context: Callable[..., TrialContext], way: str, width: int
+) -> None:
     if width == 128 and not benchmark.enabled:
         pytest.skip("measured with --benchmark-enable only: width 32 tries the code")
     benchmark.group = f"dafl, mnist/lenet5-half, batch 256, width {width}, {STEPS} steps"
@@ -77,16 +82,16 @@ def test_dafl_steps_at_batch_256(benchmark: Any, make_desk: Callable[..., Desk],
         if way == "bare":
             bare_dafl(256, width, STEPS)
         else:
-            through_the_harness(make_desk, lambda session: method.run(session, options), STEPS)
+            through_the_harness(make_context, lambda session: method.run(session, options), STEPS)
 
     benchmark.pedantic(run, rounds=7 if width == 32 else 3, warmup_rounds=1)
 
 
-def test_thousand_steps_of_an_empty_method(benchmark: Any, make_desk: Callable[..., Desk]) -> None:
+def test_thousand_steps_of_an_empty_method(benchmark: Any, make_context: Callable[..., TrialContext]) -> None:
     benchmark.group = "an empty method, 1,000 steps (seconds here are milliseconds a step)"
 
     def empty(session: Session) -> None:
         for _ in session.steps("nothing"):
             pass
 
-    benchmark.pedantic(lambda: through_the_harness(make_desk, empty, 1000), rounds=10, warmup_rounds=1)
+    benchmark.pedantic(lambda: through_the_harness(make_context, empty, 1000), rounds=10, warmup_rounds=1)

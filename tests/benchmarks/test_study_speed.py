@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.expansion import expand
-from bench.study import load_study
+from bench.spec.expand import expand
+from bench.spec.study import load_study
 
 COUNT = 50 * 40 * 5
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cards import read_cards
-from bench.check import Finding, run_battery
+from bench.execution.contract import Finding, run_battery
+from bench.spec.method_registry import read_cards
 
 GOOD = Path(__file__).parent / "good" / "one_hot.py"
 IMPORT = "from torch.nn import functional as F\n"
@@ -51,7 +51,7 @@ BROKEN: dict[str, Broken] = {
     ),
     "reaches into the harness and changes the teacher": (
         [
-            ("from bench import Access", "from bench.desk import current\nfrom bench import Access"),
+            ("from bench import Access", "from bench.harness.trial_context import current\nfrom bench import Access"),
             (LOOP, f"{LOOP}        next(current()._teacher.network.parameters()).data.mul_(1.0001)\n"),
         ],
         "runs",
@@ -136,7 +136,7 @@ def test_reaching_into_the_harness_is_named_with_its_line(tmp_path: Path) -> Non
     changes, _, _ = BROKEN["reaches into the harness and changes the teacher"]
     (finding,) = check(write(tmp_path, changes), only={"imports"})
     assert not finding.ok
-    assert finding.message.startswith("line 8: bench.desk is the harness's own")
+    assert finding.message.startswith("line 8: bench.harness.trial_context is the harness's own")
 
 
 def test_twenty_line_method_passes(tmp_path: Path) -> None:

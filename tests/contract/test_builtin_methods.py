@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.cards import find_methods
-from bench.check import run_battery
+from bench.execution.contract import run_battery
+from bench.spec.method_registry import find_methods
 
 pytestmark = pytest.mark.slow  # a quarter of a minute for each method
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import runner
-from bench.cards import find_methods
-from bench.check import run_battery
 from bench.data import shapes
-from bench.task import Recipe, get_task, recipes, tasks
+from bench.execution import prepare
+from bench.execution.contract import run_battery
+from bench.spec.method_registry import find_methods
+from bench.spec.task import Recipe, get_task, recipes, tasks
 
 PARTS = ("runs", "trains the student", "access", "gradients", "resumes")
 
@@ -32,9 +32,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[str]:
     teacher = task.teacher.model_copy(update={"network": "unet-small", "recipe": "moment"})
     monkeypatch.setitem(recipes(), "moment", Recipe(optimizer="adam", lr=0.01, batch=20, epochs=1))
     monkeypatch.setitem(tasks(), "moment", task.model_copy(update={"name": "moment", "teacher": teacher}))
-    runner._dataset.cache_clear()
+    prepare._dataset.cache_clear()
     yield "moment"
-    runner._dataset.cache_clear()
+    prepare._dataset.cache_clear()
 
 
 @pytest.mark.slow

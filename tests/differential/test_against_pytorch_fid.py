@@ -13,10 +13,10 @@ import torch
 from feature_pairs import PAIRS, Pair, network_like
 from torch import Tensor
 
-from bench import compat
 from bench.metrics.frechet import frechet_distance, moments, moments_of
+from bench.utils import torchvision_compat
 
-compat.torchvision()  # which pytorch-fid imports
+torchvision_compat.torchvision()  # which pytorch-fid imports
 
 from pytorch_fid import fid_score  # noqa: E402
 

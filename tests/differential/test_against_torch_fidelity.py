@@ -10,13 +10,13 @@ import torch
 from feature_pairs import PAIRS, Pair, digits_pair, network_like, random_pair
 from torch import Tensor
 
-from bench import compat
 from bench.metrics.frechet import frechet_distance, moments
 from bench.metrics.inception_score import inception_score, inception_score_of_splits
 from bench.metrics.kernel import kernel_distance, kernel_distance_of_subsets
 from bench.metrics.neighbours import precision_recall
+from bench.utils import torchvision_compat
 
-compat.torchvision()  # which torch-fidelity imports
+torchvision_compat.torchvision()  # which torch-fidelity imports
 
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric  # noqa: E402
 from torch_fidelity.metric_isc import isc_features_to_metric  # noqa: E402

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import data, weights
+from bench import data
+from bench.metrics import weights
 from bench.metrics.embedding import Extractor, embed, rgb
 from bench.metrics.imagenet import inception, inception_network, library, random_weights
 

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import data, weights
-from bench.compat import torchvision
+from bench import data
+from bench.metrics import weights
 from bench.metrics.embedding import rgb
 from bench.metrics.imagenet import library, random_weights
 from bench.metrics.perceptual import Perceptual, get_perceptual, mean_pairwise, paired
+from bench.utils.torchvision_compat import torchvision
 
 CPU = torch.device("cpu")
 TRUNKS = {"alex": ("alex", "alexnet"), "vgg16": ("vgg", "vgg16"), "squeeze": ("squeeze", "squeezenet1_1")}

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import data, weights
-from bench.compat import torchvision
+from bench import data
+from bench.metrics import weights
 from bench.metrics.embedding import embed, rgb
 from bench.metrics.imagenet import library, random_weights, vgg16
+from bench.utils.torchvision_compat import torchvision
 
 
 @pytest.mark.slow

@@ -131,7 +131,7 @@ def test_a_full_disk(number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     def full(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number), "somewhere")
 
-    monkeypatch.setattr("bench.campaign.shutil.copyfile", full)
+    monkeypatch.setattr("bench.execution.run_study.shutil.copyfile", full)
     assert answer(["run", "study.yaml", "--executor", "inline"]) == 2
     assert "is full; free some space and run the same command again" in capsys.readouterr().err
     monkeypatch.setattr("bench.cli.run.plan_study", full)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commit_history import commit_file, new_repository, run_git
 
 from bench.cli import answer
-from bench.git import resolve
 from bench.records import load_records
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-from commit_history import commit_file, new_repository, run_git
+from bench.utils.git import resolve
 
 METHOD = '''
 """A method of a project's own."""

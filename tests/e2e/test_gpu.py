@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from bench.cards import find_methods
 from bench.data import load
-from bench.passports import read_passport
+from bench.execution.run_trial import Interrupted, Setting, run_trial
+from bench.harness.teachers.cache import train_teacher
+from bench.harness.teachers.passport import read_passport
 from bench.records import Record, open_results
-from bench.runner import Interrupted, Setting, run_trial
-from bench.study import SUITE
-from bench.task import TeacherSpec, get_task
-from bench.teacher_key import teacher_key
-from bench.teachers import train_teacher
-from bench.trial import Trial
+from bench.spec.method_registry import find_methods
+from bench.spec.study import SUITE
+from bench.spec.task import TeacherSpec, get_task
+from bench.spec.teacher_key import teacher_key
+from bench.spec.trial import Trial
 
 pytestmark = pytest.mark.gpu
 

@@ -7,14 +7,15 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.cards import MethodCard, find_methods
-from bench.declare import Data
-from bench.expansion import expand
+from bench.execution.run_trial import Setting, run_trial
 from bench.records import open_results
-from bench.runner import Setting, run_trial
-from bench.study import load_study
-from bench.support import why_unsupported
-from bench.task import get_task
+from bench.spec.expand import expand
+from bench.spec.method import Data
+from bench.spec.method_card import MethodCard
+from bench.spec.method_registry import find_methods
+from bench.spec.requirements import why_unsupported
+from bench.spec.study import load_study
+from bench.spec.task import get_task
 
 pytestmark = pytest.mark.slow  # half a dozen seconds for each method
 

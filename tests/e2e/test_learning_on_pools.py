@@ -11,12 +11,12 @@ from statistics import fmean
 
 import pytest
 
-from bench.cards import find_methods
-from bench.cards.source import BUILT_IN
-from bench.expansion import expand
+from bench.execution.run_trial import Setting, run_trial
 from bench.records import open_results
-from bench.runner import Setting, run_trial
-from bench.study import load_study
+from bench.spec.expand import expand
+from bench.spec.method_registry import find_methods
+from bench.spec.study import load_study
+from bench.utils.user_code import BUILT_IN
 
 pytestmark = pytest.mark.slow  # half a dozen seconds for each method
 

@@ -1,0 +1,5 @@
+"""``python -m bench`` is ``dfkd``."""
+
+from bench.cli import main
+
+main()

@@ -1,0 +1,107 @@
+"""Speed from pytest-benchmark's JSON: every benchmark as a multiple of a calibration loop in the same file.
+
+Machines differ, and one machine differs from hour to hour. The calibration is a fixed loop that no commit changes; a
+benchmark divided by it is a number that moves much less. It is measured at both ends of a run, which tells whether the
+machine was steady in between.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.analysis.regression.effects import TIME, Effect, smallest_effect
+from bench.analysis.regression.verdicts import Missing, Number, ratio_number
+from bench.errors import UserError
+from bench.records.folder import read_json
+
+CALIBRATION = "test_calibration"  # benchmarks whose function is named so
+DRIFT = 0.1  # a run whose calibrations differ by more is of no use
+_KEPT = ("min", "median", "mean", "stddev", "rounds", "iterations")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of pytest-benchmark."""
+
+    file: Path
+    commit: str | None
+    ratios: Mapping[str, float]  # benchmark -> its time over the calibration's
+    drift: float  # by how much the slowest calibration took longer than the fastest, a share
+
+    @property
+    def steady(self) -> bool:
+        return self.drift <= DRIFT
+
+
+def read_run(file: Path) -> Run:
+    """Read what ``pytest --benchmark-json=FILE`` wrote.
+
+    Of a benchmark's rounds the fastest counts: it is the one that was disturbed least. The calibration is the geometric
+    mean of the fastest rounds of all benchmarks named ``test_calibration``.
+
+    Raises:
+        UserError: it is no such file, or has no calibration.
+    """
+    content = read_json(file)
+    try:
+        times = {str(each["fullname"]): float(each["stats"]["min"]) for each in content["benchmarks"]}
+        commit = content.get("commit_info", {}).get("id")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{file} is not what `pytest --benchmark-json` writes: {error!r}") from None
+    if any(not (math.isfinite(time) and time > 0) for time in times.values()):
+        raise UserError(f"{file}: a benchmark's time must be above 0")
+    loops = [time for name, time in times.items() if _is_calibration(name)]
+    if not loops:
+        raise UserError(f"{file} has no benchmark {CALIBRATION!r}: without it the speeds of two runs say nothing")
+    unit = math.exp(sum(map(math.log, loops)) / len(loops))
+    ratios = {name: time / unit for name, time in times.items() if not _is_calibration(name)}
+    known = commit if isinstance(commit, str) and len(commit) == 40 else None  # "unversioned" outside a repository
+    return Run(file, known, ratios, max(loops) / min(loops) - 1)
+
+
+def reduced(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of pytest-benchmark's file that is kept: no host, no single timings."""
+    cpu = content.get("machine_info", {}).get("cpu", {})
+    return {
+        "machine_info": {"cpu": {"brand_raw": cpu.get("brand_raw", ""), "count": cpu.get("count")}},
+        "commit_info": {"id": content.get("commit_info", {}).get("id")},
+        "benchmarks": [
+            {"fullname": each["fullname"], "stats": {name: each["stats"].get(name) for name in _KEPT}}
+            for each in content["benchmarks"]
+        ],
+        "datetime": content.get("datetime"),
+        "version": content.get("version"),
+    }
+
+
+def compare_speed(
+    base: Sequence[Run], head: Sequence[Run], own: Mapping[str, Effect]
+) -> tuple[list[Number], list[Missing], list[str]]:
+    """Every benchmark over the steady runs of both sides: the numbers, undecided; what one side lacks; what to know."""
+    if not base and not head:
+        return [], [], []
+    before, after = ([run for run in runs if run.steady] for runs in (base, head))
+    notes = [
+        f"Left out: {len(runs) - len(steady)} of {len(runs)} benchmark runs of {side}, whose calibration drifted by "
+        f"more than {100 * DRIFT:g} %."
+        for side, runs, steady in (("base", base, before), ("head", head, after))
+        if len(steady) < len(runs)
+    ]
+    effect = smallest_effect(TIME.name, own)
+    assert effect is not None
+    numbers, missing = [], []
+    for name in sorted({name for run in (*before, *after) for name in run.ratios}):
+        first, second = ([run.ratios[name] for run in runs if name in run.ratios] for runs in (before, after))
+        if first and second:
+            numbers.append(ratio_number(("speed", name, TIME.name), TIME, effect, first, second))
+        else:
+            missing.append(Missing("speed", name, TIME.name, f"not in {'head' if first else 'base'}"))
+    return numbers, missing, notes
+
+
+def _is_calibration(fullname: str) -> bool:
+    return fullname.rpartition("::")[2].partition("[")[0] == CALIBRATION

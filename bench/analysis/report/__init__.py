@@ -1,0 +1,89 @@
+"""Reports: from a results folder to pages, tables and figures; a pure function of records.
+
+Nothing here measures anything: the same records give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench.analysis.report.figures.curves import LAYOUTS, for_page, style, to_bytes
+from bench.analysis.report.figures.ranks import draw_profiles, draw_ranks
+from bench.analysis.report.pages.exports import as_json, as_tex
+from bench.analysis.report.pages.html import Overall, index_page, method_html
+from bench.analysis.report.pages.links import INDEX, method_page, task_page, trial_page
+from bench.analysis.report.pages.markdown import markdown
+from bench.analysis.report.pages.method import method_pages
+from bench.analysis.report.pages.parts import read_parts
+from bench.analysis.report.pages.writing import check_place, write_files
+from bench.analysis.report.sections.image_metrics import image_csv
+from bench.analysis.report.sections.leaderboard import comma_separated
+from bench.analysis.report.sections.overall import TaskSet, task_sets
+from bench.analysis.report.sections.overall_text import figure_path, in_markdown, overall_csv
+from bench.errors import UserError
+from bench.records import open_results
+from bench.spec.custom_tasks import published_of_kept
+
+__all__ = ["render"]
+
+
+def render(results: Path, out: Path, trial_pages: int | None = None, processes: int = 1) -> list[Path]:
+    """Write the leaderboard, its figures and the page for all records of a results folder.
+
+    Args:
+        results: a results folder.
+        out: where ``leaderboard.md``, ``.csv``, ``.json`` and ``.tex``, ``image_metrics.csv`` (where there are any),
+            ``overall.csv`` (where methods share several tasks), ``index.html``, ``tasks/``, ``methods/``, ``trials/``
+            and ``figures/`` go; made if missing. What an earlier report wrote there and this one does not is removed.
+        trial_pages: how many trials get a page at most; None: all.
+        processes: how many draw side by side, where there is much to draw; they import the caller's main module.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        UserError: there are no records, one is damaged, or ``out`` cannot be written or holds records.
+    """
+    check_place(out, results)
+    return write_files(out, _contents(results, trial_pages, processes))
+
+
+def _contents(results: Path, trial_pages: int | None, processes: int) -> dict[str, bytes]:
+    parts, colours = read_parts(results, published_of_kept(open_results(results)), trial_pages, processes)
+    if not parts:
+        raise UserError(f"{results} holds no records yet; `dfkd run STUDY.yaml --results {results}` makes them")
+    groups = [group for part in parts for group in part.groups]
+    measured = {name: found for part in parts for name, found in part.measured.items()}
+    trials = {name: html for part in parts for name, html in part.trials.items()}
+    overall: list[Overall] = []
+    contents = {path: content for part in parts for path, content in part.figures.items()}
+    with style():
+        for block in task_sets(groups):
+            contents |= _overall(block, colours, overall)
+    together = [in_markdown(each.block) for each in overall]
+    texts = {
+        "leaderboard.md": markdown(groups, [part.markdown for part in parts], together),
+        "leaderboard.csv": comma_separated(groups, measured),
+        "overall.csv": overall_csv([each.block for each in overall]) if overall else "",
+        "image_metrics.csv": image_csv(part.images for part in parts),
+        "leaderboard.json": as_json(groups, measured),
+        "leaderboard.tex": as_tex(groups),
+        INDEX: index_page(groups, overall, trials),
+        **{task_page(part.groups[0].key.task): part.page for part in parts},
+        **{method_page(method): method_html(panel) for method, panel in method_pages(groups, trials).items()},
+        **{trial_page(name): html for name, html in trials.items()},
+    }
+    return contents | {path: text.encode() for path, text in texts.items() if text}
+
+
+def _overall(block: TaskSet, colours: Mapping[str, str], drawn: list[Overall]) -> dict[str, bytes]:
+    """Draw how methods compare over all tasks; note it for the index in ``drawn``."""
+    contents: dict[str, bytes] = {}
+    shown = []
+    for kind, draw in (("profile", draw_profiles), ("ranks", draw_ranks)):
+        alone, wide, narrow = (draw(block, colours, layout) for layout in LAYOUTS)
+        contents |= {f"{figure_path(block, kind)}.{suffix}": to_bytes(alone, suffix) for suffix in ("png", "svg")}
+        shown.append(for_page(wide, narrow))
+    drawn.append(Overall(block, *shown))
+    return contents

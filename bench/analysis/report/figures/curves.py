@@ -1,0 +1,300 @@
+"""The figures: anytime curves and contact sheets. Drawn without pyplot, so that nothing is left between two calls."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from PIL import Image
+
+from bench.analysis.report.figures.layout import SteadyLayout
+from bench.analysis.report.sections.anytime import never_asks, score_key
+from bench.analysis.report.sections.groups import CEILING, FLOOR, CurvesOf, Group, Row, metric_word
+from bench.analysis.report.sections.leaderboard import budget_words
+from bench.analysis.stats import half_widths
+from bench.records import Record, read_sheets
+
+# Okabe and Ito's colours and some of Paul Tol's: told apart with every common kind of colour blindness.
+PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#44AA99", "#332288", "#999933"]
+BASELINES = {FLOOR: "#8A8A8A", CEILING: "#333333", "scratch": "#A67C52"}
+VARIANTS = ["-", "-.", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1))]
+DOTTED = [(0, (1, 1.1)), (0, (1, 2.4)), (0, (1, 1.1, 3, 1.1))]
+DPI = 160  # of files, and of what is drawn as pixels inside an SVG
+LINES = 24  # more cannot be told apart
+INK, FAINT = "#333333", "#DDDDDD"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.edgecolor": "#999999",
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.7,
+    "xtick.color": "#666666",
+    "ytick.color": "#666666",
+    "legend.frameon": False,
+    "svg.hashsalt": "dfkd",  # else the names inside an SVG are drawn by chance
+}
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A figure of a page as SVG: for a wide and for a narrow screen."""
+
+    wide: bytes
+    narrow: bytes
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row's curve on one axis; x in that axis' unit, y and the band in percent."""
+
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+AXES = {
+    "teacher_images": "Teacher images",
+    "student_images": "Student images",
+    "seconds": "Seconds, scoring not counted",
+}
+Layout = Literal["file", "wide", "narrow"]
+LAYOUTS: tuple[Layout, Layout, Layout] = ("file", "wide", "narrow")
+
+
+def colours_of(methods: Iterable[str]) -> dict[str, str]:
+    """A colour per method that depends on its name, so that it is the same in every figure of every report.
+
+    Where two names would fall on one colour, the later one in the alphabet takes the next that fewer have.
+    """
+    colours = dict(BASELINES)
+    uses = Counter(colours.values())
+    for method in sorted(set(methods) - set(BASELINES)):
+        start = int(hashlib.sha256(method.encode()).hexdigest(), 16) % len(PALETTE)
+        order = PALETTE[start:] + PALETTE[:start]
+        colours[method] = min(order, key=lambda colour: uses[colour])
+        uses[colours[method]] += 1
+    return colours
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Our own look, whatever the user's matplotlibrc says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def to_bytes(figure: Figure, kind: str, transparent: bool = False) -> bytes:
+    """The figure as ``png`` or ``svg``; the same figure gives the same bytes."""
+    if (engine := figure.get_layout_engine()) is not None:  # once: savefig would go through the whole figure twice
+        figure.set_dpi(DPI)
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+    if kind == "svg":
+        out = io.BytesIO()
+        figure.savefig(out, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None}, transparent=transparent)
+        return out.getvalue()
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)  # as savefig has it, without a file to be read again
+    canvas.draw()  # type: ignore[no-untyped-call]
+    # Kept in git: no alpha, and no colour where all is grey.
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    image = Image.fromarray(pixels).convert("RGB")
+    red, green, blue = image.split()
+    if red.tobytes() == green.tobytes() == blue.tobytes():
+        image = red
+    small = io.BytesIO()
+    image.save(small, format="png", compress_level=6)
+    return small.getvalue()
+
+
+def for_page(wide: Figure, narrow: Figure) -> Curves:
+    """A figure in its two layouts as the page shows it."""
+    return Curves(to_bytes(wide, "svg", transparent=True), to_bytes(narrow, "svg", transparent=True))
+
+
+def draw_curves(group: Group, curves: CurvesOf, colours: Mapping[str, str], layout: Layout = "file") -> Figure:
+    """Score against what was spent: in teacher images, in student images and in seconds.
+
+    Args:
+        group: rows that may be compared; those where every seed failed are left out.
+        curves: of the group.
+        colours: by method.
+        layout: ``file`` stands alone, with title and caption; ``wide`` and ``narrow`` go into the page, which has both.
+    """
+    rows = _drawn(group)
+    seeds = {row.label: [curves[record.id] for record in row.ok] for row in rows}
+    score = score_key(group.key.headline)
+    looks = _looks(rows, colours)
+    columns = 1 if layout == "narrow" else 3
+    words = textwrap.wrap(caption(group), 150) if layout == "file" else []
+    below = 0.15 * len(words)  # of the caption, inches
+    legend = 0.2 * -(-len(rows) // columns) + 0.1
+    width, height = (4.2, 9.6 + legend) if layout == "narrow" else (9.6, 3.6 + legend + below)
+    room = (0, (below + legend) / height, 1, 1 - (below + legend) / height)
+    figure = Figure(figsize=(width, height), layout=SteadyLayout(wspace=0.05, rect=room))
+    axes = figure.subplots(*((3, 1) if layout == "narrow" else (1, 3)), sharey=True, squeeze=False).ravel()
+    for axis, (spent, label) in zip(axes, AXES.items(), strict=True):
+        for row in rows:
+            if spent == "teacher_images" and never_asks(row):
+                continue
+            line = _line(seeds[row.label], spent, score)
+            if line is not None:
+                _draw(axis, line, looks[row.label])
+        _finish(axis, group, label)
+    for axis in axes if layout == "narrow" else axes[:1]:
+        axis.set_ylabel(f"Test {metric_word(group.key.metric)}, %")
+    handles = [Line2D([], [], **looks[row.label]) for row in rows]
+    names = [_legend(row) for row in rows]
+    place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, below / height), "borderaxespad": 0}
+    figure.legend(handles, names, ncols=columns, handlelength=2.4, fontsize=9, **place)
+    if layout == "file":
+        figure.suptitle(f"{group.key.task}: {budget_words(group)}", fontsize=10.5, x=0.01, horizontalalignment="left")
+        figure.text(0.01, 0.03 / height, "\n".join(words), fontsize=7.5, color="#666666", verticalalignment="bottom")
+    return figure
+
+
+def caption(group: Group) -> str:
+    """What the lines and bands of the curves mean; only what this group's figure really shows."""
+    rows = _drawn(group)
+    counts = {len(row.ok) for row in rows}
+    bands = ["95 % t-interval over seeds"] if max(counts) > 2 else []
+    bands += ["range of the two seeds"] if 2 in counts else []
+    parts = ["Line: mean over seeds."] if bands else ["One seed: no band."]
+    if bands:
+        one = " (none for one seed)" if 1 in counts else ""
+        parts.append(f"Band: {', or '.join(bands)}{one}.")
+    if group.teacher:
+        parts.append(f"Dashed: the teacher, {100 * group.teacher.score:.1f} %.")
+    if any(row.data == "train" for row in rows):
+        parts.append("Dotted: trained on real images.")
+    if any(map(never_asks, rows)):
+        parts.append("† never asks the teacher, and is not among the curves over teacher images.")
+    if group.key.headline not in ("last", "ema"):
+        parts.append("Drawn is the last student, not the selected one.")
+    if (count := sum(bool(row.ok) for row in group.rows)) > len(rows):
+        parts.append(f"{len(rows)} of {count} rows: the best, and the baselines.")
+    return " ".join(parts)
+
+
+def _drawn(group: Group) -> list[Row]:
+    """The rows whose curves are drawn: the ``LINES`` best, and those of the baselines, the best first."""
+    well = [row for row in group.rows if row.ok]
+    return [row for place, row in enumerate(well) if place < LINES or row.method in BASELINES]
+
+
+def first_sheets(group: Group, results: Path) -> list[tuple[Row, Record, bytes]]:
+    """The contact sheet, a PNG, of the first seed that went well, for each row that has one."""
+    first = [(row, row.ok[0]) for row in group.rows if row.ok]
+    sheets = read_sheets(results, [record.id for _, record in first])
+    return [(row, record, sheets[record.id]) for row, record in first if record.id in sheets]
+
+
+def draw_sheets(sheets: Sequence[tuple[Row, Record, bytes]], columns: int = 4) -> Figure:
+    """Contact sheets side by side, every pixel enlarged by a whole number so that none is blurred."""
+    images = []
+    for _, _, sheet in sheets:
+        with Image.open(io.BytesIO(sheet)) as file:
+            images.append(np.asarray(file.convert("RGB")))
+    height, width = max(image.shape[0] for image in images), max(image.shape[1] for image in images)
+    scale, gap, title = max(1, round(420 / width)), 28, 56
+    columns = min(columns, len(images))
+    lines = -(-len(images) // columns)
+    total_w, total_h = columns * (width * scale + gap) + gap, lines * (height * scale + title) + gap
+    figure = Figure(figsize=(total_w / 160, total_h / 160))
+    for index, ((row, record, _), image) in enumerate(zip(sheets, images, strict=True)):
+        left = gap + (index % columns) * (width * scale + gap)
+        top = title + (index // columns) * (height * scale + title)
+        h, w = image.shape[0] * scale, image.shape[1] * scale
+        axis = figure.add_axes((left / total_w, 1 - (top + h) / total_h, w / total_w, h / total_h))
+        axis.imshow(image, interpolation="none", aspect="auto")
+        axis.set_axis_off()
+        axis.set_title(f"{row.label}, seed {record.trial.seed}", fontsize=9, loc="left", pad=5)
+    return figure
+
+
+def _line(curves: Sequence[Mapping[str, Sequence[Any]]], x: str, score: str) -> Line | None:
+    """Mean and band over seeds: at the mean x of each evaluation, every seed's curve read between its points."""
+    points = [
+        np.array(
+            [(spent, 100 * y) for spent, y in zip(curve[x], curve[score], strict=True) if y is not None], dtype=float
+        ).reshape(-1, 2)
+        for curve in curves
+    ]
+    points = [seed for seed in points if len(seed)]
+    if not points:
+        return None
+    grid, values = at_common_places(points)
+    mean = values.mean(axis=0)
+    if len(points) < 3:
+        return Line(grid, mean, values.min(axis=0), values.max(axis=0))
+    half = half_widths(values)
+    return Line(grid, mean, np.clip(mean - half, 0, 100), np.clip(mean + half, 0, 100))
+
+
+def at_common_places(seeds: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean x of each evaluation, and every seed's curve read there: (points,) and (seeds, points).
+
+    Args:
+        seeds: x and y of each seed's evaluations, (n, 2); n may differ, the shortest decides.
+    """
+    count = min(len(seed) for seed in seeds)
+    grid = np.mean([seed[:count, 0] for seed in seeds], axis=0)
+    return grid, np.array([np.interp(grid, seed[:, 0], seed[:, 1]) for seed in seeds])
+
+
+def _draw(axis: Axes, line: Line, look: Mapping[str, Any]) -> None:
+    if (line.high > line.low).any():
+        axis.fill_between(line.x, line.low, line.high, color=look["color"], alpha=0.16, linewidth=0)
+    axis.plot(line.x, line.y, **look)
+    axis.plot(line.x[-1:], line.y[-1:], "o", color=look["color"], markersize=4)
+
+
+def _finish(axis: Axes, group: Group, label: str) -> None:
+    axis.set_xlabel(label)
+    axis.set_xlim(left=0)
+    axis.set_ylim(top=min(101.5, axis.get_ylim()[1] + 2), bottom=max(0, axis.get_ylim()[0]))
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))
+    if group.teacher:
+        axis.axhline(100 * group.teacher.score, color="#666666", linestyle=(0, (5, 3)), linewidth=1)
+
+
+def _looks(rows: Sequence[Row], colours: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Colour by method, dotted for what was trained on real images; the dashes tell apart what shares a colour."""
+    seen: dict[str, int] = {}
+    looks = {}
+    for row in sorted(rows, key=lambda row: row.label):
+        colour = colours[row.method]
+        number = seen[colour] = seen.get(colour, -1) + 1
+        styles = DOTTED if row.data == "train" else VARIANTS
+        looks[row.label] = {"color": colour, "linestyle": styles[number % len(styles)], "linewidth": 1.8}
+    return looks
+
+
+def _legend(row: Row) -> str:
+    label = row.label if len(row.label) <= 34 else f"{row.label[:16]}…{row.label[-17:]}"  # both options of a pair
+    return f"{label} †" if never_asks(row) else label

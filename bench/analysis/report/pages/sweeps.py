@@ -1,0 +1,84 @@
+"""What the options change: one section for each option of a method, as words, and as a figure where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from bench.analysis.report.figures.curves import LAYOUTS, Curves, for_page, to_bytes
+from bench.analysis.report.figures.sweeps import draw_sweep
+from bench.analysis.report.sections import sweeps_text
+from bench.analysis.report.sections.groups import CurvesOf, Group
+from bench.analysis.report.sections.sweeps import Sweep, sweeps_of
+from bench.utils.markdown import escape, titled
+
+
+@dataclass(frozen=True)
+class DrawnSweep:
+    """All that is said of one option of a method in a group."""
+
+    title: str
+    table: list[list[str]]
+    notes: list[str]
+    caption: str
+    alt: str
+    path: str  # of the figure's file, relative to the report; empty without a figure
+    figure: Curves | None
+
+    @property
+    def markdown(self) -> list[str]:
+        lines = titled(f"{sweeps_text.TITLE}: {escape(self.title)}", self.table, self.notes)
+        return lines + (["", f"![{escape(self.alt)}]({self.path})", "", escape(self.caption)] if self.path else [])
+
+
+def swept_of(
+    group: Group, curves: CurvesOf, colours: Mapping[str, str], figures: int
+) -> tuple[list[DrawnSweep], dict[str, bytes]]:
+    """The sections of a group, and the contents of their figures' files by relative path.
+
+    Args:
+        group: rows that may be compared.
+        curves: of the group.
+        colours: by method.
+        figures: how many are drawn at most: of the options that move the mean score the most.
+    """
+    found = sweeps_of(group, curves)
+    drawn = {id(sweep) for sweep in sorted(found, key=_moves, reverse=True)[:figures]}
+    sections: list[DrawnSweep] = []
+    files: dict[str, bytes] = {}
+    for sweep in found:
+        path, figure = "", None
+        notes = sweeps_text.sweep_notes(sweep, group)
+        if id(sweep) in drawn:
+            path = f"figures/{group.name}-{sweep.method}-{sweep.option}"
+            if f"{path}.png" in files:  # the same option, with another version of the method's code
+                path += f"-{len(sections)}"
+            alone, wide, narrow = (draw_sweep(sweep, group, colours, layout) for layout in LAYOUTS)
+            files |= {f"{path}.{kind}": to_bytes(alone, kind) for kind in ("png", "svg")}
+            figure = for_page(wide, narrow)
+            path += ".png"
+        else:
+            shown = f"only the {figures} options here that move the mean score the most have figures"
+            notes.append(
+                f"Not drawn: {shown if figures else 'a report of so many trials shows options in tables only'}."
+            )
+        sections.append(
+            DrawnSweep(
+                title=sweep.title,
+                table=sweeps_text.sweep_table(sweep),
+                notes=notes,
+                caption=sweeps_text.sweep_caption(sweep),
+                alt=sweeps_text.sweep_alt(sweep, group),
+                path=path,
+                figure=figure,
+            )
+        )
+    return sections, files
+
+
+def _moves(sweep: Sweep) -> float:
+    """The distance of the highest from the lowest mean score of the swept method's cells."""
+    own = zip(sweep.cells, sweep.measures[0].readings, strict=True)
+    means = [fmean(reading.value for reading in readings) for cell, readings in own if not cell.other]
+    return max(means) - min(means)

@@ -1,0 +1,126 @@
+"""All that is known of a trial, in words: what `dfkd show` prints and the trial's page in a report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.records import ImageMetric, Record
+from bench.records.selection import RULES
+from bench.spec.budget import in_words
+from bench.spec.options import value_words
+
+Fact = str | tuple[str, str]  # a value, and a remark where there is one
+
+
+@dataclass(frozen=True)
+class RecordSection:
+    """Facts of one kind: name, value and, where there is one, a remark."""
+
+    title: str
+    rows: tuple[tuple[str, str, str], ...]
+
+
+def sections(record: Record) -> dict[str, RecordSection]:
+    """By a short name: scores, spent, options, method, identity, teacher, images, pool, provenance; no empty ones."""
+    found = {
+        "scores": _section(f"scores ({record.metric} on the test images)", _scores(record)),
+        "spent": _section("spent", _spent(record)),
+        "options": _section("options", {name: value_words(value) for name, value in record.trial.options.items()}),
+        "method": _section("method", _method(record)),
+        "identity": _section("identity", _identity(record)),
+        "teacher": _section("teacher", _teacher(record)),
+        "images": _section("images that the student was trained on", _images(record)),
+        "pool": _section("other real images", _pool(record)),
+        "provenance": _section("provenance", {name: _flat(value) for name, value in record.provenance.items()}),
+    }
+    return {name: section for name, section in found.items() if section.rows}
+
+
+def _section(title: str, facts: Mapping[str, Fact]) -> RecordSection:
+    whole = {name: (fact, "") if isinstance(fact, str) else fact for name, fact in facts.items()}
+    return RecordSection(title, tuple((name, *fact) for name, fact in whole.items()))
+
+
+def _plain(facts: Mapping[str, Fact]) -> dict[str, Fact]:
+    """The names of a record's fields as words; options, metrics and rules are called by their names."""
+    return {name.replace("_", " "): fact for name, fact in facts.items()}
+
+
+def _scores(record: Record) -> dict[str, Fact]:
+    """Every rule's score with what the rule is; the headline is marked."""
+    if record.status != "ok":
+        return {"none": "the trial did not end well"}
+    found: dict[str, Fact] = {}
+    for rule, score in record.scores.items():
+        mark = ", the headline" if rule == record.headline else ""
+        found[rule] = (_percent(score), f"{RULES.get(rule, '')}{mark}")
+    if record.agreement is not None:
+        found["agreement"] = (_percent(record.agreement), "test images on which this student agrees with the teacher")
+    return found | {name: _percent(share) for name, share in record.test_metrics.items()}
+
+
+def _spent(record: Record) -> dict[str, Fact]:
+    times = f"{record.resumed:,} time{'' if record.resumed == 1 else 's'}"
+    meter = {name: _number(value) for name, value in record.meter.model_dump().items()}
+    return _plain({**meter, "stopped_by": record.stopped_by, "resumed": times})
+
+
+def _method(record: Record) -> dict[str, Fact]:
+    facts = record.method
+    return {"title": facts.title, "paper": facts.paper, "real data": facts.data, "teacher access": facts.access}
+
+
+def _identity(record: Record) -> dict[str, Fact]:
+    rest = record.trial.model_dump(exclude={"options", "method", "task", "seed", "budget"})
+    words: dict[str, Fact] = {name: value_words(value) for name, value in rest.items() if value != ""}
+    return _plain({"study": record.study, "budget": in_words(record.trial.budget), **words})
+
+
+def _teacher(record: Record) -> dict[str, Fact]:
+    teacher = record.teacher
+    if teacher is None:
+        return {}
+    network = f"{teacher.network}, recipe {teacher.recipe}, seed {value_words(teacher.seed)}"
+    return {"network": network, "test score": f"{_percent(teacher.score)} {record.metric}", "sha256": teacher.sha256}
+
+
+def _images(record: Record) -> dict[str, Fact]:
+    metrics = {name: _measured(metric) for name, metric in record.image_metrics.items()}
+    return {"kept": f"{record.images.count:,}", "clipped": _percent(record.images.clipped), **metrics}
+
+
+def _pool(record: Record) -> dict[str, Fact]:
+    pool = record.pool
+    if pool is None:
+        return {}
+    return {
+        "name": pool.name,
+        "images": f"{pool.images:,}",
+        "nearly the same as a test image": f"{pool.near_duplicates:,}",
+        "sha256": pool.fingerprint,
+        **{name: _measured(metric) for name, metric in pool.image_metrics.items()},
+    }
+
+
+def _measured(metric: ImageMetric) -> Fact:
+    status = "" if metric.status == "ok" else f"{metric.status}: "
+    remark = f"{status}{metric.note}".removesuffix(": ")
+    return ("-" if metric.value is None else f"{metric.value:.4f}", remark)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_flat(item)}" for name, item in value.items() if item not in (None, [], ""))
+    return value_words(value)

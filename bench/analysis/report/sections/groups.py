@@ -1,0 +1,207 @@
+"""What may stand in one ranking: groups, their rows and tables, and what all of a report asks of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from bench.analysis.stats import CLEARLY, mean_and_half, normalised
+from bench.records import Comparable, ImageFacts, Record, TeacherFacts, read_columns, trial_id
+from bench.spec.budget import UNITS
+from bench.spec.task import Published
+
+T = TypeVar("T")
+CurvesOf = Mapping[str, Mapping[str, Sequence[Any]]]  # by the trial's id, as ``read_columns`` has them
+CURVE = ("progress", *UNITS, "score", "score_ema", "logs")  # what a report says of the evaluations on the way
+FLOOR, CEILING = "noise", "kd"  # the baselines that every task is run with
+BASELINES = ("scratch", "kd")  # on the training images: what others are measured by
+NEEDS = ("none", "pool", "train")
+UNSENT: dict[str, Any] = {  # the parts of records that ``light`` leaves out
+    "image_metrics": {},
+    "test_metrics": {},
+    "pool": None,
+    "images": ImageFacts(count=0, clipped=0),
+    "provenance": {},
+}
+
+
+def metric_word(metric: str) -> str:
+    """What a score is, as a reader says it."""
+    return {"miou": "mean IoU"}.get(metric, metric)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The trials that differ in nothing but their seed."""
+
+    method: str
+    label: str
+    data: str
+    records: tuple[Record, ...]  # in the order of their seeds, failures included
+
+    @cached_property
+    def ok(self) -> tuple[Record, ...]:
+        return tuple(record for record in self.records if record.status == "ok")
+
+    @cached_property
+    def score(self) -> tuple[float, float | None] | None:
+        """Mean of the headline score, a share, and half of its interval; None when every seed failed."""
+        return mean_and_half([record.scores[record.headline] for record in self.ok]) if self.ok else None
+
+    def mean(self, get: Callable[[Record], float | None]) -> float | None:
+        """The mean of a number over the seeds that went well; None when one of them does not have it."""
+        values = [get(record) for record in self.ok]
+        present = [value for value in values if value is not None]
+        return statistics.fmean(present) if present and len(present) == len(values) else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One ranking: the rows of one data need, then the others for reference."""
+
+    need: str
+    ranked: tuple[tuple[int | None, Row], ...]  # no rank: every seed failed
+    reference: tuple[Row, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """All rows that had the same task, teacher and budget, under the same rules."""
+
+    key: Comparable
+    teacher: TeacherFacts | None
+    rows: tuple[Row, ...]  # the best first, those that failed last
+    unsupported: tuple[str, ...] = ()  # why methods were left out by plan
+    published: Published = field(default_factory=Published)  # what papers say of this task
+    left_out: tuple[Row, ...] = ()  # the unsupported, where others are not
+
+    @property
+    def name(self) -> str:
+        """A file name that stays the same as long as the group does."""
+        return f"{self.key.task.replace('/', '-')}-{trial_id(self.key._asdict())[:8]}"
+
+    @cached_property
+    def floor(self) -> float | None:
+        return self._best(FLOOR)
+
+    @cached_property
+    def ceiling(self) -> float | None:
+        return self._best(CEILING)
+
+    def normalised(self, row: Row) -> float | None:
+        if row.score is None or self.floor is None or self.ceiling is None:
+            return None
+        return normalised(row.score[0], self.floor, self.ceiling)
+
+    def normalised_half(self, row: Row) -> float | None:
+        """Half of the 95 % interval of a row's normalised score; noise and kd are taken as they are."""
+        if self.normalised(row) is None or row.score is None or self.floor is None or self.ceiling is None:
+            return None
+        return None if row.score[1] is None else row.score[1] / (self.ceiling - self.floor)
+
+    @property
+    def why_not_normalised(self) -> str:
+        """Why no row of this group has a normalised score; empty when they have."""
+        missing = [name for name, value in ((FLOOR, self.floor), (CEILING, self.ceiling)) if value is None]
+        if missing:
+            return f"No normalised scores: {' and '.join(missing)} did not finish here."
+        if all(self.normalised(row) is None for row in self.rows):
+            return (
+                f"No normalised scores: {CEILING} is less than {100 * CLEARLY:g} percentage point above {FLOOR} here."
+            )
+        return ""
+
+    @property
+    def failures(self) -> list[tuple[Row, Record]]:
+        return [(row, record) for row in self.rows for record in row.records if record.status != "ok"]
+
+    def _best(self, method: str) -> float | None:
+        return max((row.score[0] for row in self.rows if row.method == method and row.score), default=None)
+
+
+def light(group: Group) -> Group:
+    """A group with no more of its records than is said of all groups together: quickly sent to another process.
+
+    What the trials of a row share is there once, which is then sent once.
+    """
+    return replace(group, rows=tuple(map(_light, group.rows)), left_out=tuple(map(_light, group.left_out)))
+
+
+def _light(row: Row) -> Row:
+    first = row.records[0]
+    found = replace(
+        row,
+        records=tuple(
+            record.model_copy(
+                update=UNSENT
+                | {
+                    "trial": first.trial.model_copy(update={"seed": record.trial.seed}),
+                    "method": first.method,
+                    "teacher": first.teacher if record.teacher == first.teacher else record.teacher,
+                }
+            )
+            for record in row.records
+        ),
+    )
+    vars(found)["score"] = row.score  # the cached property: its bootstrap takes longer than all else here
+    return found
+
+
+def once(find: Callable[[Group], T]) -> Callable[[Group], T]:
+    """Find something of a group once: several tables, figures and pages ask for it."""
+    found: WeakKeyDictionary[Group, T] = WeakKeyDictionary()
+
+    @wraps(find)
+    def known(group: Group) -> T:
+        if group not in found:
+            found[group] = find(group)
+        return found[group]
+
+    return known
+
+
+def curves_of(group: Group, results: Path) -> CurvesOf:
+    """The curves of all trials that went well: read once for all that is said and drawn of a group."""
+    return read_columns(results, [record.id for row in group.rows for record in row.ok], CURVE)
+
+
+@once
+def tables_of(group: Group) -> list[Table]:
+    """One ranking for each data need; the training images have none where only the baselines use them."""
+    present = [need for need in NEEDS if any(row.data == need for row in group.rows)]
+    compared = any(row.data == "train" and row.method not in BASELINES for row in group.rows)
+    ranked = [need for need in present if need != "train" or compared] or present
+    return [
+        Table(
+            need,
+            tuple(_ranks([row for row in group.rows if row.data == need])),
+            tuple(row for row in group.rows if row.data != need),
+        )
+        for need in ranked
+    ]
+
+
+def ranks_of(group: Group) -> dict[int, tuple[int, int]]:
+    """Rank and number of ranked rows with the same need of data, by a row's ``id()``; of the baselines none."""
+    found: dict[int, tuple[int, int]] = {}
+    for table in tables_of(group):
+        ranked = [(rank, row) for rank, row in table.ranked if rank is not None]
+        found |= {id(row): (rank, len(ranked)) for rank, row in ranked if row.method not in BASELINES}
+    return found
+
+
+def _ranks(rows: Sequence[Row]) -> Iterable[tuple[int | None, Row]]:
+    """Ranks of rows that are sorted, the best first; equal scores share a rank."""
+    rank, before = 0, None
+    for place, row in enumerate(rows, start=1):
+        if row.score is None:
+            yield None, row
+        else:
+            rank = rank if row.score[0] == before else place
+            before = row.score[0]
+            yield rank, row

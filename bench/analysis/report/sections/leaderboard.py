@@ -1,0 +1,242 @@
+"""The leaderboard as text: the cells that all its forms share, and the CSV with the plain numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from bench.analysis.report.sections import anytime
+from bench.analysis.report.sections.groups import Group, Row, Table, metric_word, tables_of
+from bench.analysis.stats import ENOUGH
+from bench.records import Record
+from bench.spec.budget import in_words
+
+COLUMNS = {
+    "rank": "Rank",
+    "method": "Method",
+    "data": "Real data",
+    "score": "Score, %",
+    "oracle": "Oracle, %",
+    "gap": "Gap",
+    "normalised": "Normalised",
+    "agreement": "Agreement, %",
+    "teacher_images": "Teacher images",
+    "student_images": "Student images",
+    "real_images": "Real images",
+    "seconds": "Seconds",
+    "gmacs": "GMACs",
+    "memory": "Memory, MiB",
+    "seeds": "Seeds",
+}
+MEANINGS = {
+    "Score": "test score of the student that the data-free selection rule picked: mean over seeds ± half of the 95 % "
+    f"interval (Student's t; from {ENOUGH} seeds on the BCa bootstrap)",
+    "Oracle": "the best test score on the way, chosen with the test images; it can only be known by peeking",
+    "Gap": "oracle minus score, in percentage points: what choosing without the test images costs",
+    "Normalised": "the score's place between noise (0) and kd (1) under the same budget",
+    "Agreement": "share of the test images on which student and teacher predict the same class",
+    "Teacher images": "images that went forward through the teacher",
+    "Student images": "images that went forward through the student",
+    "Real images": "real images that the method was given: of the training set, or of the pool that is named",
+    "Seconds": "time of the distillation; scoring is not counted",
+    "GMACs": "10⁹ multiply-adds, forward and backward, of all networks",
+    "Memory": "largest memory in use",
+    "Seeds": "seeds that finished / seeds that were run; the means are over those that finished",
+}
+DATA = {"none": "none", "pool": "pool", "train": "training set"}
+NEED = {"none": "data-free methods", "pool": "methods on other real images", "train": "methods on the training images"}
+ABSENT = "—"
+
+
+def comma_separated(groups: Sequence[Group], measured: Mapping[str, anytime.AnytimeOf] | None = None) -> str:
+    """One line per row of every table; scores and agreement are shares, everything is a mean over seeds.
+
+    ``measured`` holds what the curves say, by the group's name: areas are shares too, the rest are medians and counts.
+    """
+    facts_of_key = ["task", "budget", "suite", "headline", "device", "precision", "points", "metric", "task_sha"]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    before = ["teacher_sha", "fingerprint", "ranking", "rank", "method", "label", "data"]
+    writer.writerow([*facts_of_key, *before, *NUMBERS, "seeds_ok", "seeds", *anytime.COLUMNS])
+    for group in groups:
+        for table in tables_of(group):
+            for rank, row in [*table.ranked, *((None, row) for row in table.reference)]:
+                start = [*group.key, table.need, rank, row.method, row.label, row.data]
+                of_curve = (measured or {}).get(group.name, {}).get(row.records[0].id)
+                spent = _plain(anytime.anytime_numbers(of_curve).values())
+                writer.writerow(
+                    [*start, *_plain(numbers_of(group, row).values()), len(row.ok), len(row.records), *spent]
+                )
+    return out.getvalue()
+
+
+def numbers_of(group: Group, row: Row) -> dict[str, float | None]:
+    """The plain numbers of a row by column of the CSV: means over seeds; scores and agreement are shares."""
+    mean, half = row.score or (None, None)
+    values = [mean, half, _oracle(row), _gap(row), group.normalised(row), _agreement(row)]
+    return dict(zip(NUMBERS, [*values, *(row.mean(get) for get in METER.values())], strict=True))
+
+
+def _plain(values: Iterable[float | None]) -> list[str]:
+    return ["" if value is None else f"{value:.6g}" for value in values]
+
+
+def cells(group: Group, rank: int | None, row: Row, reference: bool) -> dict[str, str]:
+    """The text of one row's cells, by column."""
+    normalised = group.normalised(row)
+    texts = {
+        "rank": "ref" if reference else ABSENT if rank is None else str(rank),
+        "method": row.label,
+        "data": real_data(row),
+        "score": score_words(row),
+        "oracle": _percent(_oracle(row)),
+        "gap": ABSENT if (gap := _gap(row)) is None else f"{100 * gap:+.1f}",
+        "normalised": ABSENT if normalised is None else f"{normalised:.2f}",
+        "agreement": _percent(_agreement(row)),
+        "seeds": seeds_words(row),
+    }
+    for name, get in METER.items():
+        value = row.mean(get)
+        texts[name] = ABSENT if value is None else f"{value:,.{DECIMALS.get(name, 0)}f}"
+    return {name: texts[name] for name in COLUMNS}
+
+
+def real_data(row: Row) -> str:
+    """The real images of a row's trials, in a word; of a pool its name."""
+    pool = row.records[0].trial.pool
+    return f"{DATA[row.data]}: {pool}" if pool else DATA[row.data]
+
+
+def budget_words(group: Group) -> str:
+    """The budget in words: ``40,000 teacher images``."""
+    return in_words(group.rows[0].records[0].trial.budget)
+
+
+def facts(group: Group) -> list[str]:
+    """What all rows of the group share: the table's heading."""
+    key, teacher = group.key, group.teacher
+    who = "Teacher: never loaded"
+    if teacher:
+        score = f"{metric_word(key.metric)} {100 * teacher.score:.1f} %"
+        who = f"Teacher: {teacher.network} ({score}, sha256 {teacher.sha256[:12]})"
+    return [
+        who,
+        f"Budget: {budget_words(group)}",
+        f"Selection rule: {key.headline}",
+        f"Suite {key.suite}",
+        f"Score: {metric_word(key.metric)} on the test images",
+        f"{key.device}, {key.precision}, scored {key.points} times on the way, task definition {key.task_sha[:7]}",
+    ]
+
+
+def notes(group: Group) -> list[str]:
+    """What a reader must know to read the group's tables right."""
+    counts = {len(row.ok) for row in group.rows}
+    found = []
+    if 1 in counts:
+        found.append("One seed: there is no interval, and nothing can be said about chance.")
+    if 2 in counts:
+        found.append("Two seeds: the interval is wide by nature (12.7 times the standard error).")
+    if reason := group.why_not_normalised:
+        found.append(reason)
+    if any(len(row.ok) < len(row.records) for row in group.rows):
+        found.append(
+            "Some trials failed: they have no score, the means are over the others, and the next run tries again."
+        )
+    found += [f"Not run: {reason}." for reason in group.unsupported]
+    return [*found, _origin(group)]
+
+
+def title_of(table: Table) -> str:
+    """What is ranked in this table, and what is not."""
+    rest = "; the others for reference" if table.reference else ""
+    return f"Ranking of {NEED[table.need]}{rest}"
+
+
+def failure(row: Row, record: Record) -> list[str]:
+    """One line of the list of failures; the log's path is relative to the results folder."""
+    log = f"trials/{record.id}/log.txt"
+    return [record.id, row.label, str(record.trial.seed), record.status, record.reason or "not given", log]
+
+
+def method_facts(groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """Name, and what it is and needs, of every method that has a row."""
+    found = {
+        (record.trial.method, record.method.title, record.method.paper, record.method.data, record.method.access)
+        for group in groups
+        for row in (*group.rows, *group.left_out)
+        for record in row.records
+    }
+    return [
+        (name, f"{title}. {paper.rstrip('.')}. Real data: {DATA[data]}; looks at the teacher's: {access}.")
+        for name, title, paper, data, access in sorted(found)
+    ]
+
+
+METER: dict[str, Callable[[Record], float | None]] = {
+    "teacher_images": lambda record: float(record.meter.teacher_images),
+    "student_images": lambda record: float(record.meter.student_images),
+    "real_images": lambda record: float(record.meter.real_images),
+    "seconds": lambda record: record.meter.seconds,
+    "gmacs": lambda record: record.meter.gmacs,
+    "memory": lambda record: record.meter.peak_memory_mib,
+}
+NUMBERS = (
+    *("score", "half_width", "oracle", "gap", "normalised", "agreement"),
+    *("teacher_images", "student_images", "real_images", "seconds", "gmacs", "peak_memory_mib"),
+)
+DECIMALS = {"seconds": 1, "gmacs": 1}
+
+
+def _origin(group: Group) -> str:
+    """Which code, versions and machines the numbers come from."""
+    origins = [record.provenance for row in group.rows for record in row.records]
+
+    def of(name: str) -> str:
+        return ", ".join(sorted({str(origin[name]) for origin in origins if origin.get(name)})) or "unknown"
+
+    commits = {str(origin["commit"])[:10] for origin in origins if origin.get("commit")}
+    dirty = " (with changes that are not committed)" if any(origin.get("dirty") for origin in origins) else ""
+    torches = sorted({str((origin.get("versions") or {}).get("torch", "unknown")) for origin in origins})
+    threads = sorted({record.trial.threads for row in group.rows for record in row.records})
+    code = f"commit {', '.join(sorted(commits)) or 'unknown'}{dirty}, dfkd {of('suite')}, torch {', '.join(torches)}"
+    return f"Measured at {code}, on {of('device')}; threads: {', '.join(map(str, threads))}."
+
+
+def seeds_words(row: Row) -> str:
+    """How many seeds finished, and of how many where not all did."""
+    return f"{len(row.ok)}/{len(row.records)}" if len(row.ok) < len(row.records) else str(len(row.ok))
+
+
+def normalised_words(group: Group, row: Row) -> str:
+    """The normalised score with half of its 95 % interval: ``0.82 ± 0.10``."""
+    value, half = group.normalised(row), group.normalised_half(row)
+    if value is None:
+        return ABSENT
+    return f"{value:.2f}" if half is None else f"{value:.2f} ± {half:.2f}"
+
+
+def score_words(row: Row) -> str:
+    """Mean and half width in percent: ``91.0 ± 12.7``."""
+    if row.score is None:
+        return ABSENT
+    mean, half = row.score
+    return f"{100 * mean:.1f} ± {100 * half:.1f}" if half is not None else f"{100 * mean:.1f} (one seed)"
+
+
+def _oracle(row: Row) -> float | None:
+    return row.mean(lambda record: record.scores.get("oracle"))
+
+
+def _gap(row: Row) -> float | None:
+    oracle = _oracle(row)
+    return oracle - row.score[0] if oracle is not None and row.score else None
+
+
+def _agreement(row: Row) -> float | None:
+    return row.mean(lambda record: record.agreement)
+
+
+def _percent(share: float | None) -> str:
+    return ABSENT if share is None else f"{100 * share:.1f}"

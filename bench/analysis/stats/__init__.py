@@ -1,0 +1,53 @@
+"""Statistics over trials: how sure a mean is, whether two methods differ, how they rank over tasks.
+
+Nothing here knows of records or pages: numbers in, numbers out. Functions import numpy and scipy when called.
+"""
+
+from bench.analysis.stats.anytime import Reach, area_under, first_reach, median_reach
+from bench.analysis.stats.correlation import rank_correlation
+from bench.analysis.stats.importance import Importance, grid_importance, sample_importance
+from bench.analysis.stats.intervals import (
+    ENOUGH,
+    Interval,
+    bootstrap_interval,
+    half_widths,
+    mean_and_half,
+    mean_interval,
+    seed_interval,
+)
+from bench.analysis.stats.normal import CLEARLY, normalised
+from bench.analysis.stats.pairs import Paired, compare_all, holm, holm_adjusted, paired_test
+from bench.analysis.stats.ranks import Ranking, critical_difference, rank_methods
+from bench.analysis.stats.strata import Profile, interquartile_mean, performance_profile, probability_of_improvement
+
+__all__ = [
+    "CLEARLY",
+    "ENOUGH",
+    "Importance",
+    "Interval",
+    "Paired",
+    "Profile",
+    "Ranking",
+    "Reach",
+    "area_under",
+    "bootstrap_interval",
+    "compare_all",
+    "critical_difference",
+    "first_reach",
+    "grid_importance",
+    "half_widths",
+    "holm",
+    "holm_adjusted",
+    "interquartile_mean",
+    "mean_and_half",
+    "mean_interval",
+    "median_reach",
+    "normalised",
+    "paired_test",
+    "performance_profile",
+    "probability_of_improvement",
+    "rank_correlation",
+    "rank_methods",
+    "sample_importance",
+    "seed_interval",
+]

@@ -1,0 +1,146 @@
+"""How sure a mean over seeds is: Student's t for few seeds, the BCa bootstrap for many."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bench.analysis.stats.checks import check_finite, check_level
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ENOUGH = 30  # seeds for a bootstrap: with fewer its intervals are clearly too narrow
+RESAMPLES = 9_999
+PAGE_RESAMPLES = 1_999  # where hundreds of intervals are asked for, and printed with three digits
+
+
+class Interval(NamedTuple):
+    """An estimate and its confidence interval, in the unit of the values.
+
+    ``low`` and ``high`` are None where there is no interval; ``how`` is a phrase for the reader that says which
+    interval it is, or why there is none.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    how: str
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None]:
+    """The mean and the half width of its confidence interval, by Student's t over seeds.
+
+    Args:
+        values: one score per seed.
+        level: confidence, between 0 and 1.
+
+    Returns:
+        The mean and the half width, in the unit of the values. One value has no interval: its half width is None.
+
+    Raises:
+        ValueError: no values, a value that is not finite, or a level outside (0, 1).
+
+    >>> mean_interval([0.5])
+    (0.5, None)
+    """
+    if not values:
+        raise ValueError("an interval needs at least one value, and finite values only")
+    check_finite(values, "an interval")
+    check_level(level)
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return mean, None
+    from scipy.special import stdtrit  # scipy.stats takes a second to import
+
+    quantile = float(stdtrit(len(values) - 1, (1 + level) / 2))
+    return mean, quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def half_widths(values: np.ndarray, level: float = 0.95) -> np.ndarray:
+    """The half width of ``mean_interval`` in every column at once.
+
+    Args:
+        values: finite, (seeds, columns), of two seeds or more.
+        level: confidence, between 0 and 1.
+    """
+    check_level(level)
+    from scipy.special import stdtrit
+
+    seeds = len(values)
+    return stdtrit(seeds - 1, (1 + level) / 2) * values.std(axis=0, ddof=1) / math.sqrt(seeds)  # type: ignore[no-any-return]
+
+
+def seed_interval(values: Sequence[float], level: float = 0.95, resamples: int = RESAMPLES) -> Interval:
+    """The mean over seeds with its interval: BCa from ``ENOUGH`` seeds on, Student's t below, none for one seed.
+
+    Few seeds cannot show the shape of their distribution, and a bootstrap can only repeat what it has seen: of normal
+    scores its 95 % interval holds the mean in about 84 % of all cases with five seeds, 90 % with ten and 92 % with
+    thirty. Student's t keeps its promise for any number of seeds if scores are normal; with many that are not, BCa
+    follows their skewness.
+
+    Raises:
+        ValueError: as ``mean_interval``.
+    """
+    mean, half = mean_interval(values, level)
+    if half is None:
+        return Interval(mean, None, None, "one seed: no interval")
+    if len(values) < ENOUGH:
+        return Interval(mean, mean - half, mean + half, f"Student's t over {len(values)} seeds")
+    found = bootstrap_interval(values, level=level, resamples=resamples)
+    return found._replace(value=mean, how=f"BCa bootstrap over {len(values)} seeds")
+
+
+def mean_and_half(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None]:
+    """The mean over seeds and half the width of its ``seed_interval`` (None for one seed), of ``PAGE_RESAMPLES``.
+
+    Student's interval is the mean ± that half. BCa's need not have its middle at the mean.
+
+    Raises:
+        ValueError: as ``mean_interval``.
+    """
+    found = seed_interval(values, level, PAGE_RESAMPLES)
+    return found.value, None if found.low is None or found.high is None else (found.high - found.low) / 2
+
+
+def bootstrap_interval(
+    values: Sequence[float],
+    statistic: Callable[..., Any] | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """The bias-corrected and accelerated bootstrap interval (BCa; Efron 1987, JASA 82), the same in every call.
+
+    Args:
+        values: at least two.
+        statistic: of the values; it is called with ``axis`` and works along it, as ``numpy.mean``, the default, does.
+        level: confidence, between 0 and 1.
+        seed: of the resampling.
+        resamples: how many.
+
+    Returns:
+        The statistic and its interval. Where all resamples agree, as for equal values, the interval has width 0.
+
+    Raises:
+        ValueError: fewer than two values, a value that is not finite, or a level outside (0, 1).
+    """
+    if len(values) < 2:
+        raise ValueError("a bootstrap needs at least two values")
+    check_finite(values, "a bootstrap")
+    check_level(level)
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    of = statistic or np.mean
+    data = np.sort(np.asarray(values, dtype=float))  # the order of the seeds must not matter
+    found = float(of(data, axis=0))
+    how = f"BCa bootstrap over {len(values)} values"
+    if data[0] == data[-1]:  # scipy gives NaN and a warning
+        return Interval(found, found, found, how)
+    both = bootstrap(
+        (data,), of, confidence_level=level, n_resamples=resamples, method="BCa", rng=np.random.default_rng(seed)
+    ).confidence_interval
+    return Interval(found, float(both.low), float(both.high), how)

@@ -1,0 +1,37 @@
+"""The geometry of a task's images, and what happens to real training images."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from bench.utils.yaml import Strict
+
+
+class ImageSpec(Strict):
+    """Geometry and normalisation of a task's images: normalised = (pixel / 255 - mean) / std, per channel."""
+
+    channels: int = Field(ge=1)
+    size: int = Field(ge=4, description="height and width in pixels")
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)"""
+        return (self.channels, self.size, self.size)
+
+    @model_validator(mode="after")
+    def _one_number_a_channel(self) -> ImageSpec:
+        if len(self.mean) != self.channels or len(self.std) != self.channels or min(self.std) <= 0:
+            raise ValueError("mean and std need one number a channel, std above 0")
+        return self
+
+
+class Augmentation(Strict):
+    """What happens to real training images, anew each time they are used: random crops and mirror images.
+
+    Images larger than the task's (see ``TaskSpec.resize``), or padded to be so, are cropped at random to its size.
+    """
+
+    pad: int = Field(default=0, ge=0, description="pixels of black added on every side before the random crop")
+    flip: bool = Field(default=False, description="mirror every second image, left and right")

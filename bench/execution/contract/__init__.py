@@ -1,0 +1,9 @@
+"""The contract battery: what every method must hold, ours and yours.
+
+``dfkd check my_method.py`` runs it on a file; our own tests run it over every built-in method. No check here knows a
+method by its name.
+"""
+
+from bench.execution.contract.battery import Finding, default_task, run_battery
+
+__all__ = ["Finding", "default_task", "run_battery"]

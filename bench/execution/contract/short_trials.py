@@ -1,0 +1,214 @@
+"""Short trials of a method under check, with a view of what happened inside."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from bench.execution.run_trial import Interrupted, Setting, run_trial
+from bench.harness.trial_context import TrialContext
+from bench.records import Record, open_results, read_curve
+from bench.spec.expand import preset
+from bench.spec.method import Access
+from bench.spec.method_card import MethodCard
+from bench.spec.study import SUITE
+from bench.spec.task import get_task
+from bench.spec.teacher_key import teacher_key
+from bench.spec.trial import Trial
+
+POOL = "photos"  # the pool of every check: it needs no download, whatever the task's own pool is
+STEPS = 40  # a method's ``quick`` options let it pass through all its parts in so many steps
+POINTS = 8  # times that such a trial is scored on the way: before, between and after the stops of a resumed one
+
+
+@dataclass
+class Play:
+    """One short trial: its record, the end of its student, and what its optimisers saw."""
+
+    record: Record
+    curve: list[dict[str, Any]]
+    student: str = ""  # hash of the final weights
+    start: str = ""  # hash of the initial weights
+    used: Access = Access.NONE
+    finite: bool = True
+    parameters: dict[str, list[str]] = field(default_factory=dict)  # optimiser: parameters without any gradient
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The student after each step of a trial, as hashes of its weights."""
+
+    students: tuple[str, ...]
+    whole: bool  # to the end of the trial, and the last entry is that of the end, or the status if it failed
+
+
+class Stage:
+    """Plays short trials of one method on one task in a folder of its own."""
+
+    def __init__(self, card: MethodCard, task: str, method_files: tuple[Path, ...], folder: Path) -> None:
+        self.card = card
+        self.task = get_task(task)
+        self.files = method_files
+        self.folder = folder
+        self.base = {**card.defaults(), **preset(card, self.task, "paper"), **card.quick}
+        self._count = 0
+
+    def play(
+        self,
+        options: Mapping[str, Any] | None = None,
+        budget: Mapping[str, float] | None = None,
+        points: int = 1,
+        stops: tuple[int, ...] = (),
+    ) -> Play:
+        """Run a trial; at each step of ``stops`` it is stopped, saved, and taken up again."""
+        results, trial = self._trial(options, budget, points)
+        probe = _Probe()
+        for stop in stops:
+            setting = Setting(results, checkpoint_seconds=1e9, inspect=probe.attach, stop=probe.stop_at(stop))
+            try:
+                run_trial(trial, setting)
+            except Interrupted:
+                continue
+            break
+        record = run_trial(trial, Setting(results, checkpoint_seconds=1e9, inspect=probe.attach))
+        return probe.play(record, read_curve(results / "trials" / trial.id))
+
+    def trace(self, options: Mapping[str, Any], students: int | None = None) -> Trace:
+        """A trial's student after each step and at the end, or until it has been ``students`` different ones."""
+        found: list[str] = []
+
+        def note(student: str) -> bool:
+            found.append(student)
+            return len(set(found)) == students
+
+        stopped = self._follow(options, note)
+        return Trace(tuple(found), whole=not stopped)
+
+    def departs(self, options: Mapping[str, Any], trace: Trace) -> bool:
+        """Whether a trial's student differs from that of a trace, as far as this goes; the trial runs no longer."""
+        place = 0
+        differs = False
+
+        def look(student: str) -> bool:
+            nonlocal place, differs
+            over = place == len(trace.students)
+            differs = trace.whole if over else student != trace.students[place]
+            place += 1
+            return over or differs
+
+        self._follow(options, look)
+        return differs or place < len(trace.students)
+
+    def _follow(self, options: Mapping[str, Any], look: Callable[[str], bool]) -> bool:
+        """Show the student of a trial to ``look`` after each step and at the end; True when it has seen enough."""
+        results, trial = self._trial(options)
+        probe = _Probe()
+
+        def stop() -> bool:
+            return probe.context is not None and look(digest(probe.context))
+
+        try:
+            record = run_trial(trial, Setting(results, checkpoint_seconds=1e9, inspect=probe.attach, stop=stop))
+        except Interrupted:
+            return True
+        return look(digest(probe.context) if record.status == "ok" and probe.context else record.status)
+
+    def _trial(
+        self, options: Mapping[str, Any] | None = None, budget: Mapping[str, float] | None = None, points: int = 1
+    ) -> tuple[Path, Trial]:
+        """A trial and an empty results folder for it."""
+        self._count += 1
+        results = open_results(self.folder / f"{self._count:04d}", create=True)
+        return results, Trial(
+            suite=SUITE,
+            task=self.task.name,
+            task_sha=self.task.sha,
+            teacher=teacher_key(self.task),
+            method=self.card.name,
+            method_sha=self.card.sha,
+            options={**self.base, **(options or {})},
+            budget=dict(budget or {"steps": STEPS}),
+            seed=0,
+            points=points,
+            selection=("last",),
+            study="check",
+            pool=POOL if self.card.pool else "",
+            method_files=self.files,
+        )
+
+
+class _Probe:
+    """Looks into a running trial without touching it."""
+
+    def __init__(self) -> None:
+        self.context: TrialContext | None = None
+        self.start = ""
+        self.seen: dict[int, tuple[Optimizer, set[int]]] = {}
+
+    def attach(self, context: TrialContext) -> None:
+        self.context = context
+        self.start = digest(context)
+        self.seen = {}
+        context.updates.on_gradients = self._on_gradients
+
+    def stop_at(self, step: int) -> Callable[[], bool]:
+        return lambda: self.context is not None and self.context.meter.steps >= step
+
+    def _on_gradients(self, optimizer: Optimizer) -> None:
+        _, reached = self.seen.setdefault(id(optimizer), (optimizer, set()))
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if id(parameter) not in reached and parameter.grad is not None and bool(parameter.grad.any()):
+                    reached.add(id(parameter))
+
+    def play(self, record: Record, curve: list[dict[str, Any]]) -> Play:
+        context = self.context
+        if context is None:  # it failed before it began
+            return Play(record, curve)
+        weights = context.student.state_dict().values()
+        return Play(
+            record=record,
+            curve=curve,
+            student=digest(context),
+            start=self.start,
+            used=context.used,
+            finite=all(bool(torch.isfinite(value).all()) for value in weights if value.is_floating_point()),
+            parameters=self._unreached(context),
+        )
+
+    def _unreached(self, context: TrialContext) -> dict[str, list[str]]:
+        names: dict[int, str] = {}
+        for kept_name, thing in [("student", context.student), *context.kept.items()]:
+            if isinstance(thing, torch.nn.Module):
+                names |= {id(parameter): f"{kept_name}.{name}" for name, parameter in thing.named_parameters()}
+            elif isinstance(thing, torch.Tensor):
+                names[id(thing)] = kept_name
+        found = {}
+        for kept_name, thing in context.kept.items():
+            if isinstance(thing, Optimizer):
+                _, reached = self.seen.get(id(thing), (thing, set()))
+                parameters = [parameter for group in thing.param_groups for parameter in group["params"]]
+                found[kept_name] = [
+                    names.get(id(p), "a tensor that is not kept") for p in parameters if id(p) not in reached
+                ]
+        return found
+
+
+def digest(context: TrialContext) -> str:
+    """Hash of the student's weights, bit for bit."""
+    total = hashlib.sha256()
+    for value in context.student.state_dict().values():
+        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def counts(record: Record) -> dict[str, Any]:
+    """What a trial spent, without the times that differ from run to run."""
+    meter = record.meter.model_dump()
+    return {name: value for name, value in meter.items() if "seconds" not in name and "memory" not in name}

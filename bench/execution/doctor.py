@@ -1,0 +1,175 @@
+"""What there is to work with, and for each thing that is missing the one command or file that mends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from bench import data
+from bench._version import __version__
+from bench.errors import UserError
+from bench.harness.teachers.passport import passports, weights_state
+from bench.metrics.weights import weights_status
+from bench.records import SCHEMA
+from bench.spec.task import tasks
+from bench.spec.teacher_key import teacher_key
+from bench.utils.hardware import gpus, usable_cores
+from bench.utils.paths import cache_folder, teacher_folder
+from bench.utils.provenance import device_name
+
+LIBRARIES = ("torch", "numpy", "scikit-learn", "safetensors", "pandas", "matplotlib", "typer", "rich", "pydantic")
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of the examination; ``mend`` is the command or file that helps where ``ok`` is false."""
+
+    group: str
+    name: str
+    value: str
+    ok: bool = True
+    mend: str = ""
+
+
+def examine(data_folder: Path | None = None) -> Iterator[Fact]:
+    """Look at everything, one fact at a time; nothing is changed or downloaded, and nothing is raised."""
+    yield from _machine()
+    yield from _libraries()
+    yield from _data(data_folder)
+    yield from _cache()
+    yield from _teachers()
+    yield from _weights()
+    yield Fact("results", "schema", f"reads and writes version {SCHEMA}")
+
+
+def _machine() -> Iterator[Fact]:
+    group = "machine"
+    yield Fact(group, "python", platform.python_version())
+    yield Fact(group, "system", f"{platform.system()} {platform.release()} {platform.machine()}")
+    yield Fact(group, "processor", device_name("cpu"))
+    logical = psutil.cpu_count() or 1
+    yield Fact(
+        group,
+        "cores",
+        f"{usable_cores()} to use, {logical} threads in all; OMP_NUM_THREADS {_setting('OMP_NUM_THREADS')}",
+    )
+    memory = psutil.virtual_memory()
+    yield Fact(group, "memory", f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} GiB free")
+    yield _told(
+        group,
+        "gpus",
+        lambda: ", ".join(gpus()) or "none: trials run on the processor",
+        "pip install --force-reinstall torch",
+    )
+
+
+def _setting(name: str) -> str:
+    return os.environ.get(name) or "not set"
+
+
+def _libraries() -> Iterator[Fact]:
+    group = "libraries"
+    yield Fact(group, "dfkd", __version__)
+    for name in LIBRARIES:
+        yield _told(group, name, partial(importlib.metadata.version, name), f"pip install {name}")
+    yield _told(group, "torchvision", _torchvision, "pip install --force-reinstall torch torchvision")
+
+
+def _torchvision() -> str:
+    from bench.utils.torchvision_compat import torchvision
+
+    return f"{torchvision().__version__}, imports"
+
+
+def _data(folder: Path | None) -> Iterator[Fact]:
+    group = "data sets"
+    yield Fact(group, "looked for in", ", ".join(str(each) for each in data.search_folders(folder)))
+    for name in data.NAMES:
+        source, found = data.find(name), data.status(name, folder)
+        bad = [each for each in found if each.state != "ok"]
+        where = next((each.path.parent for each in found if each.path is not None), None)
+        if not bad:
+            yield Fact(group, name, f"complete, {where or 'generated'}")
+            continue
+        by_hand = f"by hand: `dfkd data status {name}` says what goes where"
+        fetch = source.how_to_place if not source.files else f"dfkd data fetch {name}   ({by_hand})"
+        if len(bad) == len(found) and all(each.state == "missing" for each in bad):
+            yield Fact(group, name, "not there", ok=False, mend=fetch)
+        else:
+            yield Fact(group, name, "; ".join(each.message for each in bad), ok=False, mend=fetch)
+
+
+def _cache() -> Iterator[Fact]:
+    folder = cache_folder()
+    free = _free_bytes(folder)
+    room = f", {free / GIB:.1f} GiB free" if free is not None else ""
+    ok = _writable(folder)
+    mend = "" if ok else "name a folder that can be written in DFKD_CACHE"
+    yield Fact("cache", "folder", f"{folder}, {'can' if ok else 'cannot'} be written{room}", ok, mend)
+
+
+def _nearest_existing(folder: Path) -> Path:
+    return next((each for each in (folder, *folder.absolute().parents) if each.exists()), Path("/"))
+
+
+def _writable(folder: Path) -> bool:
+    place = _nearest_existing(folder)
+    return place.is_dir() and os.access(place, os.W_OK)
+
+
+def _free_bytes(folder: Path) -> int | None:
+    try:
+        return shutil.disk_usage(_nearest_existing(folder)).free
+    except OSError:
+        return None
+
+
+def _teachers() -> Iterator[Fact]:
+    group = "teachers"
+    try:
+        known = {str(passport["key"]): passport for passport in passports()}
+    except UserError as error:
+        yield Fact(group, "cache", str(error), ok=False, mend=f"delete the folder named here, below {teacher_folder()}")
+        return
+    own = {teacher_key(task): task.name for task in tasks().values()}
+    for key, name in own.items():
+        if key not in known:
+            yield Fact(
+                group, name, "not trained yet", ok=False, mend=f"dfkd teacher train {name}   (`dfkd run` does it too)"
+            )
+    for key, passport in known.items():
+        state, title = weights_state(passport), own.get(key, key)
+        again = f"delete {teacher_folder() / key}, then train or import it again"
+        score = f"{key}, test score {100 * float(passport['score']):.1f} %"
+        yield Fact(
+            group,
+            title,
+            score if state == "ok" else f"{score}: weights {state}",
+            state == "ok",
+            "" if state == "ok" else again,
+        )
+
+
+def _weights() -> Iterator[Fact]:
+    for each in weights_status():
+        mend = "" if each.state == "ok" else f"dfkd weights fetch {each.file.name}   (for {each.file.used_by})"
+        value = {"ok": f"whole, {each.path}", "missing": "not there"}.get(each.state, each.message)
+        yield Fact("weights", each.file.name, value, each.state == "ok", mend)
+
+
+def _told(group: str, name: str, look: Callable[[], str], mend: str) -> Fact:
+    """A fact that may be impossible to find out: a broken library must not keep the rest from being told."""
+    try:
+        return Fact(group, name, look())
+    except Exception as error:  # whatever an import of somebody else's code may raise
+        first = str(error).partition("\n")[0]
+        return Fact(group, name, f"{type(error).__name__}: {first}", ok=False, mend=mend)

@@ -1,0 +1,47 @@
+"""One trial after the other in this process: the simplest way, and the one to debug a method with."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from types import FrameType
+
+import torch
+
+from bench.execution.executors import Watcher, Work
+from bench.execution.run_trial import Interrupted, Setting, run_trial
+from bench.spec.trial import Trial
+
+
+def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
+    """Run all trials; Ctrl-C saves the current one and stops, a second Ctrl-C stops at once."""
+    asked: list[bool] = []
+    if work.gpu is not None:
+        torch.cuda.set_device(work.gpu)
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        for trial in trials:
+            setting = Setting(
+                results=work.results,
+                data_folder=work.data_folder,
+                weights=work.weights,
+                checkpoint_seconds=work.checkpoint_seconds,
+                report=lambda progress, trial=trial: watcher.update(trial, progress),  # type: ignore[misc]
+                stop=lambda: bool(asked),
+            )
+            try:
+                record = run_trial(trial, setting)
+            except Interrupted:
+                raise KeyboardInterrupt from None
+            watcher.ended(trial, record)
+            if asked:
+                raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, before)

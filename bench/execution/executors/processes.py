@@ -1,0 +1,132 @@
+"""One spawned process a trial: threads pinned, and a crash takes only its own trial down."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.errors import UserError
+from bench.execution.base_record import record_failure
+from bench.execution.executors import Watcher, Work
+from bench.execution.executors.worker import BAD_INPUT, INTERRUPTED
+from bench.execution.progress import Progress, read_progress, work_folder
+from bench.records import load_record
+from bench.spec.trial import Trial
+
+POLL_SECONDS = 0.2
+# The worker finds the very modules that this process found, and none in the folder that the user happens to be in.
+_WORKER = """
+import json, sys
+sys.path[:] = json.loads(sys.argv.pop(1))
+from pathlib import Path
+from bench.execution.executors.worker import main
+sys.exit(main(Path(sys.argv[1])))
+"""
+GRACE_SECONDS = 20.0  # for a worker to save itself, or to notice its own timeout
+
+
+@dataclass
+class _Job:
+    trial: Trial
+    work: Path
+    process: subprocess.Popen[bytes]
+    started: float
+    killed_for_time: bool = False
+
+
+def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
+    """Run all trials, ``work.workers`` at a time; Ctrl-C lets the running ones save themselves."""
+    waiting = list(trials)
+    jobs: list[_Job] = []
+    try:
+        while waiting or jobs:
+            while waiting and len(jobs) < work.workers:
+                jobs.append(_start(waiting.pop(0), work))
+                watcher.update(jobs[-1].trial, Progress())
+            time.sleep(POLL_SECONDS)
+            for job in list(jobs):
+                if job.process.poll() is not None:
+                    jobs.remove(job)
+                    _collect(job, work, watcher)
+                    continue
+                progress = read_progress(job.work)
+                if progress is not None:
+                    watcher.update(job.trial, progress)
+                limit = job.trial.timeout
+                if limit is not None and time.monotonic() - job.started > limit + GRACE_SECONDS:
+                    job.killed_for_time = True
+                    job.process.kill()
+    finally:
+        _stop(jobs)
+
+
+def _start(trial: Trial, work: Work) -> _Job:
+    folder = work_folder(work.results, trial.id)
+    order = {
+        "trial": trial.to_json(),
+        "results": str(work.results),
+        "data_folder": str(work.data_folder) if work.data_folder else None,
+        "weights": str(work.weights) if work.weights else None,
+        "checkpoint_seconds": work.checkpoint_seconds,
+        "gpu": work.gpu,
+        "parent": os.getpid(),
+    }
+    (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
+    (folder / "progress.json").unlink(missing_ok=True)
+    threads = str(trial.threads)
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    if trial.device.startswith("cuda"):
+        environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    with (folder / "log.txt").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _WORKER, json.dumps(sys.path), str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks the workers to stop
+        )
+    return _Job(trial, folder, process, time.monotonic())
+
+
+def _collect(job: _Job, work: Work, watcher: Watcher) -> None:
+    code = job.process.returncode
+    folder = work.results / "trials" / job.trial.id
+    if code == 0:
+        watcher.ended(job.trial, load_record(folder))
+        return
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code == BAD_INPUT:
+        raise UserError((job.work / "error.txt").read_text(encoding="utf-8"))
+    if job.killed_for_time:
+        status, reason = "timed_out", f"killed after the study's timeout of {job.trial.timeout:g} s"
+    elif code == -signal.SIGKILL:
+        status, reason = "out_of_memory", "killed by the system (SIGKILL): most often it was out of memory"
+    elif code < 0:
+        status, reason = "crashed", f"the process died of {signal.Signals(-code).name}"
+    else:
+        status, reason = "crashed", f"the process ended with exit code {code}"
+    record_failure(job.trial, status, reason, work.results, job.work / "log.txt")
+    shutil.rmtree(job.work, ignore_errors=True)
+    watcher.ended(job.trial, load_record(folder))  # a process that dies after its record was written did its work
+
+
+def _stop(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        job.process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for job in jobs:
+        try:
+            job.process.wait(max(deadline - time.monotonic(), 0.1))
+        except subprocess.TimeoutExpired:
+            job.process.kill()
+            job.process.wait()

@@ -1,0 +1,43 @@
+"""The process of one trial."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+INTERRUPTED = 3
+BAD_INPUT = 2
+
+
+def main(folder: Path) -> int:
+    """Run the trial that the folder's order describes; the exit code says how it ended (0: there is a record)."""
+    import torch
+
+    from bench.errors import UserError
+    from bench.execution.progress import write_progress
+    from bench.execution.run_trial import Interrupted, Setting, run_trial
+    from bench.spec.trial import Trial
+
+    order = json.loads((folder / "order.json").read_text(encoding="utf-8"))
+    asked: list[bool] = []
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    if order["gpu"] is not None:
+        torch.cuda.set_device(order["gpu"])
+    setting = Setting(
+        results=Path(order["results"]),
+        data_folder=Path(order["data_folder"]) if order["data_folder"] else None,
+        weights=Path(order["weights"]) if order["weights"] else None,
+        checkpoint_seconds=order["checkpoint_seconds"],
+        report=lambda progress: write_progress(folder, progress),
+        stop=lambda: bool(asked) or os.getppid() != order["parent"],  # an orphan saves itself and makes room
+    )
+    try:
+        run_trial(Trial.from_json(order["trial"]), setting)
+    except Interrupted:
+        return INTERRUPTED
+    except UserError as error:
+        (folder / "error.txt").write_text(str(error), encoding="utf-8")
+        return BAD_INPUT
+    return 0

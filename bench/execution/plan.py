@@ -1,0 +1,111 @@
+"""What a study comes to: its trials, and which of them are finished already. Nothing is written."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.records import load_record, open_results
+from bench.spec.expand import expand
+from bench.spec.method_registry import card_of
+from bench.spec.study import LoadedStudy, Study, load_study
+from bench.spec.trial import Trial
+from bench.utils.hardware import choose_device, usable_cores
+
+RUNS = Path("runs")  # where a study's results go, by its name, unless another folder is named
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study comes to: its trials (no two with one id), and which of them are finished already."""
+
+    study: Study
+    trials: tuple[Trial, ...]
+    finished: frozenset[str]
+    results: Path
+    gpu: int | None
+
+    @property
+    def waiting(self) -> list[Trial]:
+        """The trials to run: new ones, unfinished ones and those that failed."""
+        return [trial for trial in self.trials if trial.id not in self.finished]
+
+
+def plan_study(
+    file: Path,
+    *,
+    results: Path | None = None,
+    device: str = "auto",
+    method_files: Sequence[Path] = (),
+    allow_altered: bool = False,
+) -> Plan:
+    """Read a study and see what is left of it; writes nothing.
+
+    Raises:
+        UserError: the study, the device or the results folder cannot be used.
+    """
+    return plan_loaded(load_study(file, method_files), results=results, device=device, allow_altered=allow_altered)
+
+
+def plan_loaded(
+    loaded: LoadedStudy, *, results: Path | None = None, device: str = "auto", allow_altered: bool = False
+) -> Plan:
+    """What is left of a study that was read already.
+
+    Raises:
+        UserError: the device or the results folder cannot be used.
+    """
+    kind, gpu = choose_device(device)
+    unique: dict[str, Trial] = {}
+    for trial in expand(loaded, kind, allow_altered):
+        unique.setdefault(trial.id, trial)
+    folder = results or RUNS / loaded.study.name
+    if (folder / "results.json").exists():
+        open_results(folder)
+    trials = tuple(unique.values())
+    return Plan(loaded.study, trials, finished_of(folder, trials), folder, gpu)
+
+
+@dataclass(frozen=True)
+class IdleSweep:
+    """An option that a study sweeps, and settings with which it acts; none of the trials has them."""
+
+    task: str
+    method: str
+    option: str
+    live: Mapping[str, Any]
+
+
+def idle_sweeps(trials: Iterable[Trial]) -> list[IdleSweep]:
+    """The options that take several values while a switch on which they are declared to depend is never on.
+
+    Only switches (words, yes or no) are looked at: what depends on a number acts with other numbers as well.
+    """
+    alike: dict[tuple[str, str], list[Trial]] = defaultdict(list)
+    for trial in trials:
+        alike[trial.task, trial.method].append(trial)
+    found = []
+    for (task, method), group in alike.items():
+        for spec in card_of(group[0]).specs:
+            live = {name: value for name, value in spec.when.items() if isinstance(value, str | bool)}
+            swept = len({repr(trial.options.get(spec.name)) for trial in group}) > 1
+            if live and swept and not any(live.items() <= trial.options.items() for trial in group):
+                found.append(IdleSweep(task, method, spec.name, live))
+    return found
+
+
+def default_workers(plan: Plan) -> int:
+    """Trials at a time: the cores divided by a trial's threads; one where they would share a GPU."""
+    on_cpu = all(trial.device == "cpu" for trial in plan.trials)
+    return max(1, usable_cores() // plan.study.threads) if on_cpu else 1
+
+
+def finished_of(results: Path, trials: Iterable[Trial]) -> frozenset[str]:
+    """The ids of the trials that have a record which another run would not change; a damaged one is the user's to
+    look at."""
+    folder = results / "trials"
+    there = [trial.id for trial in trials if (folder / trial.id).is_dir()]
+    return frozenset(name for name in there if load_record(folder / name).status in ("ok", "unsupported"))

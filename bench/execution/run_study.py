@@ -1,0 +1,276 @@
+"""Running a study: from its file to a record of every trial, and once more from where it stopped."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from filelock import FileLock, Timeout
+
+from bench import data
+from bench.errors import UserError, nearest
+from bench.execution.base_record import record_failure
+from bench.execution.executors import EXECUTORS, Watcher, Work, get_executor
+from bench.execution.plan import Plan, default_workers, finished_of, plan_study
+from bench.records import Record, load_record, open_results
+from bench.records.folder import writing
+from bench.spec.custom_tasks import save_tasks
+from bench.spec.method_registry import card_of
+from bench.spec.requirements import missing_data, unsupported
+from bench.spec.task import TaskSpec, get_task
+from bench.spec.trial import Trial
+from bench.utils.paths import anchor_folder, teacher_folder
+
+if TYPE_CHECKING:
+    from bench.harness.teachers.training import TrainingProgress
+
+CHECKPOINT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What became of one trial; ``log`` is where a failure is written down."""
+
+    trial: Trial
+    record: Record
+    log: Path | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The whole study after a run; ``kept`` trials had been finished before."""
+
+    plan: Plan
+    outcomes: tuple[TrialResult, ...]
+
+    @property
+    def kept(self) -> int:
+        """How many of the trials that went well had done so before this run."""
+        ok = {outcome.trial.id for outcome in self.outcomes if outcome.record.status == "ok"}
+        return len(self.plan.finished & ok)
+
+    @property
+    def statuses(self) -> Mapping[str, int]:
+        return Counter(outcome.record.status for outcome in self.outcomes)
+
+    @property
+    def unmeasured(self) -> Mapping[str, int]:
+        """Image metrics that the study asks for and finished trials do not have: on how many of them."""
+        return Counter(
+            name
+            for outcome in self.outcomes
+            if outcome.record.status == "ok"
+            for name in outcome.trial.image_metrics
+            if name not in outcome.record.image_metrics
+        )
+
+    @property
+    def failures(self) -> list[TrialResult]:
+        return [outcome for outcome in self.outcomes if outcome.record.status not in ("ok", "unsupported")]
+
+    @property
+    def unsupported(self) -> list[TrialResult]:
+        """Trials that were left out by plan: the method is not made for the task."""
+        return [outcome for outcome in self.outcomes if outcome.record.status == "unsupported"]
+
+
+class Audience(Watcher, Protocol):
+    """Told how a study comes along: a :class:`Watcher` that also sees what goes before the trials."""
+
+    def planned(self, plan: Plan, workers: int) -> None: ...
+
+    def teacher(self, task: str, progress: TrainingProgress) -> None:
+        """A task's teacher is being trained; told at the start, every few seconds, and at the end."""
+
+
+class Silence:
+    """The audience of a study that nobody watches."""
+
+    def planned(self, plan: Plan, workers: int) -> None:
+        pass
+
+    def teacher(self, task: str, progress: TrainingProgress) -> None:
+        pass
+
+    def update(self, trial: Trial, progress: object) -> None:
+        pass
+
+    def ended(self, trial: Trial, record: Record) -> None:
+        pass
+
+
+def run_study(
+    file: Path,
+    *,
+    results: Path | None = None,
+    executor: str = "processes",
+    workers: int | None = None,
+    device: str = "auto",
+    method_files: Sequence[Path] = (),
+    data_folder: Path | None = None,
+    weights: Path | None = None,
+    allow_altered: bool = False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    audience: Audience | None = None,
+) -> Summary:
+    """Run a study's trials that are not finished yet; a trial's failure becomes its record and the study goes on.
+
+    Args:
+        file: the study.
+        results: the results folder; ``runs/<study>`` if not named.
+        executor: one of ``EXECUTORS``.
+        workers: trials at a time (`inline`: always one); if not named, what the cores allow, or one on a GPU.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        method_files: method files beside those that the study names.
+        data_folder: where to look for data sets first.
+        weights: a folder or file to look in first for the weights of image metrics.
+        allow_altered: use data files that are well-formed but not the official ones.
+        checkpoint_seconds: how often a running trial is saved.
+        audience: told how it comes along.
+
+    Raises:
+        UserError: what the user has to mend before anything can run; nothing was written, or all that was is whole.
+        KeyboardInterrupt: the user stopped it; the running trials are saved, the same call goes on from there.
+    """
+    _check_executor(executor)
+    plan = plan_study(file, results=results, device=device, method_files=method_files, allow_altered=allow_altered)
+    return run_plan(
+        plan,
+        file,
+        executor=executor,
+        workers=workers,
+        data_folder=data_folder,
+        weights=weights,
+        allow_altered=allow_altered,
+        checkpoint_seconds=checkpoint_seconds,
+        audience=audience,
+    )
+
+
+def run_plan(
+    plan: Plan,
+    file: Path,
+    *,
+    executor: str = "processes",
+    workers: int | None = None,
+    data_folder: Path | None = None,
+    weights: Path | None = None,
+    allow_altered: bool = False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    audience: Audience | None = None,
+) -> Summary:
+    """Run what is left of a plan of the study in ``file``; the rest is as in :func:`run_study`."""
+    _check_executor(executor)
+    audience = audience or Silence()
+    reasons = unsupported(plan.waiting)
+    able = [trial for trial in plan.waiting if trial.id not in reasons]
+    missing = missing_data(able, data_folder, allow_altered)
+    _check_teachers(able)
+    count = 1 if executor == "inline" else workers or default_workers(plan)
+    open_results(plan.results, create=True)
+    with locked(plan.results):
+        plan = replace(plan, finished=finished_of(plan.results, plan.trials))  # another run may just have ended
+        _prepare_folder(plan, file)
+        audience.planned(plan, count)
+        able = []
+        for trial in plan.waiting:
+            log = plan.results / "work" / trial.id / "log.txt"
+            if reason := reasons.get(trial.id):
+                audience.ended(trial, record_failure(trial, "unsupported", reason, plan.results, log))
+            elif reason := missing.get(trial.id):
+                audience.ended(trial, record_failure(trial, "missing_data", reason, plan.results, log))
+            else:
+                able.append(trial)
+        device = "cpu" if plan.gpu is None and all(trial.device == "cpu" for trial in able) else f"cuda:{plan.gpu or 0}"
+        _train_teachers(able, data_folder, allow_altered, device, audience)
+        if able:
+            work = Work(plan.results, data_folder, checkpoint_seconds, count, plan.gpu, weights)
+            get_executor(executor)(able, work, audience)
+        return Summary(plan, tuple(_outcome(trial, plan.results) for trial in plan.trials))
+
+
+def _check_executor(name: str) -> None:
+    if name not in EXECUTORS:
+        raise UserError(f"unknown executor {name!r}{nearest(name, EXECUTORS)}")
+
+
+def _check_teachers(trials: Iterable[Trial]) -> None:
+    """Verify the cached teachers; UserError for one that is damaged, does not fit or cannot be had."""
+    for task, key, anchors in _teachers_of(trials):
+        from bench.harness.teachers.anchors import check_anchors
+        from bench.harness.teachers.cache import cached_teacher
+
+        cached_teacher(task, key, len(data.find(task.data).classes))
+        for count in anchors:
+            check_anchors(key, count)
+
+
+def _train_teachers(
+    trials: Iterable[Trial], folder: Path | None, allow_altered: bool, device: str, audience: Audience
+) -> None:
+    """Train what is not cached, once and here: every trial of a task needs the same teacher, and some its anchors."""
+    for task, key, anchors in _teachers_of(trials):
+        folders = [teacher_folder() / key, *(anchor_folder(key, count) for count in anchors)]
+        if all((folder / "passport.json").exists() for folder in folders):
+            continue
+        import torch
+
+        from bench.harness.teachers.anchors import get_anchors
+        from bench.harness.teachers.cache import get_teacher
+
+        def report(progress: TrainingProgress, task: TaskSpec = task) -> None:
+            audience.teacher(task.name, progress)
+
+        dataset = data.load(task.data, size=task.stored_size, folder=folder, allow_altered=allow_altered)
+        for count in anchors:  # a teacher that is not there is trained on the way
+            get_anchors(task, key, dataset, count, report, torch.device(device))
+        get_teacher(task, key, dataset, report, torch.device(device))
+
+
+def _teachers_of(trials: Iterable[Trial]) -> list[tuple[TaskSpec, str, list[int]]]:
+    """Task, key, and the numbers of anchors that methods want, of every teacher."""
+    wanted: dict[tuple[str, str], set[int]] = {}
+    for trial in trials:
+        wanted.setdefault((trial.task, trial.teacher), set()).add(card_of(trial).anchors)
+    return [(get_task(name), key, sorted(anchors - {0})) for (name, key), anchors in wanted.items()]
+
+
+@contextmanager
+def locked(results: Path) -> Iterator[None]:
+    """Two runs in one folder would run the same trials; records are safe without, the time would be wasted."""
+    lock = FileLock(str(results / ".lock"), timeout=0)
+    with writing(results):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"another run is using {results}; wait for it, or choose another --results") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _prepare_folder(plan: Plan, file: Path) -> None:
+    """Keep a copy of the study and of its own tasks; clear what a kill after a trial's record left behind."""
+    with writing(plan.results):
+        copy = plan.results / "study.yaml"
+        part = copy.with_name(".study.yaml.part")
+        try:
+            shutil.copyfile(file, part)
+            part.replace(copy)
+        finally:
+            part.unlink(missing_ok=True)
+        save_tasks(plan.results, [trial.own_task for trial in plan.trials if trial.own_task])
+        for name in plan.finished:
+            shutil.rmtree(plan.results / "work" / name, ignore_errors=True)
+
+
+def _outcome(trial: Trial, results: Path) -> TrialResult:
+    folder = results / "trials" / trial.id
+    log = folder / "log.txt"
+    return TrialResult(trial, load_record(folder), log if log.is_file() else None)

@@ -1,0 +1,139 @@
+"""Scoring students: on the real test images, which no method ever sees, and on held-out synthetic ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from bench.data.batches import normalise
+from bench.data.image_spec import ImageSpec
+from bench.data.source import VOID, Split
+from bench.models.cost import bare_copy
+
+BATCH = 1000
+PIXELS = 1000 * 32 * 32  # of a batch of whole images in segmentation
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a network's answers on the test images come to; all in [0, 1].
+
+    ``score`` is in the task's metric: accuracy, or mean IoU for segmentation. ``agreement`` is the share of test images
+    (of pixels that have a class) on which student and teacher agree. ``details`` are further test metrics by name, with
+    None for the IoU of a class that neither the labels nor the answers have.
+    """
+
+    score: float
+    agreement: float
+    details: Mapping[str, float | None] = field(default_factory=dict)
+
+
+class Judge:
+    """Scores weights on a network of its own, so that neither the student's modes nor its counters are touched."""
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        test: Split,
+        image: ImageSpec,
+        device: torch.device,
+        classes: Sequence[str] = (),
+    ) -> None:
+        """``classes`` are their names, for segmentation."""
+        self._network = bare_copy(student).to(device).eval().requires_grad_(False)
+        self._test = Split(test.images.to(device), test.labels.to(device))
+        self._classes = classes
+        self._image = image
+        self._teacher_classes = answers(teacher, self._test.images, image)
+
+    def test(self, weights: Mapping[str, Tensor]) -> Verdict:
+        """Score a student's state_dict on the test set."""
+        self._network.load_state_dict(weights)
+        found = answers(self._network, self._test.images, self._image)
+        score, details = score_answers(found, self._test.labels, self._classes)
+        return Verdict(score, _agreement(found, self._teacher_classes, self._test.labels), details)
+
+    def answers(self, weights: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
+        """The classes that a student assigns to uint8 images, as :func:`answers`."""
+        self._network.load_state_dict(weights)
+        return answers(self._network, pixels, self._image)
+
+    def agreement_on(self, weights: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> float:
+        """The share of normalised ``images`` (of their pixels) to which a student gives the teacher's ``labels``."""
+        self._network.load_state_dict(weights)
+        classes = torch.cat([predict(self._network, batch.float()) for batch in images.split(BATCH)])
+        return (classes == labels).double().mean().item()
+
+
+def predict(network: nn.Module, images: Tensor) -> Tensor:
+    """The classes, (N,) or (N, H, W), that a network in evaluation mode assigns, in full precision."""
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        classes: Tensor = network(images).argmax(1)
+        return classes
+
+
+def answers(network: nn.Module, pixels: Tensor, image: ImageSpec) -> Tensor:
+    """The classes that a network assigns to uint8 images (N, C, H, W): int64 (N,), or uint8 (N, H, W)."""
+    whole = pixels.shape[-2] * pixels.shape[-1]
+    batches = pixels.split(BATCH if whole <= PIXELS // BATCH else max(1, PIXELS // whole))
+    found = [predict(network, normalise(batch, image)) for batch in batches]
+    return torch.cat([each.to(torch.uint8) if each.ndim == 3 else each for each in found])
+
+
+def score_answers(found: Tensor, labels: Tensor, classes: Sequence[str]) -> tuple[float, dict[str, float | None]]:
+    """(score in the task's metric, further test metrics) of predicted classes, both in [0, 1]."""
+    if labels.ndim == 1:
+        return (found == labels).double().mean().item(), {}
+    matrix = confusion(found, labels, len(classes))
+    values = intersection_over_union(matrix)
+    per_class = {f"iou[{name}]": value for name, value in zip(classes, values, strict=True)}
+    return mean_iou(matrix), {"pixel_accuracy": pixel_accuracy(matrix), **per_class}
+
+
+def score_network(
+    network: nn.Module, split: Split, image: ImageSpec, classes: Sequence[str]
+) -> tuple[float, dict[str, float | None]]:
+    """As :func:`score_answers`, of a network in evaluation mode on a split."""
+    return score_answers(answers(network, split.images, image), split.labels, classes)
+
+
+def _agreement(found: Tensor, others: Tensor, labels: Tensor) -> float:
+    same = found == others
+    if labels.ndim == 3:
+        same = same[labels != VOID]
+    return same.double().mean().item()
+
+
+def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """int64 (classes, classes): how many pixels of class [row] were given class [column]; void pixels do not count.
+
+    Args:
+        predicted: classes, uint8 or int64, of any shape.
+        labels: the true classes, of the same shape, with VOID for pixels of no class.
+        classes: their number, K.
+    """
+    counted = labels != VOID
+    pairs = labels[counted].long() * classes + predicted[counted].long()
+    return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
+
+
+def intersection_over_union(matrix: Tensor) -> list[float | None]:
+    """The IoU of each class in [0, 1]; None for one that neither the labels nor the answers have."""
+    intersection = matrix.diagonal().tolist()
+    union = (matrix.sum(0) + matrix.sum(1) - matrix.diagonal()).tolist()
+    return [hit / of if of else None for hit, of in zip(intersection, union, strict=True)]
+
+
+def mean_iou(matrix: Tensor) -> float:
+    """The mean IoU of the classes that have one, in [0, 1]; 0 when no pixel counts."""
+    values = [value for value in intersection_over_union(matrix) if value is not None]
+    return sum(values) / len(values) if values else 0.0
+
+
+def pixel_accuracy(matrix: Tensor) -> float:
+    """The share of the pixels that have a class and are given it, in [0, 1]; 0 when no pixel counts."""
+    return matrix.diagonal().sum().item() / max(int(matrix.sum()), 1)

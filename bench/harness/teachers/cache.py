@@ -1,0 +1,259 @@
+"""Teachers: trained once from a named recipe or imported, cached as safetensors with a passport."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save
+from torch import nn
+
+from bench.data import Dataset
+from bench.errors import Diverged, UserError, nearest
+from bench.harness.evaluation import score_network
+from bench.harness.teachers.passport import SCHEMA, passports, read_passport
+from bench.harness.teachers.training import Report, TrainingProgress, Watch, has_bfloat16, train
+from bench.models import build
+from bench.models.loading import fit, read_weights
+from bench.spec.task import TaskSpec, TeacherSpec, get_recipe
+from bench.spec.teacher_key import folder_name, known_teachers, teacher_key
+from bench.utils.paths import teacher_folder
+from bench.utils.provenance import provenance
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen network and its passport: key, network, recipe, seed, test score, sha256 of the weights file."""
+
+    network: nn.Module
+    passport: Mapping[str, Any]
+
+
+def silent(progress: TrainingProgress) -> None:
+    """The report of a training that nobody watches."""
+    del progress
+
+
+def get_teacher(
+    task: TaskSpec, key: str, dataset: Dataset, report: Report = silent, device: torch.device = CPU
+) -> Teacher:
+    """The teacher of a task by key: from the cache, or trained now when the key is that of one of the task's recipes.
+
+    Args:
+        task: says network, classes and geometry.
+        key: one of ``known_teachers(task)``, or the key of an imported or otherwise trained teacher.
+        dataset: its training images train the teacher, its test images score it.
+        report: told how training comes along.
+        device: where to train.
+
+    Raises:
+        UserError: the key is unknown, or the cached file is damaged or does not fit.
+    """
+    classes = len(dataset.classes)
+    teacher = cached_teacher(task, key, classes)
+    if teacher is None:
+        spec, altered = known_teachers(task)[key]
+        teacher = load_teacher(train_teacher(task, spec, dataset, report, altered, device), task, classes)
+    return teacher
+
+
+def cached_teacher(task: TaskSpec, key: str, classes: int) -> Teacher | None:
+    """The teacher of a key, loaded and verified; None when it can be trained and has not been yet.
+
+    Raises:
+        UserError: the key is unknown, or the cached file is damaged or does not fit.
+    """
+    folder = teacher_folder() / key
+    if (folder / "passport.json").exists():
+        return load_teacher(folder, task, classes)
+    if key not in known_teachers(task):
+        raise UserError(f"no teacher {key!r} in {teacher_folder()}{nearest(key, [p['key'] for p in passports()])}")
+    return None
+
+
+def train_teacher(
+    task: TaskSpec,
+    spec: TeacherSpec,
+    dataset: Dataset,
+    report: Report = silent,
+    altered_data: bool = False,
+    device: torch.device = CPU,
+    backbone: Path | None = None,
+    watch: Watch = lambda step, steps, network: None,  # noqa: ARG005
+    work: Path | None = None,
+) -> Path:
+    """Train and cache a teacher, unless it is there; returns its folder. One process trains, others wait for it.
+
+    A training that was stopped goes on where it was last saved.
+
+    Args:
+        task: says data set, classes and geometry.
+        spec: network, recipe and seed.
+        dataset: its training images train the teacher, its test images score it.
+        report: told how it comes along.
+        altered_data: whether files other than the official ones were allowed; part of the key.
+        device: where to train.
+        backbone: a checkpoint of an ImageNet network for the teacher's backbone; part of the key.
+        watch: see :func:`bench.harness.teachers.training.train`.
+        work: a folder for checkpoints, where they must not be those of a training that was watched otherwise.
+
+    Raises:
+        UserError: the recipe is unknown, the backbone does not fit, or training diverged.
+    """
+    key = teacher_key(task, spec, altered_data)
+    extra: dict[str, Any] = {}
+    prepare: Callable[[nn.Module], None] = lambda network: None  # noqa: E731, ARG005
+    if backbone is not None:
+        from bench.models.deeplab import load_backbone  # torchvision takes a second to import
+
+        weights = read_weights(backbone)
+        digest = hashlib.sha256(backbone.read_bytes()).hexdigest()
+        extra = {"backbone": backbone.name, "backbone_sha256": digest}
+        key += f"-backbone-{digest[:12]}"
+        prepare = lambda network: load_backbone(network, weights, backbone)  # noqa: E731
+    folder = teacher_folder() / key
+    make_folder(teacher_folder())
+    with FileLock(str(teacher_folder() / f".{key}.lock")):
+        if (folder / "passport.json").exists():
+            return folder
+        work = work or teacher_folder() / f".{key}.work"
+        try:
+            network, seconds = train(
+                task, spec, dataset, work, key=key, device=device, report=report, prepare=prepare, watch=watch
+            )
+        except Diverged as error:
+            raise UserError(f"recipe {spec.recipe!r} on {task.name}: {error}; lower its rate") from None
+        passport = {
+            "recipe": spec.recipe,
+            "recipe_content": get_recipe(spec.recipe).identity,
+            "seed": spec.seed,
+            "seconds": round(seconds, 1),
+            "precision": "bfloat16" if get_recipe(spec.recipe).mixed and has_bfloat16(device) else "float32",
+            **extra,
+        }
+        made_on = provenance(
+            threads=get_recipe(spec.recipe).threads, deterministic=device.type == "cpu", device=str(device)
+        )
+        return _store(folder, task, spec.network, network, dataset, passport, made_on)
+
+
+def import_teacher(task: TaskSpec, file: Path, dataset: Dataset) -> Path:
+    """Cache one's own checkpoint as a teacher of a task; returns its folder.
+
+    Args:
+        task: its teacher's network is what the weights must fit.
+        file: safetensors, or a torch file holding a state_dict (alone or under "state_dict" or "model").
+        dataset: scores it; the score goes into the passport.
+
+    Raises:
+        UserError: the file cannot be read, or names or shapes of its tensors do not fit the network.
+    """
+    weights = read_weights(file)
+    network = build(task.teacher.network, task.image, len(dataset.classes)).eval()
+    fit(network, weights, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    passport = {"recipe": "imported", "imported_from": file.name, "imported_sha256": digest, "seed": None}
+    make_folder(teacher_folder())
+    key = f"{folder_name(task.teacher.network)}-{task.data}-import-{digest[:12]}"
+    with FileLock(str(teacher_folder() / f".{key}.lock")):
+        made_on = provenance(threads=1, deterministic=True)
+        return _store(teacher_folder() / key, task, task.teacher.network, network, dataset, passport, made_on)
+
+
+def load_teacher(folder: Path, task: TaskSpec, classes: int) -> Teacher:
+    """Load and verify a cached teacher.
+
+    Raises:
+        UserError: the weights' hash is not the passport's, or they do not fit the task.
+    """
+    passport = read_passport(folder)
+    file = folder / "weights.safetensors"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "missing"
+    if digest != passport["sha256"]:
+        raise UserError(
+            f"{file}: the weights' sha256 is {digest[:12]}, the passport says {str(passport['sha256'])[:12]}; "
+            f"delete {folder} and train or import the teacher again"
+        )
+    if passport["data"] != task.data:
+        raise UserError(f"teacher {passport['key']!r} was made for {passport['data']!r}, the task uses {task.data!r}")
+    if passport["image"] != task.image.model_dump(mode="json"):
+        raise UserError(f"teacher {passport['key']!r} takes images of another size or normalisation than {task.name!r}")
+    network = build(str(passport["network"]), task.image, classes)
+    fit(network, load_file(file), file)
+    return Teacher(network.eval().requires_grad_(False), passport)
+
+
+def _store(
+    folder: Path,
+    task: TaskSpec,
+    network_name: str,
+    network: nn.Module,
+    dataset: Dataset,
+    extra: Mapping[str, Any],
+    made_on: Mapping[str, Any],
+) -> Path:
+    score, details = score_network(network, dataset.test, task.image, dataset.classes)
+    content = serialised(network)
+    passport = {
+        "schema": SCHEMA,
+        "key": folder.name,
+        "network": network_name,
+        "data": task.data,
+        "image": task.image.model_dump(mode="json"),
+        "classes": len(dataset.classes),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "metric": task.metric,
+        "score": score,
+        "test_metrics": details,
+        "data_fingerprint": dataset.fingerprint,
+        **extra,
+        "provenance": dict(made_on),
+    }
+    make_folder(folder)
+    write_file(folder / "weights.safetensors", content)
+    write_file(folder / "passport.json", json.dumps(passport, indent=1).encode())  # last: a folder with it is whole
+    return folder
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder among the teachers; UserError where that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write teachers to {folder}: {error.strerror}; set DFKD_CACHE to another folder"
+        ) from None
+
+
+def serialised(network: nn.Module) -> bytes:
+    """A network's parameters and buffers as a safetensors file."""
+    return save({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()})
+
+
+def write_file(file: Path, content: bytes) -> None:
+    """Write a file of a teacher, whole or not at all; UserError where that is not possible."""
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        part.write_bytes(content)
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"cannot write {file}: {error.strerror}") from None
+
+
+def weights_hash(network: nn.Module) -> str:
+    """sha256 over names and bytes of a network's parameters and buffers."""
+    total = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()

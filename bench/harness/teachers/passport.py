@@ -1,0 +1,53 @@
+"""The passports of cached teachers: read without loading a network. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError, nearest
+from bench.utils.paths import teacher_folder
+
+SCHEMA = 1
+REQUIRED = ("key", "network", "data", "image", "sha256", "score", "recipe", "seed")
+
+
+def read_passport(folder: Path) -> dict[str, Any]:
+    """A cached teacher's passport; UserError when it is damaged or of a newer version."""
+    file = folder / "passport.json"
+    try:
+        passport = json.loads(file.read_text(encoding="utf-8"))
+        schema = int(passport["schema"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{file} is not a passport; delete {folder} and train or import the teacher again") from None
+    if schema > SCHEMA:
+        raise UserError(f"{file} has version {schema}; this version of the suite reads up to {SCHEMA}")
+    if lacking := [name for name in REQUIRED if name not in passport]:
+        raise UserError(f"{file} lacks {', '.join(lacking)}; delete {folder} and train or import the teacher again")
+    return dict(passport)
+
+
+def passports() -> list[dict[str, Any]]:
+    """The passports of all cached teachers."""
+    return [read_passport(file.parent) for file in sorted(teacher_folder().glob("*/passport.json"))]
+
+
+def find_passport(prefix: str) -> dict[str, Any]:
+    """The passport of the one teacher whose key begins with ``prefix``; UserError for none or several."""
+    known = {passport["key"]: passport for passport in passports()}
+    found = [key for key in known if key == prefix] or [key for key in known if key.startswith(prefix)]
+    if not found:
+        raise UserError(f"no teacher {prefix!r} in {teacher_folder()}{nearest(prefix, known)}")
+    if len(found) > 1:
+        raise UserError(f"{len(found)} teachers begin with {prefix!r}: {', '.join(found[:5])}")
+    return known[found[0]]
+
+
+def weights_state(passport: dict[str, Any]) -> str:
+    """``ok``, ``missing`` or ``altered``: whether the weights are those that the passport was made for."""
+    file = teacher_folder() / str(passport["key"]) / "weights.safetensors"
+    if not file.is_file():
+        return "missing"
+    return "ok" if hashlib.sha256(file.read_bytes()).hexdigest() == passport["sha256"] else "altered"

@@ -1,1 +1,0 @@
-"""Numbers across commits: filed under the commit that gave them, compared, followed over time. Imports no torch."""

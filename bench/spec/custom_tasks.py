@@ -1,0 +1,66 @@
+"""A user's own tasks, kept beside the records that were made on them: a report quotes their published numbers, and
+images are scored later on the very same task. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+from bench.records import read_beside
+from bench.spec.task import Published, TaskSpec, add_tasks
+
+FILE = "tasks.json"
+
+
+def save_tasks(results: Path, tasks: Iterable[Mapping[str, Any]]) -> None:
+    """Add tasks, written out, to those of a results folder; one of the same name is replaced."""
+    kept = {task["name"]: task for task in [*_read(results / FILE), *tasks]}
+    if kept:
+        part = results / f".{FILE}.part"
+        part.write_text(json.dumps(list(kept.values()), indent=1) + "\n", encoding="utf-8")
+        part.replace(results / FILE)
+
+
+def published_of_kept(results: Path) -> dict[str, Published]:
+    """The published numbers of a results folder's own tasks, by the task's name."""
+    return {task["name"]: Published.model_validate(task.get("published", {})) for task in _read(results / FILE)}
+
+
+def register_saved_tasks(results: Path) -> None:
+    """Make the own tasks of a results folder known in this process.
+
+    Raises:
+        UserError: the file is damaged, or a network of one is not there any more.
+    """
+    try:
+        add_tasks(TaskSpec.model_validate(task) for task in _read(results / FILE))
+    except ValueError as error:
+        raise UserError(f"{results / FILE}: {error}") from None
+
+
+def kept_task(results: Path, name: str) -> TaskSpec | None:
+    """The own task of that name of a results folder or an archive; None where it has none.
+
+    Raises:
+        UserError: the file is damaged, or a network of the task is not there any more.
+    """
+    try:
+        return next((TaskSpec.model_validate(task) for task in _read(results / FILE) if task["name"] == name), None)
+    except ValueError as error:
+        raise UserError(f"{results / FILE}: {error}") from None
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    text = read_beside(file.parent, file.name)
+    if text is None:
+        return []
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+    if not isinstance(content, list) or not all(isinstance(task, dict) and "name" in task for task in content):
+        raise UserError(f"{file} must hold a list of tasks")
+    return content

@@ -1,0 +1,103 @@
+"""From a study to its trials: every task with every method, every cell of its options and every seed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.data.pool import content_name
+from bench.spec.budget import Budget
+from bench.spec.grid import axis_of
+from bench.spec.method_card import MethodCard
+from bench.spec.metric_names import image_metrics
+from bench.spec.options import check_value, check_values, value_words
+from bench.spec.study import SUITE, LoadedStudy, find_pool
+from bench.spec.task import TaskSpec, get_task
+from bench.spec.teacher_key import quick_teacher, teacher_key
+from bench.spec.trial import Trial
+
+
+def expand(loaded: LoadedStudy, device: str = "cpu", altered_data: bool = False) -> list[Trial]:
+    """All trials of a study: by task, then method, then option cell, then seed.
+
+    Entries that come to the same trial (an option written out that has this value anyway) make it once.
+    """
+    study = loaded.study
+    trials: dict[str, Trial] = {}
+    for task_name in loaded.tasks:
+        task = get_task(task_name)
+        # 4e4 steps are 40,000 steps: one trial, one id
+        budget = Budget.parse(study.budgets.get(task_name, study.budget)).limits()
+        spec = quick_teacher(task) if study.teacher == "quick" and task_name not in study.teachers else None
+        teacher = study.teachers.get(task_name) or teacher_key(task, spec, altered_data)
+        task_sha = task.sha
+        own_task = None if task.built_in else task.model_dump(mode="json")
+        for name, written in loaded.entries:
+            card = loaded.cards[name]
+            sha = card.sha
+            base = {**card.defaults(), **preset(card, task, study.settings)}
+            pool, pool_path = _pool(loaded, card, task)
+            for cell in _grid(card, written):
+                options = {**base, **cell}
+                label = name + (f" ({_short(cell)})" if cell else "")
+                for seed in study.seeds:
+                    trial = Trial(
+                        suite=SUITE,
+                        task=task_name,
+                        task_sha=task_sha,
+                        teacher=teacher,
+                        method=name,
+                        method_sha=sha,
+                        options=options,
+                        budget=budget,
+                        seed=seed,
+                        device=device,
+                        threads=study.threads,
+                        precision=study.precision,
+                        deterministic=study.deterministic,
+                        altered_data=altered_data,
+                        points=study.points,
+                        selection=study.selection,
+                        pool=pool,
+                        pool_path=pool_path,
+                        study=study.name,
+                        label=label,
+                        image_metrics=image_metrics(study.image_metrics),
+                        real_images=study.real_images,
+                        timeout=study.timeout,
+                        method_files=loaded.method_files,
+                        own_task=own_task,
+                    )
+                    trials.setdefault(trial.id, trial)
+    return list(trials.values())
+
+
+def _pool(loaded: LoadedStudy, card: MethodCard, task: TaskSpec) -> tuple[str, Path | None]:
+    """The pool of a method on a task as the trial's identity has it, and where it lies unless it is a data set."""
+    named = {**task.pools, **loaded.study.pools.get(task.name, {})}
+    pool = next((each for role, each in named.items() if role == card.pool), "")
+    path = find_pool(pool, loaded.folder) if pool else None
+    return (pool, None) if path is None else (content_name(path), path)
+
+
+def preset(card: MethodCard, task: TaskSpec, settings: str) -> dict[str, Any]:
+    """What differs from a method's defaults on a task: by paper for its data set, for itself, then the task's own."""
+    papers = {**card.presets.get(task.data, {}), **card.presets.get(task.name, {})}
+    values = {**papers, **task.settings.get(settings, {}).get(card.name, {})}
+    return dict(check_values(card.specs, values, f"{card.name} (task {task.name!r}, settings {settings!r})"))
+
+
+def _grid(card: MethodCard, written: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    specs = {spec.name: spec for spec in card.specs}
+    axes = []
+    for name, value in written.items():
+        values = axis_of(specs[name].is_sequence, value)
+        axes.append([(name, check_value(specs[name], item)) for item in (values if values is not None else [value])])
+    for cell in itertools.product(*axes):
+        yield dict(cell)
+
+
+def _short(cell: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value_words(value)}" for name, value in cell.items())

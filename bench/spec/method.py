@@ -1,0 +1,260 @@
+"""What a method file declares: ``@method`` and its two scales, the data it needs and the teacher access it uses."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import re
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError, nearest
+from bench.spec.options import OptionSpec, Value, check_spec, check_values, specs_of
+
+
+class Data(Enum):
+    """The real images that a method needs."""
+
+    NONE = "none"  # data-free in the strict sense
+    POOL = "pool"  # other real images, without labels
+    TRAIN = "train"  # the task's own training images and labels
+
+
+POOLS = ("related", "unrelated", "wild")  # the roles of a task's pools
+
+
+class Access(IntEnum):
+    """How far into the teacher a method looks; each level includes those before it."""
+
+    NONE = 0  # the teacher is never asked
+    LABELS = 1  # the predicted class
+    LOGITS = 2  # the outputs, as numbers
+    GRADIENTS = 3  # the outputs, with the gradient to the image
+    FEATURES = 4  # the input of the classification head
+    BATCH_NORM = 5  # statistics at the batch-norm layers
+    PARAMETERS = 6  # the weights themselves
+
+    @property
+    def label(self) -> str:
+        return self.name.lower().replace("_", "-")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One distillation algorithm, ready to run."""
+
+    name: str
+    title: str
+    paper: str
+    data: Data
+    access: Access
+    run: Callable[[Any, Any], None]
+    options: type
+    presets: Mapping[str, Mapping[str, Value]]
+    quick: Mapping[str, Value]
+    segmentation: bool
+    batch_norm: bool | str
+    pool: str
+    anchors: int
+    layers: bool
+    file: Path
+
+    @property
+    def specs(self) -> tuple[OptionSpec, ...]:
+        return specs_of(self.options)
+
+    def make_options(self, values: Mapping[str, Any]) -> Any:
+        """The options dataclass with ``values`` in place of the defaults."""
+        return self.options(**check_values(self.specs, values, f"method {self.name!r}"))
+
+
+Runner = typing.TypeVar("Runner", bound=Callable[..., None])
+
+
+def method(
+    name: str,
+    *,
+    title: str,
+    paper: str,
+    data: Data,
+    access: Access,
+    presets: Mapping[str, Mapping[str, Value]] | None = None,
+    quick: Mapping[str, Value] | None = None,
+    segmentation: bool = False,
+    batch_norm: bool | str = False,
+    pool: str = "",
+    anchors: int = 0,
+    layers: bool = False,
+) -> Callable[[Runner], Runner]:
+    """Declare a function ``f(session, options)`` to be a distillation method.
+
+    Args:
+        name: what studies call it; lower case, digits and underscores.
+        title: what tables call it.
+        paper: authors, title, venue, year.
+        data: the real images it needs.
+        access: how far into the teacher it looks. Less is denied by the harness.
+        presets: the paper's settings for other data sets or tasks than those the defaults are for, by the name of a
+            data set or of a task; the task's go before its data set's.
+        quick: settings under which forty steps pass through every part of it, for ``dfkd check``.
+        segmentation: it also takes networks that answer for every pixel, with logits (N, classes, H, W). Of the others,
+            such trials are recorded as ``unsupported``.
+        batch_norm: it needs the statistics of the teacher's batch-norm layers: always, or, given the name of an option,
+            where that option is not 0. On tasks whose teacher has no such layer its trials are ``unsupported``.
+        pool: with ``Data.POOL``, which of the task's pools: "related" (of the same kind as the training images),
+            "unrelated", or "wild" (images of all kinds, such as a search of the web brings). A study may name others.
+        anchors: at how many evenly spaced points of the teacher's training it wants to ask the teacher, the trained
+            teacher among them. On a teacher whose training is not known its trials are ``unsupported``.
+        layers: it needs the maps of both networks' layers. On tasks with a network that names none its trials are
+            ``unsupported``.
+
+    Raises:
+        UserError: the declaration is not usable.
+    """
+
+    def declare(function: Runner) -> Runner:
+        options = _options_type(function)
+        specs = specs_of(options)
+        check_declared(
+            name,
+            title,
+            paper,
+            data,
+            access,
+            specs,
+            presets or {},
+            quick or {},
+            segmentation,
+            batch_norm,
+            pool,
+            anchors,
+            layers,
+        )
+        declared = Method(
+            name=name,
+            title=title,
+            paper=paper,
+            data=data,
+            access=access,
+            run=function if options is not NoOptions else _without_options(function),
+            options=options,
+            presets=presets or {},
+            quick=quick or {},
+            segmentation=segmentation,
+            batch_norm=batch_norm,
+            pool=pool,
+            anchors=anchors,
+            layers=layers,
+            file=Path(inspect.getsourcefile(function) or "").resolve(),
+        )
+        function.declared = declared  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+def check_declared(
+    name: Any,
+    title: Any,
+    paper: Any,
+    data: Any,
+    access: Any,
+    specs: tuple[OptionSpec, ...],
+    presets: Any,
+    quick: Any,
+    segmentation: Any,
+    batch_norm: Any = False,
+    pool: Any = "",
+    anchors: Any = 0,
+    layers: Any = False,
+) -> None:
+    """Check all that a method declares; whoever writes a method file may have written anything."""
+    if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise UserError(f"a method's name is made of lower-case letters, digits and underscores, not {name!r}")
+    for key, text in (("title", title), ("paper", paper)):
+        if not isinstance(text, str):
+            raise UserError(f"method {name!r}: {key} must be text, not {text!r}")
+    for key, scale, value in (("data", Data, data), ("access", Access, access)):
+        if not isinstance(value, scale):
+            members = ", ".join(f"{scale.__name__}.{member.name}" for member in scale)
+            raise UserError(f"method {name!r}: {key} must be one of {members}, not {value!r}")
+    for spec in specs:
+        check_spec(spec, specs)
+    if not isinstance(presets, Mapping) or not all(isinstance(values, Mapping) for values in presets.values()):
+        raise UserError(f"method {name!r}: presets must be options by data set or task, {{name: {{option: value}}}}")
+    for of, values in presets.items():
+        check_values(specs, values, f"method {name!r} (preset {of!r})")
+    if not isinstance(segmentation, bool):
+        raise UserError(f"method {name!r}: segmentation must be True or False, not {segmentation!r}")
+    names = [spec.name for spec in specs]
+    if not isinstance(batch_norm, bool | str) or (isinstance(batch_norm, str) and batch_norm not in names):
+        hint = nearest(batch_norm, names) if isinstance(batch_norm, str) else ""
+        raise UserError(
+            f"method {name!r}: batch_norm must be True, False or the name of an option, not {batch_norm!r}{hint}"
+        )
+    if batch_norm and access < Access.BATCH_NORM:
+        raise UserError(f"method {name!r}: batch_norm needs Access.BATCH_NORM, not Access.{access.name}")
+    if data is Data.POOL and pool not in POOLS:
+        hint = nearest(pool, POOLS) if isinstance(pool, str) else ""
+        raise UserError(f"method {name!r}: with Data.POOL, pool must be one of {', '.join(POOLS)}, not {pool!r}{hint}")
+    if data is not Data.POOL and pool != "":
+        raise UserError(f"method {name!r}: pool={pool!r} needs Data.POOL, not Data.{data.name}")
+    if isinstance(anchors, bool) or not isinstance(anchors, int) or anchors < 0 or anchors == 1:
+        raise UserError(f"method {name!r}: anchors must be 0 or a number from 2 on, not {anchors!r}")
+    if anchors and access < Access.LABELS:
+        raise UserError(f"method {name!r}: anchors need Access.LABELS or more, not Access.{access.name}")
+    if not isinstance(layers, bool):
+        raise UserError(f"method {name!r}: layers must be True or False, not {layers!r}")
+    if layers and access < Access.FEATURES:
+        raise UserError(f"method {name!r}: layers need Access.FEATURES or more, not Access.{access.name}")
+    if not isinstance(quick, Mapping):
+        raise UserError(f"method {name!r}: quick must be {{option: value}}, not {quick!r}")
+    check_values(specs, quick, f"method {name!r} (quick)")
+
+
+def _options_type(function: Callable[..., None]) -> type:
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = all(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in parameters)
+    if len(parameters) not in (1, 2) or not positional:
+        raise UserError(f"method function {function.__name__!r} must take (session) or (session, options)")
+    if len(parameters) == 1:
+        return NoOptions
+    options = parameters[1].annotation
+    if isinstance(options, str):  # this one alone: the Session may be imported for type checkers only
+        options = eval(options, inspect.unwrap(function).__globals__)
+    if not isinstance(options, type) or options is inspect.Parameter.empty:
+        raise UserError(f"annotate {function.__name__!r}'s second parameter with its options dataclass")
+    return options
+
+
+def _without_options(function: Callable[..., None]) -> Callable[[Any, Any], None]:
+    @functools.wraps(function)
+    def run(session: Any, _: Any) -> None:
+        function(session)
+
+    return run
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """For a method without hyper-parameters."""
+
+
+def declared_in(module: Any) -> list[Method]:
+    """The methods that a module declares itself (those it merely imports are left out)."""
+    found = {
+        id(value): value.declared  # once, though it may have two names there
+        for value in vars(module).values()
+        if isinstance(getattr(value, "declared", None), Method) and value.__module__ == module.__name__
+    }
+    return list(found.values())
+
+
+def as_plain(options: Any) -> dict[str, Value]:
+    """An options dataclass as a plain dictionary, for identities and records."""
+    return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}

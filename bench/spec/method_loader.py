@@ -1,0 +1,17 @@
+"""Importing a method's file, so that every failure becomes one sentence that names the line."""
+
+from __future__ import annotations
+
+from bench.errors import UserError
+from bench.spec.method import Method, declared_in
+from bench.spec.method_card import MethodCard
+from bench.utils.user_code import import_module
+
+
+def load_method(card: MethodCard) -> Method:
+    """Import the method's module and return what it declares."""
+    module = import_module(card.file, card.module)
+    for declared in declared_in(module):
+        if declared.name == card.name:
+            return declared
+    raise UserError(f"{card.file} declares no method {card.name!r} when it runs")

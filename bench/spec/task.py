@@ -1,0 +1,231 @@
+"""Tasks: a data set, a teacher, a student and the geometry of the images. They are data, in ``bench/tasks/*.yaml``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from bench.data import SOURCES, find
+from bench.data.image_spec import Augmentation, ImageSpec
+from bench.errors import UserError, nearest
+from bench.models import check_name
+from bench.models.source import source_hashes
+from bench.utils.paths import PACKAGE
+from bench.utils.yaml import Strict, at_line, read_yaml, validate, where
+
+FOLDER = PACKAGE / "tasks"
+RECIPES = PACKAGE / "recipes.yaml"
+
+
+class TeacherSpec(Strict):
+    """Which teacher a task uses, unless a study names another."""
+
+    network: str
+    recipe: str
+    seed: int = 0
+
+
+class TaskTeacher(TeacherSpec):
+    """A task's teacher, and the recipe of a usable one for small machines."""
+
+    quick: str = Field(default="", description="a recipe for two CPU cores; empty where none is known to be of use")
+
+
+class PublishedScore(Strict):
+    """A number from a paper: quoted with its source, never mixed with measured ones."""
+
+    score: float
+    source: str = Field(min_length=1)
+    method: str = ""
+
+
+class Published(Strict):
+    teacher: PublishedScore | None = None
+    methods: tuple[PublishedScore, ...] = ()
+
+
+class TaskSpec(Strict):
+    """One task as its YAML file states it."""
+
+    name: str
+    data: str
+    image: ImageSpec
+    resize: int | None = Field(
+        default=None,
+        ge=4,
+        description="pixels of the real images' shorter side, where training crops from larger ones and whole images "
+        "are scored (segmentation); without it, real images have the task's size",
+    )
+    augment: Augmentation | None = None
+    teacher: TaskTeacher
+    student: str
+    pools: Mapping[Literal["related", "unrelated", "wild"], str] = Field(
+        default={},
+        description="other real images for methods that distil with them, by role: `pool`, or the name of a data set",
+    )
+    settings: Mapping[str, Mapping[str, Mapping[str, Any]]] = {}
+    published: Published = Published()
+
+    @property
+    def built_in(self) -> bool:
+        """Whether the suite brings it; other processes must be told of a user's own."""
+        return _built_in().get(self.name) == self
+
+    @property
+    def stored_size(self) -> int:
+        """Pixels of the shorter side of the real images as they are kept in memory."""
+        return self.resize or self.image.size
+
+    @property
+    def dense(self) -> bool:
+        """Whether networks answer for every pixel (segmentation)."""
+        return find(self.data).kind == "segmentation"
+
+    @property
+    def metric(self) -> str:
+        """What a test score is."""
+        return "miou" if self.dense else "accuracy"
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """What there is to know of the real images beyond :attr:`image`; empty where nothing is special."""
+        return self.model_dump(mode="json", include={"resize", "augment"}, exclude_defaults=True)
+
+    @property
+    def classes(self) -> int:
+        """How many classes its data set has."""
+        return len(find(self.data).classes)
+
+    @property
+    def sha(self) -> str:
+        """Hash of what can change an outcome: data, geometry, teacher and student, but no published number."""
+        identity = self.model_dump(mode="json", include={"data", "image", "student"}) | self.geometry
+        identity["teacher"] = self.teacher.network
+        if own := source_hashes(self.teacher.network, self.student):
+            identity["networks"] = own
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    @model_validator(mode="after")
+    def _known(self) -> TaskSpec:
+        try:
+            kind = find(self.data).kind
+            for network in (self.teacher.network, self.student):
+                check_name(network)
+        except UserError as error:  # pydantic adds the place to a ValueError only
+            raise ValueError(str(error)) from None
+        for role, pool in self.pools.items():
+            if pool not in SOURCES:
+                raise ValueError(f"pools: {role}: {pool!r} is no data set{nearest(pool, SOURCES)}")
+        if kind == "unlabelled":
+            raise ValueError(f"data: {self.data!r} has no labels; a task needs a labelled set")
+        if self.resize is not None and kind != "segmentation":
+            raise ValueError("resize: only segmentation networks take whole images larger than those they train on")
+        if self.resize is not None and self.resize < self.image.size:
+            raise ValueError(f"resize: {self.resize} is smaller than the images' size, {self.image.size}")
+        return self
+
+
+class Recipe(Strict):
+    """How a teacher is trained."""
+
+    optimizer: Literal["adam", "sgd"]
+    lr: float = Field(gt=0)
+    batch: int = Field(ge=1, description="images a step")
+    epochs: int = Field(ge=1)
+    schedule: Literal["constant", "cosine", "milestones", "one_cycle"] = "constant"
+    milestones: tuple[int, ...] = ()
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    gamma: float = Field(default=0.1, gt=0, lt=1, description="factor of the rate at every milestone")
+    nesterov: bool = False
+    loss: Literal["cross_entropy", "focal"] = Field(
+        default="cross_entropy", description="focal: gamma 2, averaged over all pixels, those of no class included"
+    )
+    mixed: bool = Field(default=False, description="channels-last, and bfloat16 where the processor or GPU has it")
+    threads: int = Field(default=1, ge=1, description="CPU threads; the same bytes come from the same number only")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that changes the weights. Fields added later count only where they are not at their default."""
+        later = {"gamma", "nesterov", "loss", "mixed", "threads"}
+        values = self.model_dump(mode="json", exclude=later)
+        return values | self.model_dump(mode="json", include=later, exclude_defaults=True)
+
+
+@cache
+def tasks() -> dict[str, TaskSpec]:
+    """All tasks by name: the built-in ones, and those that :func:`add_tasks` added in this process."""
+    return dict(_built_in())
+
+
+@cache
+def _built_in() -> Mapping[str, TaskSpec]:
+    found: dict[str, TaskSpec] = {}
+    for file in sorted(FOLDER.glob("*.yaml")):
+        for task in read_tasks(file):
+            if task.name in found:
+                raise UserError(f"{file}: another file has a task {task.name!r}")
+            found[task.name] = task
+    return found
+
+
+def read_tasks(file: Path) -> list[TaskSpec]:
+    """The tasks of a YAML file.
+
+    Raises:
+        UserError: with file, line and the nearest valid name.
+    """
+    data = read_yaml(file)
+    if not isinstance(data, list) or not data:
+        raise UserError(f"{file}: expected a list of tasks, each beginning with `- name:`")
+    found: dict[str, TaskSpec] = {}
+    for index in range(len(data)):
+        task = validate(TaskSpec, data, file, at=[index])
+        if task.name in found:
+            raise UserError(f"{where(file, data, [index])}: two tasks are called {task.name!r}")
+        at_line(file, data, [index, "teacher", "recipe"], lambda task=task: check_recipes(task))  # type: ignore[misc]
+        found[task.name] = task
+    return list(found.values())
+
+
+def add_tasks(new: Iterable[TaskSpec]) -> None:
+    """Make a user's own tasks known in this process.
+
+    Raises:
+        UserError: another task has the name already.
+    """
+    for task in new:
+        if tasks().setdefault(task.name, task) != task:
+            raise UserError(f"there is another task {task.name!r} already; give yours a name of its own")
+
+
+def check_recipes(task: TaskSpec) -> None:
+    """Raise UserError unless the recipes that a task names exist."""
+    for name in (task.teacher.recipe, task.teacher.quick):
+        if name:
+            get_recipe(name)
+
+
+def get_task(name: str) -> TaskSpec:
+    if name not in tasks():
+        raise UserError(f"unknown task {name!r}{nearest(name, tasks())}")
+    return tasks()[name]
+
+
+@cache
+def recipes() -> Mapping[str, Recipe]:
+    """All teacher recipes by name."""
+    data = read_yaml(RECIPES)
+    return {str(name): validate(Recipe, data, RECIPES, at=[name]) for name in data}
+
+
+def get_recipe(name: str) -> Recipe:
+    if name not in recipes():
+        raise UserError(f"unknown teacher recipe {name!r}{nearest(name, recipes())}")
+    return recipes()[name]

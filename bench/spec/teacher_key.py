@@ -1,0 +1,63 @@
+"""The name under which a teacher is cached: a hash of everything that its training depends on. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+from bench.errors import UserError
+from bench.models.source import source_hashes
+from bench.spec.task import TaskSpec, TeacherSpec, get_recipe
+
+
+def teacher_key(task: TaskSpec, teacher: TeacherSpec | None = None, altered_data: bool = False) -> str:
+    """``<network>-<16 hex digits>``: a hash of network, recipe, seed, data set and the real images' treatment.
+
+    The recipe's content counts, not its name: a changed recipe is another teacher. A teacher for whose data files
+    other than the official ones were allowed ends in ``-altered``.
+    """
+    teacher = teacher or task.teacher
+    identity = {
+        "network": teacher.network,
+        "recipe": get_recipe(teacher.recipe).identity,
+        "seed": teacher.seed,
+        "data": task.data,
+        "image": task.image.model_dump(mode="json"),
+        **task.geometry,
+    }
+    if own := source_hashes(teacher.network):
+        identity["networks"] = own
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return f"{folder_name(teacher.network)}-{digest}" + ("-altered" if altered_data else "")
+
+
+def folder_name(network: str) -> str:
+    """A network's name as a part of a folder's: ``torchvision/resnet18`` has a slash.
+
+    >>> folder_name("torchvision/resnet18")
+    'torchvision-resnet18'
+    """
+    return re.sub("[^A-Za-z0-9_.-]+", "-", network)
+
+
+def quick_teacher(task: TaskSpec) -> TeacherSpec:
+    """The task's teacher for small machines; UserError where it has none."""
+    own = task.teacher
+    if not own.quick:
+        raise UserError(f"task {task.name!r} has no quick teacher: none of use is known for its network on a CPU")
+    return TeacherSpec(network=own.network, recipe=own.quick, seed=own.seed)
+
+
+def known_teachers(task: TaskSpec) -> dict[str, tuple[TeacherSpec, bool]]:
+    """The teachers that can be trained when they are asked for, by key: what they are, and whether on altered data."""
+    specs = [TeacherSpec(**task.teacher.model_dump(exclude={"quick"}))]
+    specs += [quick_teacher(task)] if task.teacher.quick else []
+    return {teacher_key(task, spec, altered): (spec, altered) for spec in specs for altered in (False, True)}
+
+
+def why_no_way(task: TaskSpec, key: str) -> str:
+    """Why the training of a teacher cannot be followed, in one sentence; empty when it can: a recipe of the task's."""
+    if key in known_teachers(task):
+        return ""
+    return f"the way of teacher {key!r} is not known: none of {task.name}'s recipes leads to it (was it imported?)"

@@ -1,0 +1,30 @@
+"""Pieces of Markdown that show a text as it is."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is: no tags, no cell ends, no line ends."""
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+
+def line(texts: Sequence[str]) -> str:
+    """A line of a table.
+
+    >>> line(["a", "b"])
+    '| a | b |'
+    """
+    return f"| {' | '.join(texts)} |"
+
+
+def titled(title: str, table: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> list[str]:
+    """A table under its title, with remarks below; what is empty is left out."""
+    lines = ["", f"**{title}**"] if table or remarks else []
+    if table:
+        lines += ["", line([escape(text) for text in table[0]]), line(["---", *("--:" for _ in table[0][1:])])]
+        lines += [line([escape(text) for text in row]) for row in table[1:]]
+    return lines + (["", *(f"- {escape(text)}" for text in remarks)] if remarks else [])

@@ -1,0 +1,188 @@
+"""Reading YAML so that every complaint can name the line."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
+
+from bench.errors import UserError, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """A model that refuses unknown keys and never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _number(value: Any) -> Any:
+    """Pydantic takes true for 1 and "1" for 1; a study says what it means."""
+    if isinstance(value, bool | str):
+        raise ValueError(f"must be a number, not {value!r}")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+
+
+def read_yaml(file: Path) -> Any:
+    """The file's content as mappings and lists that know their lines.
+
+    Raises:
+        UserError: it is not there, not text, or not YAML (with the line).
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"no such file: {file}") from None
+    except IsADirectoryError:
+        raise UserError(f"{file} is a folder; name a YAML file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not UTF-8 text") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
+    try:
+        return YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        problem = str(error.problem or error.context)
+        hint = "; within [...] a text with brackets needs quotes" if "got '['" in problem else ""
+        raise UserError(f"{file}{line}: not valid YAML: {problem}{hint}") from None
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
+        raise UserError(f"{file}: not valid YAML: {str(error).partition(chr(10))[0]}") from None
+
+
+def line_of(data: Any, path: Sequence[str | int]) -> int | None:
+    """The 1-based line of a key or list item, as deep as the data knows it."""
+    line = None
+    for key in path:
+        if isinstance(data, CommentedMap) and key in data:
+            place = data.lc.key
+        elif isinstance(data, CommentedSeq) and isinstance(key, int) and key < len(data):
+            place = data.lc.item
+        else:
+            break
+        with contextlib.suppress(KeyError):  # a key that came in by a merge, <<, has no line here
+            line = place(key)[0] + 1
+        data = data[key]
+    return line
+
+
+def plain(data: Any) -> Any:
+    """The same content in plain Python types."""
+    if isinstance(data, Mapping):
+        return {str(key): plain(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [plain(value) for value in data]
+    if isinstance(data, ScalarBoolean):  # with an anchor; it is an int to Python
+        return bool(data)
+    for kind in (bool, int, float, str):
+        if isinstance(data, kind):
+            return kind(data)
+    return data
+
+
+def where(file: Path, data: Any, path: Sequence[str | int]) -> str:
+    """``study.yaml, line 7`` for an error message."""
+    line = line_of(data, path)
+    return f"{file}, line {line}" if line else str(file)
+
+
+def validate(model: type[Model], data: Any, file: Path, at: Sequence[str | int] = ()) -> Model:
+    """Validate with pydantic; the first mistake becomes a sentence with file, line and the nearest valid name.
+
+    ``at`` is where in the file the validated part lies.
+    """
+    part = data
+    for key in at:
+        part = part[key]
+    if not isinstance(part, Mapping):
+        kind = "a list" if isinstance(part, list) else "nothing" if part is None else repr(part)
+        raise UserError(f"{where(file, data, at)}: expected keys and values, not {kind}")
+    try:
+        return model.model_validate(plain(part))
+    except ValidationError as error:
+        # A wrong key explains the missing one.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        path = [*at, *(key for key in first["loc"] if not str(key).startswith("function-"))]
+        if first["type"] == "extra_forbidden":
+            owner = _model_at(model, first["loc"][:-1])
+            known = [field.alias or name for name, field in owner.model_fields.items()] if owner else []
+            hint = nearest(str(path[-1]), known) if owner else ""
+            message = f"unknown key {str(path[-1])!r}{hint}"
+        elif first["type"] == "missing":
+            message = f"the key {str(path[-1])!r} is missing"
+        else:
+            name = ".".join(str(key) for key in path[len(at) :])
+            message = f"{name}: {_sentence(first)}" if name else _sentence(first)
+            path += [index for key, index in first.get("ctx", {}).items() if key == "index"]
+        raise UserError(f"{where(file, data, path)}: {message}") from None
+
+
+_RULES = {
+    "tuple_type": "must be a list",
+    "mapping_type": "must be keys with values",
+    "dict_type": "must be keys with values",
+    "model_type": "must be keys with values",
+    "string_type": "must be text",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "finite_number": "must be finite",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "must match {pattern}",
+}
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """What pydantic found wrong, in a YAML writer's words."""
+    if error["type"] == "too_short":
+        return "must not be empty"
+    if error["type"] not in _RULES:
+        text = error["msg"].removeprefix("Value error, ")
+        return text[:1].lower() + text[1:]
+    context = error.get("ctx", {})
+    value = error["input"]
+    hint = nearest(value, re.findall("'([^']*)'", context.get("expected", ""))) if isinstance(value, str) else ""
+    hint = hint if "did you mean" in hint else ""
+    return f"{_RULES[error['type']].format(**context)}, not {reprlib.repr(value)}{hint}"
+
+
+def at_line(file: Path, data: Any, path: Sequence[str | int], check: Callable[[], Any]) -> Any:
+    """Run a check; a UserError of it gets the file and line in front."""
+    try:
+        return check()
+    except UserError as error:
+        raise UserError(f"{where(file, data, path)}: {error}") from None
+
+
+def _model_at(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseModel] | None:
+    current: Any = model
+    for key in path:
+        if isinstance(key, int):
+            continue
+        field = current.model_fields.get(key) if hasattr(current, "model_fields") else None
+        current = getattr(field, "annotation", None)
+        for inner in getattr(current, "__args__", ()):
+            if hasattr(inner, "model_fields"):
+                current = inner
+    return current if hasattr(current, "model_fields") else None

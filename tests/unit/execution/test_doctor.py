@@ -1,0 +1,103 @@
+"""``dfkd doctor``: what is there, and how to mend what is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cli import answer
+from bench.data import NAMES
+from bench.execution import doctor
+from bench.spec.task import get_task
+from bench.spec.teacher_key import teacher_key
+from bench.utils import torchvision_compat
+
+
+@pytest.fixture(autouse=True)
+def _nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DFKD_DATA", raising=False)
+    monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "cache"))
+
+
+def facts(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[tuple[str, str], dict[str, Any]]:
+    assert answer(["doctor", "--json", *arguments]) == 0
+    return {(fact["group"], fact["name"]): fact for fact in json.loads(capsys.readouterr().out)}
+
+
+def test_everything_is_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    found = facts(capsys)
+    groups = {"machine", "libraries", "data sets", "cache", "teachers", "weights", "results"}
+    assert {group for group, _ in found} == groups
+    assert {name for group, name in found if group == "data sets"} >= set(NAMES)
+    assert found["data sets", "digits"]["ok"]
+    assert found["libraries", "torchvision"]["value"].endswith(", imports")
+
+
+def test_each_missing_thing_comes_with_what_mends_it(capsys: pytest.CaptureFixture[str]) -> None:
+    missing = {key: fact for key, fact in facts(capsys).items() if not fact["ok"]}
+    assert missing["data sets", "mnist"]["mend"].startswith("dfkd data fetch mnist ")
+    assert missing["teachers", "mnist/lenet5-half"]["mend"].startswith("dfkd teacher train mnist/lenet5-half ")
+    assert all(fact["mend"] for fact in missing.values())
+    assert answer(["doctor"]) == 0
+    assert capsys.readouterr().out.endswith(f"\n{len(missing)} things missing\n")
+
+
+def test_nothing_is_made_by_looking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_teacher_in_the_cache_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(["teacher", "train", "digits/lenet5-half", "--recipe", "quick"]) == 0
+    capsys.readouterr()
+    found = [fact for (group, name), fact in facts(capsys).items() if group == "teachers" and "/" not in name]
+    assert "test score" in found[0]["value"]
+
+
+def test_a_damaged_passport_does_not_stop_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "cache" / "teachers" / teacher_key(get_task("digits/lenet5-half"))
+    folder.mkdir(parents=True)
+    (folder / "passport.json").write_text("{", encoding="utf-8")
+    found = facts(capsys)
+    assert "is not a passport" in found["teachers", "cache"]["value"]
+    assert found["results", "schema"]["ok"]
+
+
+def test_a_cache_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "file" / "cache"))
+    fact = facts(capsys)["cache", "folder"]
+    assert not fact["ok"]
+    assert "DFKD_CACHE" in fact["mend"]
+
+
+def test_damaged_data_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "data" / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"\0\0\x08\x03")
+    fact = facts(capsys, "--data", str(tmp_path / "data"))["data sets", "mnist"]
+    assert not fact["ok"]
+    assert f"{file}: truncated" in fact["value"]
+
+
+def test_a_broken_library_does_not_keep_the_rest_from_being_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("operator torchvision::nms does not exist\nand more")
+
+    monkeypatch.setattr(torchvision_compat, "torchvision", broken)
+    found = facts(capsys)
+    fact = found["libraries", "torchvision"]
+    assert (fact["ok"], fact["value"]) == (False, "RuntimeError: operator torchvision::nms does not exist")
+    assert found["results", "schema"]["ok"]
+
+
+def test_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(doctor, "gpus", lambda: ["NVIDIA H200"])
+    assert facts(capsys)["machine", "gpus"]["value"] == "NVIDIA H200"

@@ -1,0 +1,79 @@
+"""Trials in half precision: what a method sees of its networks, and updates that were scaled too far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.optim import SGD
+
+from bench import image_generator
+from bench.execution.run_trial import Setting, run_trial
+from bench.harness.optimizer_steps import Updates
+from bench.harness.session import session_for
+from bench.harness.trial_context import TrialContext
+from bench.records import open_results
+from bench.spec.method_registry import find_methods
+from bench.spec.study import SUITE
+from bench.spec.task import get_task
+from bench.spec.teacher_key import teacher_key
+from bench.spec.trial import Trial
+
+MakeContext = Callable[..., TrialContext]
+
+
+def test_networks_compute_in_half_precision_and_answer_in_full(make_context: MakeContext) -> None:
+    with make_context(precision="bfloat16") as context, torch.autocast("cpu", torch.bfloat16):
+        s = session_for(context.image, 10)
+        generator = s.keep("generator", image_generator(8, context.image, 4))
+        images = generator(s.noise(5, 8))
+        out = s.teacher(images, features=True)
+        answers = [images, out.logits, s.student(images), s.teacher.copy()(images)]
+        assert out.features.dtype is torch.bfloat16
+        assert [answer.dtype for answer in answers] == [torch.float32] * 4
+
+
+def test_double_precision_stays(make_context: MakeContext) -> None:
+    with make_context() as context:
+        s = session_for(context.image, 10)
+        context.student.double()
+        assert s.student(torch.zeros(1, *context.image.shape, dtype=torch.float64)).dtype is torch.float64
+
+
+def test_an_update_that_was_scaled_too_far_leaves_no_gradient() -> None:
+    weight = torch.ones(3, requires_grad=True)
+    optimizer, updates = SGD([weight], 0.1), Updates(torch.device("cpu"), "float16")
+    updates.on_loss(optimizer, 1e35 * weight.sum())  # times the scale: beyond float32
+    assert weight.tolist() == [1.0] * 3
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [0.0] * 3  # a meta-learner adds up what lies here
+    updates.on_loss(optimizer, 2 * weight.sum())
+    assert weight.grad.tolist() == [2.0] * 3
+    torch.testing.assert_close(weight.detach(), torch.full((3,), 0.8))
+
+
+@pytest.mark.parametrize(
+    ("method", "precision"),
+    [("fast_dfkd", "float16"), ("kd3", "bfloat16"), ("rdskd", "float16"), ("ssd_kd", "bfloat16")],
+)
+def test_methods_that_half_precision_once_broke(tmp_path: Path, method: str, precision: str) -> None:
+    task, card = get_task("digits/lenet5bn-half"), find_methods()[method]
+    trial = Trial(
+        suite=SUITE,
+        task=task.name,
+        task_sha=task.sha,
+        teacher=teacher_key(task),
+        method=method,
+        method_sha=card.sha,
+        options={**card.defaults(), **card.quick},
+        budget={"steps": 20},
+        seed=0,
+        precision=precision,
+        points=2,
+        pool="photos" if card.pool else "",
+    )
+    record = run_trial(trial, Setting(open_results(tmp_path, create=True)))
+    assert record.status == "ok", record.reason
+    assert record.meter.steps == 20

@@ -1,0 +1,200 @@
+"""Archives hold what they say, word for word; merging drops duplicates, refuses contradictions, overwrites nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from record_builder import add, make_demo, make_record
+
+from bench.analysis.report import render
+from bench.cli import answer
+from bench.errors import UserError
+from bench.records import load_curves, load_frame, load_records, open_results, read_sheets
+from bench.records.archive import write_archive
+from bench.records.merge import Merged, merge
+from bench.records.pack import connect
+from bench.spec.custom_tasks import published_of_kept, save_tasks
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    results = make_demo(tmp_path / "results")
+    add(results, make_record("dafl", 9, "diverged"))
+    (results / "study.yaml").write_text("name: demo\n")
+    save_tasks(results, [{"name": "own/task", "published": {}}])
+    return results
+
+
+@pytest.fixture
+def archive(results: Path, tmp_path: Path) -> Path:
+    write_archive(results, tmp_path / "demo.parquet")
+    return tmp_path / "demo.parquet"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def alter(results: Path, name: str, **changes: Any) -> None:
+    path = results / "trials" / name / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes, indent=1) + "\n")
+
+
+def test_an_archive_reads_like_its_folder(results: Path, archive: Path) -> None:
+    assert load_records(archive) == load_records(results)
+    assert load_frame(archive).equals(load_frame(results))
+    assert load_curves(archive).equals(load_curves(results))
+    assert published_of_kept(archive) == published_of_kept(results)
+    ids = [record.id for record in load_records(results)]
+    assert read_sheets(archive, ids) == read_sheets(results, ids)
+    assert len(read_sheets(results, ids)) == 10  # the failure has none
+
+
+def test_the_trials_of_a_task_lie_together_whoever_wrote_the_archive(results: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        add(results, make_record("kd", number, task="mnist/lenet5-half"))
+    write_archive(results, tmp_path / "one.parquet")
+    merge([results], tmp_path / "two.parquet")
+    for file in (tmp_path / "one.parquet", tmp_path / "two.parquet"):
+        with connect() as con:
+            rows = con.execute(f"SELECT task, id FROM read_parquet('{file}')").fetchall()
+        assert rows == sorted(rows)
+        assert [record.id for record in load_records(file)] == sorted(name for _, name in rows)
+
+
+def test_some_trials_of_several_tasks_are_read_in_the_order_of_their_ids(results: Path, tmp_path: Path) -> None:
+    records = [make_record("kd", seed, task=task) for seed in (0, 1) for task in ("it's/mine", "mnist/lenet5-half")]
+    for record in records:
+        add(results, record)
+    write_archive(results, tmp_path / "one.parquet")
+    ids = sorted(record.id for record in records)
+    assert [record.id for record in load_records(tmp_path / "one.parquet", [*ids, "0" * 16])] == ids
+    assert load_records(tmp_path / "one.parquet", ["0" * 16]) == []
+
+
+def test_a_report_of_an_archive_is_that_of_its_folder(results: Path, archive: Path, tmp_path: Path) -> None:
+    render(results, tmp_path / "one")
+    render(archive, tmp_path / "two")
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_an_archive_unpacks_into_the_same_files(results: Path, archive: Path, tmp_path: Path) -> None:
+    assert merge([archive], tmp_path / "again") == Merged(11, 0, 0, 0)
+    assert files(tmp_path / "again") == files(results)
+
+
+def test_show_says_what_the_archive_does_not_hold(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = make_record("dafl", 0)
+    (results / "trials" / record.id / "student.safetensors").write_bytes(b"x" * 100)
+    assert answer(["archive", str(results), str(tmp_path / "a.parquet")]) == 0
+    assert answer(["show", record.id[:8], "--results", str(tmp_path / "a.parquet")]) == 0
+    shown = capsys.readouterr().out
+    assert "not in the archive" in shown
+    assert "student.safetensors  100 B" in shown
+    assert answer(["show", record.id, "--results", str(tmp_path / "a.parquet"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["id"] == record.id
+
+
+def test_what_must_write_refuses_an_archive(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = make_record("dafl", 0)
+    with pytest.raises(UserError, match="only reads; `dfkd merge"):
+        open_results(archive, create=True)
+    assert answer(["score", record.id, "--results", str(archive), "--metrics", "confidence"]) == 2
+    assert "`dfkd merge" in capsys.readouterr().err
+
+
+def test_what_is_no_archive_is_refused(tmp_path: Path, results: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        open_results(tmp_path / "none.parquet")
+    (tmp_path / "text.parquet").write_text("not Parquet")
+    with pytest.raises(UserError, match="is not an archive"):
+        open_results(tmp_path / "text.parquet")
+    with pytest.raises(UserError, match=r"must end in \.parquet"):
+        write_archive(results, tmp_path / "demo.zip")
+
+
+def test_nothing_is_overwritten(results: Path, archive: Path, tmp_path: Path) -> None:
+    before = archive.read_bytes()
+    for write in (lambda: write_archive(results, archive), lambda: merge([results], archive)):
+        with pytest.raises(UserError, match="exists already"):
+            write()
+    with pytest.raises(UserError, match="exists already"):
+        merge([archive], results)
+    assert archive.read_bytes() == before
+    assert not list(tmp_path.glob(".*tmp"))
+
+
+@pytest.mark.parametrize("out", ["merged", "merged.parquet"])
+def test_folders_of_two_machines_are_joined(results: Path, archive: Path, tmp_path: Path, out: str) -> None:
+    other = open_results(tmp_path / "other", create=True)
+    add(other, make_record("dafl", 5))  # only here
+    add(other, make_record("dafl", 0), tmp_path)  # in all three
+    add(other, make_record("kd", 0), tmp_path)
+    assert merge([archive, other, results], tmp_path / out) == Merged(12, 13, 0, 0)
+    found = {record.id: record for record in load_records(tmp_path / out)}
+    assert found == {record.id: record for record in [*load_records(results), *load_records(other)]}
+
+
+def test_the_copy_with_the_most_files_is_taken(results: Path, archive: Path, tmp_path: Path) -> None:
+    trial = make_record("dafl", 0).id
+    (results / "trials" / trial / "student.safetensors").write_bytes(b"weights")
+    merge([archive, results], tmp_path / "merged")
+    assert (tmp_path / "merged" / "trials" / trial / "student.safetensors").read_bytes() == b"weights"
+
+
+def test_a_failure_gives_way_to_the_trial_that_ended_well(results: Path, tmp_path: Path) -> None:
+    other = open_results(tmp_path / "other", create=True)
+    well = make_record("dafl", 9)
+    add(other, well)
+    for place, sources in enumerate(([results, other], [other, results])):
+        assert merge(sources, tmp_path / f"m{place}").replaced == 1
+        assert well in load_records(tmp_path / f"m{place}")
+
+
+def test_more_image_metrics_are_no_contradiction(results: Path, archive: Path, tmp_path: Path) -> None:
+    record = make_record("dafl", 0)
+    metrics = record.model_dump(mode="json")["image_metrics"]
+    more = metrics | {"confidence": metrics["class_balance"]}
+    alter(results, record.id, image_metrics=more)
+    assert merge([archive, results], tmp_path / "merged").extended == 1
+    assert set(load_records(tmp_path / "merged", [record.id])[0].image_metrics) == set(more)
+    alter(results, record.id, image_metrics={"class_balance": metrics["class_balance"] | {"value": 0.5}})
+    with pytest.raises(UserError, match=r"image_metrics\.class_balance\.value = 0\.98"):
+        merge([archive, results], tmp_path / "other")
+
+
+def test_a_contradiction_is_shown_with_both_and_nothing_is_written(
+    results: Path, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = make_record("dafl", 0)
+    alter(results, record.id, agreement=0.123)
+    before = set(tmp_path.iterdir())
+    assert answer(["merge", str(results), str(archive), "--out", str(tmp_path / "merged")]) == 2
+    said = capsys.readouterr().err
+    assert f"{record.id}: dafl on digits/lenet5-half, seed 0" in said
+    assert f"{results}: agreement = 0.123" in said
+    assert f"{archive}: agreement = {record.agreement}" in said
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_another_curve_is_a_contradiction(results: Path, archive: Path, tmp_path: Path) -> None:
+    path = results / "trials" / make_record("dafl", 0).id / "curve.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UserError, match="another curve"):
+        merge([archive, results], tmp_path / "merged")
+
+
+def test_own_tasks_are_joined_and_must_agree(results: Path, tmp_path: Path) -> None:
+    other = open_results(tmp_path / "other", create=True)
+    save_tasks(other, [{"name": "own/second"}])
+    merge([results, other], tmp_path / "merged")
+    assert set(published_of_kept(tmp_path / "merged")) == {"own/task", "own/second"}
+    assert not (tmp_path / "merged" / "study.yaml").exists()  # only one source has it
+    save_tasks(other, [{"name": "own/task", "published": {}, "data": "mnist"}])
+    with pytest.raises(UserError, match="define the task 'own/task' differently"):
+        merge([results, other], tmp_path / "again")
