@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.analysis.report.record_text import sections
+from bench.analysis.record_text import sections
 from bench.cli import out
 from bench.cli.places import Unfinished, latest, searched, unfinished
 from bench.cli.settings import Json, Sources

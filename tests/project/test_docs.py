@@ -125,12 +125,14 @@ def test_other_code_of_the_documentation_runs_where_the_reader_would_run_it(
     block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_demo(tmp_path / "runs" / "demo", seeds=1)
-    golden = tmp_path / "tests" / "unit" / "golden"
+    golden = tmp_path / "tests" / "unit" / "records" / "golden"
     golden.mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     exec(compile(block.text, str(block), "exec"), {"__name__": "documentation"})
     for written in golden.iterdir():
-        assert json.loads(written.read_text()) == json.loads((ROOT / "tests/unit/golden" / written.name).read_text())
+        assert json.loads(written.read_text()) == json.loads(
+            (ROOT / "tests/unit/records/golden" / written.name).read_text()
+        )
 
 
 def workflows(kind: bool) -> list[Block]:
@@ -286,23 +288,7 @@ def test_every_field_of_a_record_is_described() -> None:
 
 
 def test_every_counter_and_every_rule_is_described() -> None:
-    assert not described([*Meter().as_record(), *RULES], "docs/architecture.md")
-
-
-def test_every_module_is_in_the_layout() -> None:
-    layout = next(block.text for block in blocks("text") if block.text.startswith("bench/"))
-    named = {folder: set(re.findall(r"^  ([\w/]+\.\w+)", part, flags=re.MULTILINE)) for folder, part in parts(layout)}
-    for folder in ("bench", "methods"):
-        real = {file.relative_to(ROOT / folder).as_posix() for file in (ROOT / folder).rglob("*.py")}
-        real -= {"__init__.py"} if folder == "methods" else set()
-        assert {name for name in named[folder] if name.endswith(".py")} == real
-
-
-def parts(layout: str) -> Iterator[tuple[str, str]]:
-    """(top folder, its lines)"""
-    for part in re.split(r"^(?=\w)", layout, flags=re.MULTILINE):
-        if part:
-            yield part.partition("/")[0], part
+    assert not described([*Meter().as_record(), *RULES], "docs/rules.md")
 
 
 def test_everything_a_method_can_use_is_described() -> None:

@@ -9,6 +9,7 @@ from html_pages import Page, dead_links
 from record_builder import add, make_demo, make_record
 
 from bench.analysis.report import render
+from bench.analysis.report.pages import method as method_panel
 from bench.analysis.report.pages.links import method_page
 from bench.analysis.report.pages.method import INSTALLED, QUOTED, UNKNOWN
 from bench.analysis.report.sections.grouping import group_records
@@ -19,7 +20,7 @@ from bench.spec.task import get_task
 
 
 def pages(*records: Record) -> dict[str, dict]:
-    return method_page.method_pages(group_records(records))
+    return method_panel.method_pages(group_records(records))
 
 
 def test_every_method_has_a_page_and_every_link_of_the_report_leads_somewhere(tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_what_failed_or_was_unsupported_is_listed_with_its_reason() -> None:
 
 def test_a_broken_package_of_methods_stops_no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
-        raise method_page.UserError("entry point 'x' names 'y', which is not installed")
+        raise method_panel.UserError("entry point 'x' names 'y', which is not installed")
 
-    monkeypatch.setattr(method_page, "find_methods", broken)
+    monkeypatch.setattr(method_panel, "find_methods", broken)
     assert pages(make_record("dafl"))["dafl"]["options_notes"] == [UNKNOWN]

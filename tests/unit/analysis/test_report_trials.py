@@ -10,11 +10,11 @@ import pytest
 from html_pages import Page, dead_links
 from record_builder import add, make_demo, make_record
 
+from bench.analysis.record_text import sections
 from bench.analysis.report import render
 from bench.analysis.report.figures.trial_curve import plots, points
 from bench.analysis.report.pages.links import method_page, trial_page
 from bench.analysis.report.pages.trial import LISTED, chosen, without_page
-from bench.analysis.report.record_text import sections
 from bench.analysis.report.sections.grouping import group_records
 from bench.cli import answer
 from bench.records import Record, open_results

@@ -42,7 +42,10 @@ def student() -> nn.Module:
 def play(options: dict[str, Any], steps: int, teacher: nn.Module | None = None) -> TrialContext:
     method = rco.declared
     around = {"access": method.access, "data": method.data, "train": images_of(60), "student": student()}
-    states = [anchor(number).state_dict() for number in range(method.anchors - 1)]
+    networks = [anchor(number) for number in range(method.anchors - 1)]
+    if isinstance(teacher, Listening):  # the anchors are weights of the teacher's own architecture
+        networks = [Listening(network) for network in networks]
+    states = [network.state_dict() for network in networks]
     with trial(steps=steps, teacher=teacher or anchor(9), anchors=states, **around) as (session, context):
         method.run(session, method.make_options({**PLAIN, **options}))
         return context

@@ -13,7 +13,7 @@ import pytest
 from record_builder import make_record
 
 from bench.errors import UserError
-from bench.execution.base_record import draft
+from bench.execution.base_record import base_record
 from bench.records import Record, open_results
 from bench.spec.custom_tasks import kept_task, save_tasks
 from bench.spec.expand import expand
@@ -40,7 +40,7 @@ def trials_of(text: str, folder: Path, **settings: bool) -> list[Trial]:
 
 
 def record_of(trial: Trial, **changes: object) -> Record:
-    return Record.model_validate(draft(trial, card_of(trial), "crashed", "a reason") | changes)
+    return Record.model_validate(base_record(trial, card_of(trial), "crashed", "a reason") | changes)
 
 
 @pytest.mark.parametrize(

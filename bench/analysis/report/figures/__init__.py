@@ -1,4 +1,4 @@
 """Figures of a report, one file for each kind, drawn with matplotlib.
 
-A figure is given rows and draws them; what is compared with what is decided in ``sections``.
+Nothing here decides what is compared with what: a figure draws the rows that ``sections`` give it.
 """

@@ -7,9 +7,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from bench.analysis.record_text import sections
 from bench.analysis.report.figures import trial_curve
 from bench.analysis.report.pages.links import INDEX, embedded, method_page, task_page, trial_page
-from bench.analysis.report.record_text import sections
 from bench.analysis.report.sections import leaderboard
 from bench.analysis.report.sections.groups import Group, Row, metric_word
 from bench.records import Record, log_end, read_curves, read_sheets
