@@ -98,10 +98,15 @@ def _pool(record: Record) -> dict[str, Fact]:
     return {
         "name": pool.name,
         "images": f"{pool.images:,}",
+        **({"of types that are not read": _counted(pool.skipped)} if pool.skipped else {}),
         "nearly the same as a test image": f"{pool.near_duplicates:,}",
         "sha256": pool.fingerprint,
         **{name: _measured(metric) for name, metric in pool.image_metrics.items()},
     }
+
+
+def _counted(skipped: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {ending}" for ending, count in skipped.items())
 
 
 def _measured(metric: ImageMetric) -> Fact:

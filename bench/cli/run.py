@@ -54,7 +54,14 @@ def run(
     file, files = find_study(study), method or []
     if dry_run:
         return _print_plan(
-            plan_study(file, results=results, device=device, method_files=files, allow_altered=allow_altered)
+            plan_study(
+                file,
+                results=results,
+                device=device,
+                method_files=files,
+                allow_altered=allow_altered,
+                data_folder=data,
+            )
         )
     view = audience_for(quiet)
     try:

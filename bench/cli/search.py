@@ -66,7 +66,7 @@ def search(
     folder = results or RUNS / loaded.study.name
 
     def run(narrowed: LoadedStudy) -> Sequence[TrialResult]:
-        plan = plan_loaded(narrowed, results=folder, device=device, allow_altered=allow_altered)
+        plan = plan_loaded(narrowed, results=folder, device=device, allow_altered=allow_altered, data_folder=data)
         view = Silence() if as_json or not plan.waiting else PlainLines()
         return run_plan(
             plan,

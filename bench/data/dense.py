@@ -61,11 +61,11 @@ def inspect(root: Path, split: LabelledSplit, masks: Masks, thorough: bool) -> l
     ]
     gone = {each.name for each in bad}
     whole = [scene for scene in scenes if not gone & {_name(scene.image, root), _name(scene.mask, root)}]
-    size = None
+    size, palettes = None, trees.Palettes()
     for scene in whole if thorough else whole[:1]:
         for path in (scene.image, scene.mask):
             try:
-                size = _look(scene, path, masks, size, thorough)
+                size = _look(scene, path, masks, size, thorough, palettes)
             except MalformedError as error:
                 bad.append(trees.wrong(path, root, error.state, str(error)))
                 break
@@ -80,10 +80,11 @@ def inspect(root: Path, split: LabelledSplit, masks: Masks, thorough: bool) -> l
     return [*part, *trees.shortened(bad)]
 
 
-def read(split: LabelledSplit, masks: Masks, size: int) -> Pair:
+def read(split: LabelledSplit, masks: Masks, size: int, palettes: trees.Palettes | None = None) -> Pair:
     """Images uint8 (N, 3, H, W) and labels uint8 (N, H, W), their shorter side ``size``, in the list's order.
 
-    Images are resized bilinearly, and labels take the nearest. Raises UserError that names the first bad file.
+    Images are resized bilinearly, and labels take the nearest. ``palettes`` are those of splits read before. Raises
+    UserError that names the first bad file.
     """
     import numpy as np
     import torch
@@ -93,12 +94,13 @@ def read(split: LabelledSplit, masks: Masks, size: int) -> Pair:
     table = torch.tensor(masks.values, dtype=torch.uint8)
     images, labels = [], []
     first: tuple[int, int] | None = None
+    palettes = trees.Palettes() if palettes is None else palettes
     for scene in split.scenes:
         with trees.usable(scene.image):
             image = trees.picture(scene.image)
             first = _same(_size(image), first)
         with trees.usable(scene.mask):
-            mask = trees.mask(scene.mask, len(masks.values))
+            mask = trees.mask(scene.mask, len(masks.values), palettes)
             _same_as_image(_size(mask), scene, first)
         target = shorter_side(first[1], first[0], size)
         images.append(resize(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None], target))
@@ -110,7 +112,8 @@ def read_both(name: str, root: Path, splits: Sequence[LabelledSplit], masks: Mas
     """The train and test pairs of the set ``name``, of two ``splits``, through the cache of decoded images."""
 
     def make() -> dict[str, Tensor]:
-        pairs = [read(split, masks, size) for split in splits]
+        palettes = trees.Palettes()
+        pairs = [read(split, masks, size, palettes) for split in splits]
         return {f"{index}.{which}": each for index, pair in enumerate(pairs) for which, each in enumerate(pair)}
 
     files = [path for split in splits for scene in split.scenes for path in (scene.image, scene.mask)]
@@ -124,13 +127,19 @@ def values(classes: int, void: int) -> tuple[int, ...]:
 
 
 def _look(
-    scene: LabelledImage, path: Path, masks: Masks, size: tuple[int, int] | None, thorough: bool
+    scene: LabelledImage,
+    path: Path,
+    masks: Masks,
+    size: tuple[int, int] | None,
+    thorough: bool,
+    palettes: trees.Palettes,
 ) -> tuple[int, int]:
     """(width, height) of the split's images so far. Raises MalformedError if the file does not go with the others."""
     if path == scene.image:
         return _same(_size(trees.picture(path)) if thorough else trees.header(path), size)
     assert size is not None, "an image is looked at before its mask"
-    _same_as_image(_size(trees.mask(path, len(masks.values))) if thorough else trees.header(path), scene, size)
+    found = _size(trees.mask(path, len(masks.values), palettes)) if thorough else trees.header(path)
+    _same_as_image(found, scene, size)
     return size
 
 

@@ -9,7 +9,11 @@ No label is read, and there is no official pool: a copy that was prepared in som
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +26,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".avif",
+)  # fmt: skip
+UNREAD = frozenset({  # images that are counted and named, since nothing here decodes them
+    ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".psd", ".svg", ".eps", ".ico", ".icns", ".tga", ".dds", ".exr", ".hdr",
+    ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".xcf", ".pcx", ".sgi", ".apng", ".mng",
+})  # fmt: skip
+SYSTEM = frozenset({  # folders that editors, servers and systems leave behind; hidden ones need no name
+    "@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information", "lost+found",
+})  # fmt: skip
 ARRAY = "images.npy"
 CHUNK = 2048  # images of an array that are converted at a time
-FORMS = f"a folder of images ({', '.join(each[1:] for each in ENDINGS)}) or an .npy of uint8 (N, H, W, 3) or (N, H, W)"
+FORMS = "a folder of images (png, jpg, webp, bmp, gif, tif, ppm, ...) or an .npy of uint8 (N, H, W, 3) or (N, H, W)"
 
 
 def load_pool(what: str, *, size: int, channels: int, folder: Path | None = None, allow_altered: bool = False) -> Pool:
@@ -48,7 +62,8 @@ def load_pool(what: str, *, size: int, channels: int, folder: Path | None = None
         result = trees.square_of(found, size, channels)
     else:
         result = _of_array(path, size, channels) if path.is_file() else _of_folder(path, size, channels)
-    return Pool(name=what, images=result, fingerprint=images.fingerprint(result), altered=altered)
+    skipped = skipped_images(path) if path is not None and path.is_dir() else {}
+    return Pool(what, result, images.fingerprint(result), altered, skipped)
 
 
 def locate(what: str, folder: Path | None = None) -> Path | None:
@@ -75,18 +90,44 @@ def locate(what: str, folder: Path | None = None) -> Path | None:
 
 
 def content_name(path: Path) -> str:
-    """A pool's file or folder for a trial's identity: its last part and a hash of its content.
+    """A pool's file or folder for a trial's identity: a hash of its pixels.
 
-    Of a file it is all bytes, of a folder the names and sizes of the images below it. The path itself does not count.
+    The same images in the same order have the same name, whatever their files are called and wherever they lie. They
+    are decoded once; the hash is kept in the cache of decoded images until a file changes.
+
+    Raises:
+        MissingData: there are no images. UserError: a file cannot be used; it is named.
     """
+    return f"pool@{decoded.cached_text('pool-content', path, _files_of(path), lambda: _content(path))[:12]}"
+
+
+def _files_of(path: Path) -> list[Path]:
+    return [path] if path.is_file() else image_files(path)
+
+
+def _content(path: Path) -> str:
+    """sha256 over the images' sizes and pixels as RGB, in their order."""
+    import numpy as np
+
+    digest = hashlib.sha256()
+
+    def add(pixels: NDArray[np.uint8]) -> None:
+        digest.update(f"{pixels.shape[0]}x{pixels.shape[1]};".encode())
+        digest.update(np.ascontiguousarray(pixels).data)
+
     if path.is_file():
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256")
-    else:
-        found = hashlib.sha256()
-        for each in image_files(path):
-            found.update(f"{each.relative_to(path).as_posix()} {each.stat().st_size}\n".encode())
-    return f"{path.name}@{found.hexdigest()[:12]}"
+        with trees.usable(path):
+            header(path)
+        for each in np.load(path, mmap_mode="r", allow_pickle=False):
+            add(each if each.ndim == 3 else np.repeat(each[:, :, None], 3, axis=2))
+        return digest.hexdigest()
+    paths = image_files(path)
+    if not paths:
+        raise MissingData(f"{path}: no images below it; {FORMS} is needed")
+    for each in paths:
+        with trees.usable(each):
+            add(trees.picture(each))
+    return digest.hexdigest()
 
 
 def demand_pool(what: str, folder: Path | None = None, allow_altered: bool = False) -> None:
@@ -127,13 +168,72 @@ def inspect(root: Path, thorough: bool = False) -> list[FileStatus]:
             trees.picture(each) if thorough else trees.header(each)
         except MalformedError as error:
             bad.append(trees.wrong(each, root, error.state, str(error)))
-    return [trees.part(root, root, [], f"{len(paths)} images"), *trees.shortened(bad)]
+    sentence = f"{len(paths)} images"
+    if unread := unread_files(root):
+        names = ", ".join(each.relative_to(root).as_posix() for each in unread[: trees.SHOWN])
+        more = ", ..." if len(unread) > trees.SHOWN else ""
+        sentence += f", and {len(unread)} of types that are not read ({names}{more})"
+    return [trees.part(root, root, [], sentence), *trees.shortened(bad)]
 
 
 def image_files(root: Path) -> list[Path]:
-    """All images below a folder, in the order of their names, which is the same on every machine."""
-    found = (each for each in root.rglob("*") if each.suffix.lower() in ENDINGS and not each.name.startswith("."))
-    return sorted((each for each in found if each.is_file()), key=lambda each: each.relative_to(root).parts)
+    """All images below a folder, in the order of their names, which is the same on every machine.
+
+    Hidden files and folders and those of :data:`SYSTEM` are no part of it. Linked folders are followed.
+
+    Raises:
+        UserError: a linked folder leads back to one that it lies in.
+    """
+    return [path for path in _below(root) if path.suffix.lower() in readable()]
+
+
+def skipped_images(root: Path) -> dict[str, int]:
+    """How many images of types that are not read lie below a folder, by their ending without the dot."""
+    return dict(sorted(Counter(path.suffix.lower()[1:] for path in unread_files(root)).items()))
+
+
+def unread_files(root: Path) -> list[Path]:
+    """The images below a folder whose type is not read here, in the order of their names."""
+    return [path for path in _below(root) if path.suffix.lower() in (UNREAD | set(ENDINGS)) - readable()]
+
+
+@cache
+def readable() -> frozenset[str]:
+    """The endings of :data:`ENDINGS` that this Pillow decodes: AVIF is not in every build."""
+    from PIL import features
+
+    return frozenset(ENDINGS if features.check("avif") else (each for each in ENDINGS if each != ".avif"))
+
+
+def _below(root: Path) -> list[Path]:
+    """All files below a folder but hidden ones, links followed, in the order of their names."""
+    found: list[Path] = []
+    waiting: list[tuple[Path, tuple[tuple[int, int], ...]]] = [(root, (_identity(root),))]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            raise UserError(f"{folder} cannot be read: {error.strerror or error}") from None
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.lower() in SYSTEM:
+                continue
+            path = folder / entry.name
+            if not entry.is_dir():
+                found.append(path)
+            elif (own := _identity(path)) in above:
+                raise UserError(f"{path} is a link to a folder that it lies in; remove it, or name another folder")
+            else:
+                waiting.append((path, (*above, own)))
+    return sorted(found, key=lambda path: path.relative_to(root).parts)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    try:
+        stat = folder.stat()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror or error}") from None
+    return stat.st_dev, stat.st_ino
 
 
 def header(path: Path) -> tuple[int, ...]:
@@ -215,13 +315,15 @@ class Pool:
     """Unlabelled images in memory.
 
     ``images``: uint8 (N, C, size, size) in 0..255. ``fingerprint``: sha256 over their shape and bytes.
-    ``altered``: the files of the data set that they come from which are not the official ones.
+    ``altered``: the files of the data set that they come from which are not the official ones. ``skipped``: how many
+    images of the folder were left out, by ending, since their type is not read.
     """
 
     name: str
     images: Tensor
     fingerprint: str
     altered: tuple[str, ...]
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 ROOT = "pool"

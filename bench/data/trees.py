@@ -24,36 +24,81 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+ORIENTATION = 0x0112  # the EXIF tag
+QUARTER_TURNS = {5, 6, 7, 8}  # its values under which width and height change places
+SPREAD = {"L;1": 255, "L;2": 85, "L;4": 17}  # what Pillow multiplies grey of few bits by
 SHOWN = 5  # wrong files of one part that are named, before they are only counted
 
 
 def header(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels, from the file's header alone. Raises MalformedError."""
+    """(width, height) in pixels as :func:`picture` has them, from the file's header alone. Raises MalformedError."""
     with _opened(path) as image:
-        return image.size
+        width, height = image.size
+        # Asked of a PNG, Pillow would decode all of it to see whether EXIF follows the pixels; a TIFF it turns itself.
+        turned = "exif" in image.info and image.format != "TIFF" and image.getexif().get(ORIENTATION) in QUARTER_TURNS
+        return (height, width) if turned else (width, height)
 
 
 def picture(path: Path) -> NDArray[np.uint8]:
-    """The decoded image as RGB (H, W, 3), whatever its own mode is. Raises MalformedError."""
+    """The image as a viewer shows it, as RGB (H, W, 3): turned as its EXIF says, transparency on white.
+
+    Of a file with several images (GIF, TIFF) it is the first. Raises MalformedError.
+    """
     import numpy as np
+    from PIL import Image, ImageOps
 
     with _opened(path) as image:
         if image.mode.startswith(("I", "F")):
             raise MalformedError("corrupted", f"mode {image.mode}, where 8 bits a channel are needed")
-        return np.asarray(image.convert("RGB"))
+        upright = ImageOps.exif_transpose(image)
+        if upright.has_transparency_data:
+            colours = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", colours.size, (255, 255, 255, 255)), colours)
+        return np.asarray(upright.convert("RGB"))
 
 
-def mask(path: Path, values: int) -> NDArray[np.uint8]:
-    """The labels (H, W) of an image with one channel or a palette, all below ``values``. Raises MalformedError."""
+def mask(path: Path, values: int, palettes: Palettes | None = None) -> NDArray[np.uint8]:
+    """The labels (H, W) of an image with one channel or a palette, all below ``values``: the numbers that it stores.
+
+    Grey of 1, 2 or 4 bits is read as stored, not spread over 0 to 255; of a palette it is the index. With ``palettes``
+    the colours must agree with those of the set's other masks. Raises MalformedError.
+    """
     import numpy as np
 
     with _opened(path) as image:
-        if image.mode not in ("L", "P"):
+        if image.mode not in ("L", "P", "1"):
             raise MalformedError("corrupted", f"no label image: mode {image.mode}, where one 8-bit channel is needed")
-        labels = np.asarray(image)
+        spread = SPREAD.get(_raw_mode(image), 1)  # asked before the pixels are read, which forgets it
+        labels = np.asarray(image).astype(np.uint8) // spread
+        colours = image.getpalette("RGB") if image.mode == "P" else None
     if (largest := int(labels.max())) >= values:
         raise MalformedError("corrupted", f"a label of {largest}, where the largest is {values - 1}")
+    if palettes is not None and colours is not None:
+        palettes.check(path, colours, np.unique(labels).tolist())
     return labels
+
+
+class Palettes:
+    """The colours that the masks of one set give to their labels: a label has one colour in all of them."""
+
+    def __init__(self) -> None:
+        self._colours: dict[int, tuple[tuple[int, ...], Path]] = {}
+
+    def check(self, path: Path, palette: Sequence[int], used: Sequence[int]) -> None:
+        """Raise MalformedError if a label that the mask uses has another colour in a mask seen before."""
+        for label in used:
+            colour = tuple(palette[3 * label : 3 * label + 3])
+            first, other = self._colours.setdefault(label, (colour, path))
+            if first != colour:
+                sentence = f"label {label} has the colour {colour}, and {first} in {other}: their palettes differ"
+                raise MalformedError("corrupted", sentence)
+
+
+def _raw_mode(image: Image) -> str:
+    """How the file stores its pixels, where Pillow knows it: as in ``L;4``."""
+    tiles = getattr(image, "tile", None) or [("", None, 0, "")]
+    arguments = tiles[0][3]
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
 def squares(paths: Sequence[Path], size: int, channels: int) -> Tensor:

@@ -41,17 +41,26 @@ def plan_study(
     device: str = "auto",
     method_files: Sequence[Path] = (),
     allow_altered: bool = False,
+    data_folder: Path | None = None,
 ) -> Plan:
-    """Read a study and see what is left of it; writes nothing.
+    """Read a study and see what is left of it; writes nothing but the cache of decoded images.
+
+    ``data_folder`` is where to look for data sets first: a pool's content is part of a trial's identity.
 
     Raises:
         UserError: the study, the device or the results folder cannot be used.
     """
-    return plan_loaded(load_study(file, method_files), results=results, device=device, allow_altered=allow_altered)
+    loaded = load_study(file, method_files)
+    return plan_loaded(loaded, results=results, device=device, allow_altered=allow_altered, data_folder=data_folder)
 
 
 def plan_loaded(
-    loaded: LoadedStudy, *, results: Path | None = None, device: str = "auto", allow_altered: bool = False
+    loaded: LoadedStudy,
+    *,
+    results: Path | None = None,
+    device: str = "auto",
+    allow_altered: bool = False,
+    data_folder: Path | None = None,
 ) -> Plan:
     """What is left of a study that was read already.
 
@@ -60,7 +69,7 @@ def plan_loaded(
     """
     kind, gpu = choose_device(device)
     unique: dict[str, Trial] = {}
-    for trial in expand(loaded, kind, allow_altered):
+    for trial in expand(loaded, kind, allow_altered, data_folder):
         unique.setdefault(trial.id, trial)
     folder = results or RUNS / loaded.study.name
     if (folder / "results.json").exists():

@@ -138,7 +138,14 @@ def run_study(
         KeyboardInterrupt: the user stopped it; the running trials are saved, the same call goes on from there.
     """
     _check_executor(executor)
-    plan = plan_study(file, results=results, device=device, method_files=method_files, allow_altered=allow_altered)
+    plan = plan_study(
+        file,
+        results=results,
+        device=device,
+        method_files=method_files,
+        allow_altered=allow_altered,
+        data_folder=data_folder,
+    )
     return run_plan(
         plan,
         file,

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from bench.data import Pool, load_pool
 from bench.data.images import evenly
+from bench.data.pool import content_name
+from bench.errors import UserError
 from bench.spec.task import TaskSpec
 
 SAMPLE = 2048  # images of a pool on which its image metrics are measured
@@ -32,8 +34,11 @@ def pool_of(name: str, path: Path | None, task: TaskSpec, folder: Path | None, a
         allow_altered: use files of a data set that are not the official ones.
 
     Raises:
-        MissingData, UserError: as :func:`bench.data.load_pool`.
+        MissingData, UserError: as :func:`bench.data.load_pool`; or the files at ``path`` are no longer those that
+            ``name`` stands for.
     """
+    if path is not None and (found := content_name(path)) != name:
+        raise UserError(f"{path}: the images changed since the study was planned ({name}, now {found}); run it again")
     return _loaded(str(path or name), task.image.size, task.image.channels, folder, allow_altered)
 
 
@@ -56,6 +61,7 @@ def pool_facts(name: str, pool: Pool, test: Tensor, score: Callable[[Tensor], Ma
         "images": len(pool.images),
         "fingerprint": pool.fingerprint,
         "altered": list(pool.altered),
+        "skipped": dict(pool.skipped),
         "near_duplicates": near_duplicates(pool.images, test),
         "image_metrics": score(evenly(pool.images, SAMPLE)),
     }

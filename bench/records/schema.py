@@ -129,6 +129,9 @@ class PoolFacts(_Part):
     images: Count = Field(description="how many there are")
     fingerprint: str = Field(description="sha256 over their shape and bytes, at the task's size")
     altered: list[str] = Field(default_factory=list, description="files of the data set that are not the official ones")
+    skipped: dict[str, Count] = Field(
+        default_factory=dict, description="images of the folder that were left out, by ending: their type is not read"
+    )
     near_duplicates: Count = Field(description="pool images that are nearly the same as a test image")
     image_metrics: dict[str, ImageMetric] = Field(
         default_factory=dict, description="the study's image metrics, of an even sample of the whole pool"

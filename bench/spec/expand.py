@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.data.pool import content_name
+from bench.data.pool import content_name, locate
+from bench.errors import MissingData
 from bench.spec.budget import Budget
 from bench.spec.grid import axis_of
 from bench.spec.method_card import MethodCard
@@ -19,7 +20,9 @@ from bench.spec.teacher_key import quick_teacher, teacher_key
 from bench.spec.trial import Trial
 
 
-def expand(loaded: LoadedStudy, device: str = "cpu", altered_data: bool = False) -> list[Trial]:
+def expand(
+    loaded: LoadedStudy, device: str = "cpu", altered_data: bool = False, data_folder: Path | None = None
+) -> list[Trial]:
     """All trials of a study: by task, then method, then option cell, then seed.
 
     Entries that come to the same trial (an option written out that has this value anyway) make it once.
@@ -38,7 +41,7 @@ def expand(loaded: LoadedStudy, device: str = "cpu", altered_data: bool = False)
             card = loaded.cards[name]
             sha = card.sha
             base = {**card.defaults(), **preset(card, task, study.settings)}
-            pool, pool_path = _pool(loaded, card, task)
+            pool, pool_path = _pool(loaded, card, task, data_folder)
             for cell in _grid(card, written):
                 options = {**base, **cell}
                 label = name + (f" ({_short(cell)})" if cell else "")
@@ -74,12 +77,18 @@ def expand(loaded: LoadedStudy, device: str = "cpu", altered_data: bool = False)
     return list(trials.values())
 
 
-def _pool(loaded: LoadedStudy, card: MethodCard, task: TaskSpec) -> tuple[str, Path | None]:
+def _pool(loaded: LoadedStudy, card: MethodCard, task: TaskSpec, data_folder: Path | None) -> tuple[str, Path | None]:
     """The pool of a method on a task as the trial's identity has it, and where it lies unless it is a data set."""
     named = {**task.pools, **loaded.study.pools.get(task.name, {})}
     pool = next((each for role, each in named.items() if role == card.pool), "")
-    path = find_pool(pool, loaded.folder) if pool else None
-    return (pool, None) if path is None else (content_name(path), path)
+    if not pool:
+        return "", None
+    path = find_pool(pool, loaded.folder)
+    try:
+        path = locate(pool, data_folder) if path is None else path
+        return (pool, None) if path is None else (content_name(path), path)
+    except MissingData:  # the trial's record will say so
+        return pool, None
 
 
 def preset(card: MethodCard, task: TaskSpec, settings: str) -> dict[str, Any]:

@@ -245,7 +245,7 @@ def test_a_pool_of_ones_own_is_known_by_its_content_and_not_by_its_path(study: P
 
     one, elsewhere, other = own("a", 1), own("b", 1), own("c", 2)
     assert one.pool_path == tmp_path / "a" / "mine.npy"
-    assert one.pool.startswith("mine.npy@")
+    assert one.pool.startswith("pool@")
     assert one.id == elsewhere.id != other.id
 
 
