@@ -14,7 +14,7 @@ from bench.analysis.regression.history import history as series_of
 from bench.cli import out
 from bench.cli.settings import Json, Metric, Repo, Smallest, Tracked
 from bench.records.folder import writing
-from bench.utils.git import checkout_of
+from bench.utils.git import SHALLOW, checkout_of, is_shallow
 
 
 def history(
@@ -43,6 +43,8 @@ def history(
         return out.print_json([_plain(each) for each in found])
     _print(found)
     out.say(f"\n{branch}: {out.count(len(line), 'commit')}, {len(sides)} of them tracked")
+    if is_shallow(root):
+        out.say(SHALLOW)
     return out.say(f"page: {page.resolve().as_uri()}") if page is not None else None
 
 

@@ -51,7 +51,7 @@ def track(
     root = checkout_of(repo or Path())
     check_code(root)
     folder, head = place_for(root, tracked or root / TRACKED, dirty)
-    runs = read_runs(benchmark or [], head)
+    runs = read_runs(benchmark or [], head, dirty)
     audience = audience_for(quiet)
     try:
         with audience:

@@ -54,7 +54,8 @@ def _commit() -> tuple[str | None, bool]:
         return None, False
     try:
         commit = git(ROOT, "rev-parse", "HEAD")
-        return commit, bool(git(ROOT, "status", "--porcelain", "--untracked-files=no"))
+        untracked = ("--untracked-files=no", "--ignore-submodules=none")
+        return commit, bool(git(ROOT, "status", "--porcelain=v1", *untracked))
     except (OSError, subprocess.SubprocessError):
         return None, False
 

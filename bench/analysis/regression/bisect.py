@@ -18,7 +18,7 @@ from bench.analysis.regression.effects import FAILURES, Effect
 from bench.analysis.regression.filing import label, lighten
 from bench.errors import UserError
 from bench.records import Record, load_record
-from bench.utils.git import Commit, commit, git, resolve, worktree
+from bench.utils.git import SHALLOW, Commit, commit, git, is_shallow, resolve, worktree
 
 Measure = Callable[[Path, Commit], float | None]  # the number in a checkout of a commit; None: it cannot be had
 Word = Literal["good", "bad", "skip"]
@@ -66,7 +66,10 @@ def bisect(
     first, last = resolve(root, good), resolve(root, bad)
     line = git(root, "rev-list", "--first-parent", last.sha).splitlines()
     if first.sha not in line[1:]:
-        raise UserError(f"{good} ({first.short}) is no earlier commit of the line that leads to {bad} ({last.short})")
+        cut = f"; {SHALLOW}" if is_shallow(root) else ""
+        raise UserError(
+            f"{good} ({first.short}) is no earlier commit of the line that leads to {bad} ({last.short}){cut}"
+        )
     tried: list[Tried] = []
     with worktree(root, last.sha) as folder:
         low, high = _end(folder, first, measure, "good"), _end(folder, last, measure, "bad")

@@ -26,6 +26,7 @@ from bench.utils.paths import ROOT
 
 TRACKED = Path("results") / "tracked"  # below the checkout's top folder
 DIRTY = "-dirty-"
+HASHES = (40, 64)  # hex digits of a commit: SHA-1 and SHA-256 repositories
 LABEL = "tracked.json"
 BITS = "bits.json"
 HEAVY = ("student.safetensors", "images.safetensors", "images.png")  # per trial megabytes that no comparison needs
@@ -105,16 +106,22 @@ def lighten(results: Path) -> None:
                 (folder / name).unlink(missing_ok=True)
 
 
-def read_runs(files: Sequence[Path], head: Commit) -> list[Run]:
-    """Read pytest-benchmark's JSON of the current commit.
+def read_runs(files: Sequence[Path], head: Commit, dirty: bool = False) -> list[Run]:
+    """Read pytest-benchmark's JSON of the current commit; ``dirty``: measurements of a changed tree are accepted.
 
     Raises:
-        UserError: one is not such a file, lacks the calibration, or was measured at another commit.
+        UserError: one is not such a file, lacks the calibration, or was measured at another commit or on a changed
+            tree.
     """
     runs = [read_run(file) for file in files]
     for run in runs:
         if run.commit is not None and run.commit != head.sha:
             raise UserError(f"{run.file} was measured at commit {run.commit[:9]}, not at {head.short}")
+        if run.dirty and not dirty:
+            raise UserError(
+                f"{run.file} was measured on a changed tree (commit_info.dirty): numbers filed under a commit must be "
+                "its own; measure the commit itself, or say --dirty to file them apart"
+            )
     return runs
 
 
@@ -168,7 +175,7 @@ def tracked_commits(tracked: Path) -> dict[str, Path]:
     if not tracked.is_dir():
         return {}
     folders = [folder for folder in sorted(tracked.iterdir()) if (folder / "results.json").is_file()]
-    return {folder.name: folder for folder in folders if len(folder.name) == 40}
+    return {folder.name: folder for folder in folders if len(folder.name) in HASHES}
 
 
 def write_json(file: Path, value: Mapping[str, object]) -> None:

@@ -30,6 +30,7 @@ class Run:
     file: Path
     commit: str | None
     ratios: Mapping[str, float]  # benchmark -> its time over the calibration's
+    dirty: bool  # measured on a tree that differed from its commit
     drift: float  # by how much the slowest calibration took longer than the fastest, a share
 
     @property
@@ -49,7 +50,8 @@ def read_run(file: Path) -> Run:
     content = read_json(file)
     try:
         times = {str(each["fullname"]): float(each["stats"]["min"]) for each in content["benchmarks"]}
-        commit = content.get("commit_info", {}).get("id")
+        about = content.get("commit_info") or {}
+        commit, dirty = about.get("id"), bool(about.get("dirty"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file} is not what `pytest --benchmark-json` writes: {error!r}") from None
     if any(not (math.isfinite(time) and time > 0) for time in times.values()):
@@ -59,16 +61,19 @@ def read_run(file: Path) -> Run:
         raise UserError(f"{file} has no benchmark {CALIBRATION!r}: without it the speeds of two runs say nothing")
     unit = math.exp(sum(map(math.log, loops)) / len(loops))
     ratios = {name: time / unit for name, time in times.items() if not _is_calibration(name)}
-    known = commit if isinstance(commit, str) and len(commit) == 40 else None  # "unversioned" outside a repository
-    return Run(file, known, ratios, max(loops) / min(loops) - 1)
+    known = (
+        commit if isinstance(commit, str) and len(commit) in (40, 64) else None
+    )  # "unversioned" outside a repository
+    return Run(file, known, ratios, dirty, max(loops) / min(loops) - 1)
 
 
 def reduced(content: Mapping[str, Any]) -> dict[str, Any]:
     """The part of pytest-benchmark's file that is kept: no host, no single timings."""
-    cpu = content.get("machine_info", {}).get("cpu", {})
+    cpu = _object(_object(content.get("machine_info")).get("cpu"))
+    about = _object(content.get("commit_info"))
     return {
         "machine_info": {"cpu": {"brand_raw": cpu.get("brand_raw", ""), "count": cpu.get("count")}},
-        "commit_info": {"id": content.get("commit_info", {}).get("id")},
+        "commit_info": {"id": about.get("id"), "dirty": bool(about.get("dirty"))},
         "benchmarks": [
             {"fullname": each["fullname"], "stats": {name: each["stats"].get(name) for name in _KEPT}}
             for each in content["benchmarks"]
@@ -76,6 +81,11 @@ def reduced(content: Mapping[str, Any]) -> dict[str, Any]:
         "datetime": content.get("datetime"),
         "version": content.get("version"),
     }
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    """What pytest-benchmark's hooks and other tools leave out, set to null or write in another form holds nothing."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def compare_speed(

@@ -9,7 +9,16 @@ import pytest
 from commit_history import commit_file, new_repository, run_git, write_records
 from record_builder import make_record
 
-from bench.analysis.regression.filing import label, lighten, open_filed, place_for, read_runs, tracked_commits
+from bench.analysis.regression.filing import (
+    file_runs,
+    label,
+    lighten,
+    open_filed,
+    place_for,
+    read_runs,
+    tracked_commits,
+)
+from bench.analysis.regression.speed import read_run
 from bench.cli import answer
 from bench.errors import UserError
 from bench.records import load_records, open_results, write_trial
@@ -228,6 +237,28 @@ def test_a_run_of_another_commit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="measured at commit bbbbbbbbb, not at aaaaaaaaa"):
         read_runs([file], Commit("a" * 40, "", ""))
     assert len(read_runs([file], Commit("b" * 40, "", ""))) == 1
+
+
+def test_a_run_of_a_changed_tree_is_refused_as_the_tree_is(tmp_path: Path) -> None:
+    file = speed_file(tmp_path / "run.json", 1.0)
+    content = json.loads(file.read_text())
+    content["commit_info"] = {"id": "b" * 40, "dirty": True}
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"run\.json was measured on a changed tree .*--dirty"):
+        read_runs([file], Commit("b" * 40, "", ""))
+    assert len(read_runs([file], Commit("b" * 40, "", ""), dirty=True)) == 1
+
+
+@pytest.mark.parametrize("machine", [None, "x", [], {"cpu": "x"}, {"cpu": None}, {}])
+@pytest.mark.parametrize("about", [None, {}, {"id": None}])
+def test_a_run_that_knows_little_of_its_machine_is_filed(tmp_path: Path, machine: object, about: object) -> None:
+    file = speed_file(tmp_path / "run.json", 1.0)
+    content = json.loads(file.read_text()) | {"machine_info": machine, "commit_info": about}
+    file.write_text(json.dumps(content))
+    runs = read_runs([file], Commit("b" * 40, "", ""))
+    file_runs(tmp_path / "filed", runs)
+    (kept,) = (tmp_path / "filed" / "speed").iterdir()
+    assert read_run(kept).ratios == runs[0].ratios
 
 
 def test_only_clean_commits_are_in_the_history(root: Path) -> None:
