@@ -135,6 +135,7 @@ def _print(passport: dict[str, Any]) -> None:
         ("data", f"{passport['data']}, images {image['channels']}x{image['size']}x{image['size']}"),
         ("recipe", f"{passport['recipe']}{f': {recipe}' if recipe else ''}"),
         ("imported from", origin),
+        ("changed for it", "; ".join(passport.get("imported_changes", []))),
         ("seed", "" if origin else str(passport["seed"])),
         ("test score", out.percent(passport["score"])),
         ("weights", f"{weights_state(passport)}, sha256 {passport['sha256']}"),

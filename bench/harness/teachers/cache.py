@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from torch import nn
 
 from bench.data import Dataset
 from bench.errors import Diverged, UserError, nearest
-from bench.harness.evaluation import score_network
+from bench.harness.evaluation import answers, score_network
 from bench.harness.teachers.passport import SCHEMA, passports, read_passport
 from bench.harness.teachers.training import Report, TrainingProgress, Watch, has_bfloat16, train
 from bench.models import build
-from bench.models.loading import fit, read_weights
+from bench.models.loading import check_values, fit, match_names, read_checkpoint, read_weights
 from bench.spec.task import TaskSpec, TeacherSpec, get_recipe
 from bench.spec.teacher_key import folder_name, known_teachers, teacher_key
 from bench.utils.paths import teacher_folder
@@ -151,22 +151,57 @@ def import_teacher(task: TaskSpec, file: Path, dataset: Dataset) -> Path:
 
     Args:
         task: its teacher's network is what the weights must fit.
-        file: safetensors, or a torch file holding a state_dict (alone or under "state_dict" or "model").
+        file: safetensors, or a torch file holding a state_dict; see :func:`bench.models.loading.read_checkpoint`.
+            Prefixes of its names and profilers' buffers are seen to; the passport says what was done.
         dataset: scores it; the score goes into the passport.
 
     Raises:
-        UserError: the file cannot be read, or names or shapes of its tensors do not fit the network.
+        UserError: the file cannot be read, names or shapes of its tensors do not fit the network, values are not those
+            of a trained network, or it answers at chance on the test images.
     """
-    weights = read_weights(file)
+    weights, done = read_checkpoint(file)
     network = build(task.teacher.network, task.image, len(dataset.classes)).eval()
+    weights, renamed = match_names(network, weights)
     fit(network, weights, file)
+    check_values(weights, file)
+    _check_answers(network, dataset, task, file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    passport = {"recipe": "imported", "imported_from": file.name, "imported_sha256": digest, "seed": None}
+    passport = {
+        "recipe": "imported",
+        "imported_from": file.name,
+        "imported_sha256": digest,
+        "imported_changes": [*done, *renamed],
+        "seed": None,
+    }
     make_folder(teacher_folder())
     key = f"{folder_name(task.teacher.network)}-{task.data}-import-{digest[:12]}"
     with FileLock(str(teacher_folder() / f".{key}.lock")):
         made_on = provenance(threads=1, deterministic=True)
         return _store(teacher_folder() / key, task, task.teacher.network, network, dataset, passport, made_on)
+
+
+def _check_answers(network: nn.Module, dataset: Dataset, task: TaskSpec, file: Path) -> None:
+    """Refuse a network whose answers on the test images are no better than chance."""
+    found = answers(network, dataset.test.images, task.image)
+    classes = len(dataset.classes)
+    if len(given := found.unique()) == 1:
+        said = f"all of them are {dataset.classes[int(given)]!r}"
+    elif found.ndim == 1:
+        share, chance = (found == dataset.test.labels).double().mean().item(), 1 / classes
+        if share > chance + 3 * (chance * (1 - chance) / len(found)) ** 0.5:
+            return
+        said = f"{100 * share:.1f} % are right, chance is {100 * chance:.1f} %"
+    else:
+        return
+    raise UserError(
+        f"{file}: of its answers on the {len(dataset.test.labels)} test images of {task.data}, {said}: other classes "
+        f"or another order of them, another normalisation than the task's (mean {_numbers(task.image.mean)}, std "
+        f"{_numbers(task.image.std)}), or not trained"
+    )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def load_teacher(folder: Path, task: TaskSpec, classes: int) -> Teacher:

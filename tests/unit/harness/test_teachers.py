@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -128,19 +129,53 @@ def trained_weights(digits: Dataset) -> dict[str, torch.Tensor]:
     return load_file(train_teacher(TASK, QUICK, digits) / "weights.safetensors")
 
 
-@pytest.mark.parametrize("form", ["safetensors", "plain", "wrapped", "parallel"])
-def test_import_takes_the_usual_forms(digits: Dataset, tmp_path: Path, form: str) -> None:
+Weights = dict[str, torch.Tensor]
+
+
+def prefixed(prefix: str) -> Callable[[Weights], object]:
+    return lambda weights: {prefix + name: value for name, value in weights.items()}
+
+
+def profiled(weights: Weights) -> object:
+    modules = {name.rpartition(".")[0] for name in weights}
+    counts = {f"{module}.{each}": torch.zeros(1) for module in modules for each in ("total_ops", "total_params")}
+    return {**weights, **counts, "total_ops": torch.zeros(1), "total_params": torch.zeros(1)}
+
+
+FORMS: dict[str, tuple[Callable[[Weights], object], list[str]]] = {
+    "plain": (lambda weights: weights, []),
+    "wrapped": (lambda weights: {"epoch": 3, "state_dict": weights}, ["taken from 'state_dict'"]),
+    "net": (lambda weights: {"net": weights, "acc": 98.2, "epoch": 3}, ["taken from 'net'"]),
+    "teacher": (lambda weights: {"student": {"x": torch.ones(2)}, "teacher": weights}, ["taken from 'teacher'"]),
+    "twice": (lambda weights: {"a": {"model": weights, "step": 1}}, ["taken from 'a'", "taken from 'model'"]),
+    "parallel": (prefixed("module."), ["prefix 'module.' removed"]),
+    "compiled": (prefixed("_orig_mod."), ["prefix '_orig_mod.' removed"]),
+    "both": (prefixed("module._orig_mod."), ["prefix 'module._orig_mod.' removed"]),
+    "own": (prefixed("backbone."), ["prefix 'backbone.' removed"]),
+    "profiled": (profiled, ["total_ops, total_params left out"]),
+    "all": (
+        lambda weights: {"model": prefixed("net.")(profiled(weights)), "best": 1.0},  # type: ignore[arg-type]
+        ["taken from 'model'", "total_ops, total_params left out", "prefix 'net.' removed"],
+    ),
+    "no counters": (
+        lambda weights: {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")},
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("form", ["safetensors", *FORMS])
+def test_import_takes_the_forms_that_people_publish(digits: Dataset, tmp_path: Path, form: str) -> None:
     weights = trained_weights(digits)
     file = tmp_path / ("own.safetensors" if form == "safetensors" else "own.pt")
+    changes: list[str] = []
     if form == "safetensors":
         save_file(weights, file)
-    elif form == "plain":
-        torch.save(weights, file)
-    elif form == "wrapped":
-        torch.save({"epoch": 3, "state_dict": weights}, file)
     else:
-        torch.save({"module." + name: value for name, value in weights.items()}, file)
+        make, changes = FORMS[form]
+        torch.save(make(weights), file)
     folder = import_teacher(TASK, file, digits)
+    assert read_passport(folder)["imported_changes"] == changes
     teacher = get_teacher(TASK, folder.name, digits)
     original = load_teacher(train_teacher(TASK, QUICK, digits), TASK, 10)
     assert teacher.passport["score"] == original.passport["score"]
@@ -177,6 +212,44 @@ def test_import_refuses_what_does_not_fit(digits: Dataset, tmp_path: Path) -> No
         import_teacher(TASK, broken, digits)
 
 
+def test_a_prefix_that_is_missing_is_added(digits: Dataset, tmp_path: Path) -> None:
+    file = tmp_path / "networks.py"
+    file.write_text(
+        "from torch import nn\nfrom bench.models import build\n\n\nclass Wrapped(nn.Module):\n"
+        "    def __init__(self, image, classes):\n        super().__init__()\n"
+        "        self.net = build('lenet5', image, classes)\n\n"
+        "    def forward(self, x):\n        return self.net(x)\n",
+        encoding="utf-8",
+    )
+    teacher = TASK.teacher.model_copy(update={"network": f"{file}:Wrapped"})
+    task = TASK.model_copy(update={"teacher": teacher})
+    save_file(trained_weights(digits), tmp_path / "own.safetensors")
+    folder = import_teacher(task, tmp_path / "own.safetensors", digits)
+    assert read_passport(folder)["imported_changes"] == ["prefix 'net.' added"]
+
+
+def test_what_no_training_leaves_behind_is_refused_with_what_was_measured(digits: Dataset, tmp_path: Path) -> None:
+    weights = trained_weights(digits)
+    name = "head.2.weight"
+    broken = weights[name].clone()
+    broken[0, :3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    shuffled = weights[name].roll(1, 0)
+    bias = weights["head.2.bias"]
+    for changed, message in (
+        ({name: broken}, rf"3 of 840 values of {name} are NaN or infinite"),
+        ({name: torch.zeros(10, 84)}, rf"all 840 values of {name} are 0: not trained"),
+        (
+            {name: shuffled, "head.2.bias": bias.roll(1, 0)},
+            r"355 test images of digits, \d\.\d % are right, chance is 10",
+        ),
+        ({"head.2.bias": bias + torch.eye(10)[4] * 1e6}, r"355 test images of digits, all of them are '4'"),
+    ):
+        torch.save({**weights, **changed}, tmp_path / "own.pt")
+        with pytest.raises(UserError, match=message):
+            import_teacher(TASK, tmp_path / "own.pt", digits)
+        assert not list((tmp_path / "cache" / "teachers").glob("*import*/passport.json"))
+
+
 def test_a_cache_that_cannot_be_written_is_named(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,7 +272,9 @@ def test_a_network_whose_name_has_slashes_is_imported_into_a_folder_of_the_cache
     network = f"{file}:flat"
     task = TASK.model_copy(update={"teacher": TASK.teacher.model_copy(update={"network": network})})
     weights = tmp_path / "mine.safetensors"
-    save_file({"1.weight": torch.zeros(10, 1024), "1.bias": torch.zeros(10)}, weights)
+    images = digits.train.images.flatten(1).float() / 255
+    prototypes = torch.stack([images[digits.train.labels == each].mean(0) for each in range(10)])
+    save_file({"1.weight": prototypes, "1.bias": -prototypes.square().sum(1) / 2}, weights)
     folder = import_teacher(task, weights, digits)
     assert folder.parent == teacher_folder()
     assert get_teacher(task, folder.name, digits).passport["network"] == network
