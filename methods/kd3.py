@@ -44,14 +44,16 @@ from torch.distributions import Beta
 from torch.nn import functional as F
 
 from bench import Access, Data, Session, TeacherOutput, Unsupported, method, option
-from methods.choosing import above, evenness, top_of_each_class
-from methods.losses import kl_rows
-from methods.optimizers import scheduled, set_lr, student_optimizer
-from methods.rounds import evaluating, turn
+from methods.common.choosing import above, evenness, top_of_each_class
+from methods.common.losses import kl_rows
+from methods.common.optimizers import set_lr
+from methods.common.options import CosineOptions
+from methods.common.rounds import evaluating, turn
+from methods.common.training import kept_optimizer
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CosineOptions):
     rule: Literal["threshold", "share"] = option("threshold", "which candidates are kept")
     threshold: float = option(
         0.5, "combined probability above which an image is kept", low=0, high=1, when={"rule": "threshold"}
@@ -73,11 +75,7 @@ class Options:
     mixing: float = option(0.1, "both parameters of the Beta distribution of l", above=0, when={"contrast": 0.1})
     temperature: float = option(4.0, "softmax temperature tau of the distillation loss", above=0)
     batch: int = option(256, "images a step", unit="images", low=2)
-    optimizer: Literal["adam", "sgd"] = option("sgd", "the student's optimiser")
-    lr_student: float = option(0.1, "the student's learning rate", above=0)
-    schedule: Literal["constant", "cosine"] = option("cosine", "how the student's rate falls")
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(5e-4, "the student's weight decay", low=0)
+    weight_decay: float = 5e-4
 
 
 @method(
@@ -104,10 +102,7 @@ def kd3(s: Session, o: Options) -> None:
     adapter = s.keep("adapter", nn.Linear(own.in_features, weight.shape[1]))
     apart = {id(parameter) for parameter in own.parameters()} if shared else set()
     learned = [parameter for parameter in s.student.parameters() if id(parameter) not in apart]
-    opt_s = s.keep(
-        "opt_s",
-        student_optimizer([*learned, *adapter.parameters()], o.optimizer, o.lr_student, o.momentum, o.weight_decay),
-    )
+    opt_s = kept_optimizer(s, o, [*learned, *adapter.parameters()])
     answers = s.keep("answers", torch.zeros(s.pool_size, s.task.classes))  # the teacher's softmax
     confidence = s.keep("confidence", torch.zeros(s.pool_size))
     classes = s.keep("classes", torch.zeros(s.pool_size, dtype=torch.int64))
@@ -176,7 +171,7 @@ def kd3(s: Session, o: Options) -> None:
                 s.log(contrast=contrast)
             return total
 
-        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress))
+        set_lr(opt_s, o.rate(progress))
         rows = torch.arange(len(images), device=s.device)
         distance = s.distill(opt_s, images, logits=out.logits, criterion=loss, rows=rows, penultimate=True)
         if shared:

@@ -5,29 +5,17 @@ optimiser of DFAD's student. The images come augmented as the task says (CIFAR: 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch.nn import functional as F
 
-from bench import Access, Data, Session, method, option
-from methods.optimizers import scheduled, set_lr, student_optimizer
+from bench import Access, Data, Session, method
+from methods.common.options import RealImageOptions
+from methods.common.training import kept_optimizer, scheduled_steps
 
 
 @dataclass(frozen=True)
-class Options:
-    batch: int = option(256, "images a step", unit="images", low=1)
-    optimizer: Literal["adam", "sgd"] = option("adam", "the student's optimiser")
-    lr_student: float = option(1e-3, "the student's learning rate", above=0)
-    schedule: Literal["constant", "cosine", "milestones"] = option("constant", "how the learning rate falls")
-    milestones: tuple[float, ...] = option(
-        (0.6, 0.75, 0.9),
-        "shares of the budget after which the learning rate is a tenth",
-        above=0,
-        high=1,
-        when={"schedule": "milestones"},
-    )
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(0.0, "the student's weight decay", low=0)
+class Options(RealImageOptions):
+    """All that it needs is what all of them need."""
 
 
 @method(
@@ -57,10 +45,7 @@ class Options:
 )  # fmt: skip
 def scratch(s: Session, o: Options) -> None:
     """Cross-entropy with the real labels: what the student reaches without a teacher."""
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
-    for progress in s.steps("train"):
-        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones))
+    opt_s = kept_optimizer(s, o)
+    for _ in scheduled_steps(s, opt_s, o):
         images, labels = s.images(o.batch)
         s.update(opt_s, F.cross_entropy(s.student(images), labels))

@@ -41,7 +41,7 @@ def test_a_declared_function_stays_a_function_and_carries_its_method() -> None:
     assert (declared.name, declared.title, declared.data, declared.access) == ("m", "M", Data.NONE, Access.LOGITS)
     assert declared.options is Options
     assert [spec.name for spec in declared.specs] == ["batch", "scales"]
-    assert declared.file.name == "test_declare.py"
+    assert declared.file.name == "test_method.py"
 
 
 def test_options_are_made_from_a_studys_values() -> None:

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from bench import BatchNormStatistics, Session
-from methods.best import Best
-from methods.meta import BatchNormAverage, GradientSum, copy_weights, reptile
-from methods.rounds import restart
+from methods.common.best import Best
+from methods.common.meta import BatchNormAverage, GradientSum, copy_weights, reptile
+from methods.common.rounds import restart
 
 Meta = Literal["maml", "reptile", "none"]
 
