@@ -64,7 +64,8 @@ class Options(StatisticsOptions, InversionOptions):
 )  # fmt: skip
 def adi(s: Session, o: Options) -> None:
     """Images that the teacher knows and the student does not, made while the student learns from them."""
-    batch, pool, opt_s = Inversion.of(s, o), kept_pool(s, o), kept_optimizer(s, o)
+    batch, opt_s = Inversion.of(s, o), kept_optimizer(s, o)
+    pool = kept_pool(s, o, batch)
     turns: dict[str, Any] = s.keep("turns", {})
 
     def improve(x: Tensor, competes: bool) -> None:
@@ -99,4 +100,4 @@ def adi(s: Session, o: Options) -> None:
                 pool.add(batch.take())
             continue
         set_lr(opt_s, o.rate(progress))
-        follow(s, o, pool, opt_s)
+        follow(s, o, batch, pool, opt_s)

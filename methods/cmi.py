@@ -44,7 +44,7 @@ from methods.common.pixels import PixelSpace
 from methods.common.pools import FeatureBank, ImagePool
 from methods.common.rounds import evaluating, turn
 from methods.common.training import kept_optimizer
-from methods.common.views import crop_and_flip, resized_crop_and_flip
+from methods.common.views import cropped_view, resized_crop_and_flip
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,7 @@ def cmi(s: Session, o: Options) -> None:
         student_steps = 0 if at.get("round", 0) < o.warm_up else o.student_steps
         part, index = turn(at, synthesis=o.iterations, student=student_steps)
         if part == "student":
-            pixels = space.pixels(pool.sample(o.batch, s.generator("pool", host=True)))
-            images = space.normalise(crop_and_flip(pixels, s.generator("crops")))
+            images = cropped_view(pool.sample(o.batch, s.generator("pool", host=True)), space, s.generator("crops"))
             set_lr(opt_s, o.rate(progress))
             s.log(distillation=s.distill(opt_s, images, temperature=o.temperature))
             continue
@@ -115,8 +114,7 @@ def cmi(s: Session, o: Options) -> None:
                 opt_g.state.pop(parameter, None)
             best.restart()
         images = generator(codes)
-        pixels = space.pixels(images)
-        view = space.normalise(crop_and_flip(pixels, s.generator("views")))
+        view = cropped_view(images, space, s.generator("views"))
         out = s.teacher(view, batch_norm=o.batch_norm_weight > 0, pooled=o.taps if o.contrast else None)
         loss = o.one_hot * F.cross_entropy(out.logits, labels)
         if o.batch_norm_weight:
@@ -128,7 +126,7 @@ def cmi(s: Session, o: Options) -> None:
                 loss = loss + o.adversarial * adversarial_agreement(out.logits, s.student(view))
         found = [images]
         if o.contrast:
-            local_view = space.normalise(resized_crop_and_flip(pixels, s.generator("views")))
+            local_view = space.normalise(resized_crop_and_flip(space.pixels(images), s.generator("views")))
             local = s.teacher(local_view, pooled=o.taps).pooled
             cached = bank.sample(o.bank_sample, s.generator("bank", host=True))
             distinct = contrast(head, local, out.pooled, cached, o.contrast_temperature)

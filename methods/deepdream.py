@@ -39,7 +39,8 @@ class Options(InversionOptions):
 )
 def deepdream(s: Session, o: Options) -> None:
     """Images are optimised until the teacher sees a wanted class in each; the student follows."""
-    batch, pool, opt_s = Inversion.of(s, o), kept_pool(s, o), kept_optimizer(s, o)
+    batch, opt_s = Inversion.of(s, o), kept_optimizer(s, o)
+    pool = kept_pool(s, o, batch)
     for x in filling(s, o, batch, pool):
         one_hot = F.cross_entropy(s.teacher(x).logits, batch.labels)
         prior = image_prior(x, o.tv, o.tv_form, o.l2, o.l2_form)

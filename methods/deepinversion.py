@@ -52,7 +52,8 @@ class Options(StatisticsOptions, InversionOptions):
 )
 def deepinversion(s: Session, o: Options) -> None:
     """Images are optimised until the teacher sees its class and its own statistics in them; the student follows."""
-    batch, pool, opt_s = Inversion.of(s, o), kept_pool(s, o), kept_optimizer(s, o)
+    batch, opt_s = Inversion.of(s, o), kept_optimizer(s, o)
+    pool = kept_pool(s, o, batch)
     for x in filling(s, o, batch, pool):
         out = s.teacher(x, batch_norm=True)
         one_hot, prior = F.cross_entropy(out.logits, batch.labels), image_prior(x, o.tv, o.tv_form, o.l2, o.l2_form)

@@ -26,20 +26,19 @@ the warm-up leaves. Images are drawn with replacement.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch.nn import functional as F
 
 from bench import Access, Data, Session, cmi_generator, method, option
 from methods.common.losses import adversarial_agreement, batch_norm_distance
-from methods.common.meta_inversion import MetaInversion, renew_first_layers
+from methods.common.meta_inversion import Calls, MetaInversion, renew_first_layers
 from methods.common.optimizers import scheduled, set_lr
 from methods.common.options import MetaOptions, StoreOptions
 from methods.common.pixels import PixelSpace
 from methods.common.pools import ImagePool
-from methods.common.rounds import evaluating, turn
+from methods.common.rounds import evaluating
 from methods.common.training import kept_optimizer
-from methods.common.views import crop_and_flip
+from methods.common.views import cropped_view
 
 
 @dataclass(frozen=True)
@@ -71,21 +70,17 @@ class Options(MetaOptions, StoreOptions):
 def fast_dfkd(s: Session, o: Options) -> None:
     """A generator learns a start from which images are inverted in a few updates; the student trains on all of them."""
     space = PixelSpace.of(s)
-    inversion = MetaInversion(
-        s, cmi_generator(o.latent, s.task.image, o.width), batch=o.batch_synthesis, latent=o.latent,
-        iterations=o.iterations, lr_generator=o.lr_generator, lr_codes=o.lr_codes, meta=o.meta, momentum=o.average,
-    )  # fmt: skip
+    inversion = MetaInversion.of(s, o, cmi_generator(o.latent, s.task.image, o.width))
     opt_s = kept_optimizer(s, o)
     pool = s.keep("pool", ImagePool(o.pool, space, ring=True, eight_bit=o.eight_bit, limit_mib=o.memory_mib))
-    at: dict[str, Any] = s.keep("at", {})
-    warm = s.keep("warm", {"calls": 0})
+    calls = Calls(s, o)
 
     def invert(index: int, number: int, adversarial: float) -> None:
         """One update of the synthesis; ``number`` counts calls after the warm-up."""
         if index == 0 and number == o.reset_at > 0:
             renew_first_layers(inversion.generator, s.generator("weights"))
         images = inversion.images(index)
-        view = space.normalise(crop_and_flip(space.pixels(images), s.generator("views")))
+        view = cropped_view(images, space, s.generator("views"))
         out = s.teacher(view, batch_norm=o.batch_norm_weight > 0)
         loss = o.one_hot * F.cross_entropy(out.logits, inversion.labels)
         statistics = out.batch_norm if o.batch_norm_weight else ()
@@ -103,19 +98,15 @@ def fast_dfkd(s: Session, o: Options) -> None:
 
     if o.warm_up:
         for _ in s.steps("warm-up", share=o.share):
-            if warm["calls"] == o.warm_up and at["index"] == o.iterations - 1:
+            if calls.made(o.warm_up):
                 break
-            _, index = turn(at, synthesis=o.iterations)
-            warm["calls"] = at["round"] + 1
-            invert(index, 0, 0.0)
+            invert(calls.first(), 0, 0.0)
     for progress in s.steps("train"):
-        student_steps = o.student_steps if at.get("round", 0) >= warm["calls"] else 0
-        part, index = turn(at, synthesis=o.iterations, student=student_steps)
+        part, index = calls.turn()
         if part == "synthesis":
-            invert(index, at["round"] + 1 - warm["calls"], o.adversarial)
+            invert(index, calls.number, o.adversarial)
             continue
-        pixels = space.pixels(pool.sample(o.batch, s.generator("pool", host=True)))
-        images = space.normalise(crop_and_flip(pixels, s.generator("crops")))
+        images = cropped_view(pool.sample(o.batch, s.generator("pool", host=True)), space, s.generator("crops"))
         end = o.lr_end if o.schedule == "cosine" else 0.0
         set_lr(opt_s, end + scheduled(o.lr_student - end, o.schedule, progress))
         s.log(distillation=s.distill(opt_s, images, temperature=o.temperature))

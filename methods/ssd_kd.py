@@ -33,21 +33,21 @@ and CE is with the teacher's own prediction, as no class is wanted of an image.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from bench import Access, Data, Session, cmi_generator, dcgan_generator, method, option
 from methods.common.losses import batch_norm_distance, kl_rows, one_hot_loss
-from methods.common.meta_inversion import MetaInversion, renew_first_layers
+from methods.common.meta_inversion import Calls, MetaInversion, renew_first_layers
 from methods.common.optimizers import set_lr
 from methods.common.options import MetaOptions
 from methods.common.pixels import PixelSpace
 from methods.common.replay import ReplayBuffer, discrepancies, importance, judged, modulation
-from methods.common.rounds import evaluating, turn
+from methods.common.rounds import evaluating
 from methods.common.training import kept_optimizer
-from methods.common.views import crop_and_flip
+from methods.common.views import cropped_view
 
 
 @dataclass(frozen=True)
@@ -101,21 +101,17 @@ def ssd_kd(s: Session, o: Options) -> None:
     """A few thousand inverted images, kept diverse and difficult; the student trains on those that it needs most."""
     space = PixelSpace.of(s)
     make = dcgan_generator if o.generator == "dcgan" else cmi_generator
-    inversion = MetaInversion(
-        s, make(o.latent, s.task.image, o.width), batch=o.batch_synthesis, latent=o.latent, iterations=o.iterations,
-        lr_generator=o.lr_generator, lr_codes=o.lr_codes, meta=o.meta, momentum=o.average,
-    )  # fmt: skip
+    inversion = MetaInversion.of(s, o, make(o.latent, s.task.image, o.width))
     opt_s = kept_optimizer(s, o)
     buffer = s.keep("buffer", ReplayBuffer(o.buffer, s.task.classes, space, o.eviction))
-    at: dict[str, Any] = s.keep("at", {})
-    filled = s.keep("filled", {"calls": 0})
+    calls = Calls(s, o)
 
     def invert(index: int, number: int, adversarial: float) -> None:
         """One update of the synthesis; the last of a call updates the buffer. ``number`` counts calls after filling."""
         if index == 0 and number == o.reset_at > 0:
             renew_first_layers(inversion.generator, s.generator("weights"))
         images = inversion.images(index)
-        view = space.normalise(crop_and_flip(space.pixels(images), s.generator("views")))
+        view = cropped_view(images, space, s.generator("views"))
         out = s.teacher(view, batch_norm=o.batch_norm_weight > 0)
         certain = one_hot_loss(out.logits) if out.logits.ndim > 2 else F.cross_entropy(out.logits, inversion.labels)
         loss = o.one_hot * certain
@@ -136,14 +132,11 @@ def ssd_kd(s: Session, o: Options) -> None:
     for _ in s.steps("fill", share=o.share):
         if buffer.full:
             break
-        _, index = turn(at, synthesis=o.iterations)
-        filled["calls"] = at["round"] + 1
-        invert(index, 0, o.adversarial if o.fill_adversarial else 0.0)
+        invert(calls.first(), 0, o.adversarial if o.fill_adversarial else 0.0)
     for progress in s.steps("train"):
-        student_steps = o.student_steps if at.get("round", 0) >= filled["calls"] else 0
-        part, index = turn(at, synthesis=o.iterations, student=student_steps)
+        part, index = calls.turn()
         if part == "synthesis":
-            invert(index, at["round"] + 1 - filled["calls"], o.adversarial)
+            invert(index, calls.number, o.adversarial)
             s.log(balance=buffer.balance())
             continue
         probabilities = buffer.probabilities(o.alpha, o.eps)
@@ -161,6 +154,6 @@ def ssd_kd(s: Session, o: Options) -> None:
             buffer.note(places, delta, own)
             return (own * kl_rows(teacher, student, o.temperature)).mean()
 
-        images = space.normalise(crop_and_flip(space.pixels(buffer.images.take(places)), s.generator("crops")))
+        images = cropped_view(buffer.images.take(places), space, s.generator("crops"))
         set_lr(opt_s, o.rate(progress))
         s.log(distillation=s.distill(opt_s, images, criterion=weighed, rows=places))

@@ -27,7 +27,7 @@ from methods.common.pools import ImagePool
 from methods.common.priors import jitter, l2_norm, total_variation
 from methods.common.rounds import restart
 from methods.common.training import scheduled_steps
-from methods.common.views import crop_and_flip
+from methods.common.views import cropped_view
 
 
 class Inversion:
@@ -63,7 +63,8 @@ class Inversion:
         self.labels = s.keep("labels", torch.zeros(size, dtype=torch.int64))
         self.optimizer = s.keep("opt_x", Adam([self.images], lr, betas))
         self._at = s.keep("inversion", {"iteration": 0, "made": 0})
-        self._s, self._space, self._iterations = s, PixelSpace.of(s), iterations
+        self.space = PixelSpace.of(s)
+        self._s, self._iterations = s, iterations
         self._lr, self._schedule, self._warmup, self._kind = lr, schedule, warmup, labels
 
     @classmethod
@@ -103,7 +104,7 @@ class Inversion:
         set_lr(self.optimizer, rate(self._lr, self._schedule, self._warmup, self._at["iteration"], self._iterations))
         self._s.update(self.optimizer, loss)
         if clip:
-            self.images.data.copy_(self._space.clip(self.images.data))
+            self.images.data.copy_(self.space.clip(self.images.data))
         self._at["iteration"] += 1
 
     def take(self) -> Tensor:
@@ -124,9 +125,9 @@ def rate(lr: float, schedule: str, warmup: int, iteration: int, iterations: int)
     return scheduled(lr, schedule, (iteration - warmup) / (iterations - warmup))
 
 
-def kept_pool(s: Session, o: InversionOptions) -> ImagePool:
+def kept_pool(s: Session, o: InversionOptions, batch: Inversion) -> ImagePool:
     """The pool of images that the student learns from, kept as ``pool``."""
-    return s.keep("pool", ImagePool(o.images, PixelSpace.of(s), limit_mib=o.pool_mib))
+    return s.keep("pool", ImagePool(o.images, batch.space, limit_mib=o.pool_mib))
 
 
 def filling(
@@ -150,13 +151,13 @@ def following(s: Session, o: InversionOptions, batch: Inversion, pool: ImagePool
     if batch.started:
         pool.add(batch.take())
     for _ in scheduled_steps(s, opt_s, o, "distil"):
-        follow(s, o, pool, opt_s)
+        follow(s, o, batch, pool, opt_s)
 
 
-def follow(s: Session, o: InversionOptions, pool: ImagePool, opt_s: Optimizer) -> None:
+def follow(s: Session, o: InversionOptions, batch: Inversion, pool: ImagePool, opt_s: Optimizer) -> None:
     """One step of the student on views of images from the pool."""
     images = pool.sample(o.batch_student, s.generator("pool", host=True))
-    images = student_view(images, o.augmentation, PixelSpace.of(s), s.generator("views"))
+    images = student_view(images, o.augmentation, batch.space, s.generator("views"))
     s.log(distillation=s.distill(opt_s, images, temperature=o.temperature))
 
 
@@ -169,4 +170,4 @@ def student_view(images: Tensor, augmentation: str, space: PixelSpace, stream: t
     """Normalised images as the student gets them: ``none``, ``crop`` (4 pixels of black border) or ``crop+flip``."""
     if augmentation == "none":
         return images
-    return space.normalise(crop_and_flip(space.pixels(images), stream, flip="flip" in augmentation))
+    return cropped_view(images, space, stream, flip="flip" in augmentation)
