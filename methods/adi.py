@@ -46,12 +46,8 @@ class Options(StatisticsOptions, InversionOptions):
 
 
 @method(
-    "adi",
-    title="Adaptive DeepInversion",
+    "adi", title="Adaptive DeepInversion", data=Data.NONE, access=Access.BATCH_NORM, batch_norm="batch_norm_weight",
     paper="Yin et al., Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion, CVPR 2020",
-    data=Data.NONE,
-    access=Access.BATCH_NORM,
-    batch_norm="batch_norm_weight",
     presets={
         "digits": {"augmentation": "crop"},
         "mnist": {"augmentation": "crop"},

@@ -44,7 +44,7 @@ from methods.common.pixels import PixelSpace
 from methods.common.pools import FeatureBank, ImagePool
 from methods.common.rounds import evaluating, turn
 from methods.common.training import kept_optimizer
-from methods.common.views import cropped_view, resized_crop_and_flip
+from methods.common.views import crop_and_flip, cropped_view, resized_crop_and_flip
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,8 @@ class Options(SynthesisOptions, StoreOptions):
 
 
 @method(
-    "cmi",
-    title="CMI",
+    "cmi", title="CMI", data=Data.NONE, access=Access.BATCH_NORM, batch_norm="batch_norm_weight",
     paper="Fang et al., Contrastive Model Inversion for Data-Free Knowledge Distillation, IJCAI 2021",
-    data=Data.NONE,
-    access=Access.BATCH_NORM,
-    batch_norm="batch_norm_weight",
     presets={"cifar10/resnet18": {"taps": "stages"}, "cifar100/resnet18": {"taps": "stages"}},
     quick={
         "batch_synthesis": 16, "iterations": 4, "latent": 16, "width": 8, "bank": 24, "bank_sample": 20, "head": 8,
@@ -114,7 +110,8 @@ def cmi(s: Session, o: Options) -> None:
                 opt_g.state.pop(parameter, None)
             best.restart()
         images = generator(codes)
-        view = cropped_view(images, space, s.generator("views"))
+        pixels = space.pixels(images)
+        view = space.normalise(crop_and_flip(pixels, s.generator("views")))
         out = s.teacher(view, batch_norm=o.batch_norm_weight > 0, pooled=o.taps if o.contrast else None)
         loss = o.one_hot * F.cross_entropy(out.logits, labels)
         if o.batch_norm_weight:
@@ -126,7 +123,7 @@ def cmi(s: Session, o: Options) -> None:
                 loss = loss + o.adversarial * adversarial_agreement(out.logits, s.student(view))
         found = [images]
         if o.contrast:
-            local_view = space.normalise(resized_crop_and_flip(space.pixels(images), s.generator("views")))
+            local_view = space.normalise(resized_crop_and_flip(pixels, s.generator("views")))
             local = s.teacher(local_view, pooled=o.taps).pooled
             cached = bank.sample(o.bank_sample, s.generator("bank", host=True))
             distinct = contrast(head, local, out.pooled, cached, o.contrast_temperature)

@@ -41,12 +41,8 @@ class Options(GeneratorOptions, SteppedOptions):
 
 
 @method(
-    "dafl",
-    title="DAFL",
+    "dafl", title="DAFL", data=Data.NONE, access=Access.FEATURES, segmentation=True,
     paper="Chen et al., Data-Free Learning of Student Networks, ICCV 2019",
-    data=Data.NONE,
-    access=Access.FEATURES,
-    segmentation=True,
     presets={
         "cifar10": {
             "batch": 1024, "latent": 1000, "lr_generator": 0.02, "one_hot": 0.05, "balance": 5.0, "activation": 0.01,

@@ -47,13 +47,9 @@ class Options(AdversaryOptions, SteppedOptions):
 
 
 @method(
-    "ddad",
-    title="DDAD-like",
+    "ddad", title="DDAD-like", data=Data.NONE, access=Access.BATCH_NORM,
+    batch_norm="batch_norm_weight", segmentation=True,
     paper="Zhao et al., Dual Discriminator Adversarial Distillation for Data-free Model Compression, arXiv 2021",
-    data=Data.NONE,
-    access=Access.BATCH_NORM,
-    batch_norm="batch_norm_weight",
-    segmentation=True,
     presets={
         "caltech101": {"batch": 64, "generator": "dcgan", "width": 64, "lr_student": 0.05},
         "camvid": {"batch": 64, "generator": "dcgan", "width": 64, "adaptive": True},
@@ -61,7 +57,7 @@ class Options(AdversaryOptions, SteppedOptions):
         "shapes": {"batch": 64, "generator": "dcgan", "width": 64, "adaptive": True},
     },
     quick={"batch": 32, "latent": 16, "width": 8, "student_steps": 2},
-)
+)  # fmt: skip
 def ddad(s: Session, o: Options) -> None:
     """A generator satisfies the teacher's statistics and looks for what the student has not learnt yet."""
     make = dcgan_generator if o.generator == "dcgan" else image_generator

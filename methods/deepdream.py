@@ -25,18 +25,15 @@ class Options(InversionOptions):
 
 
 @method(
-    "deepdream",
-    title="DeepDream",
+    "deepdream", title="DeepDream", data=Data.NONE, access=Access.GRADIENTS,
     paper="Yin et al., Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion, CVPR 2020",
-    data=Data.NONE,
-    access=Access.GRADIENTS,
     presets={
         "digits": {"augmentation": "crop"},
         "mnist": {"augmentation": "crop"},
         "svhn": {"augmentation": "crop"},
     },
     quick={"batch": 16, "iterations": 3, "images": 64, "pool_mib": 0.25, "batch_student": 32, "lr_student": 0.01},
-)
+)  # fmt: skip
 def deepdream(s: Session, o: Options) -> None:
     """Images are optimised until the teacher sees a wanted class in each; the student follows."""
     batch, opt_s = Inversion.of(s, o), kept_optimizer(s, o)

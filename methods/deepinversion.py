@@ -37,19 +37,15 @@ class Options(StatisticsOptions, InversionOptions):
 
 
 @method(
-    "deepinversion",
-    title="DeepInversion",
+    "deepinversion", title="DeepInversion", data=Data.NONE, access=Access.BATCH_NORM, batch_norm=True,
     paper="Yin et al., Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion, CVPR 2020",
-    data=Data.NONE,
-    access=Access.BATCH_NORM,
-    batch_norm=True,
     presets={
         "digits": {"augmentation": "crop"},
         "mnist": {"augmentation": "crop"},
         "svhn": {"augmentation": "crop"},
     },
     quick={"batch": 16, "iterations": 3, "images": 64, "pool_mib": 0.25, "batch_student": 32, "lr_student": 0.01},
-)
+)  # fmt: skip
 def deepinversion(s: Session, o: Options) -> None:
     """Images are optimised until the teacher sees its class and its own statistics in them; the student follows."""
     batch, opt_s = Inversion.of(s, o), kept_optimizer(s, o)

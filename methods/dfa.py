@@ -76,13 +76,9 @@ class Options(SteppedOptions):
 
 
 @method(
-    "dfa",
-    title="DFA (re-derived)",
+    "dfa", title="DFA (re-derived)", data=Data.TRAIN, access=Access.FEATURES, layers=True,
     paper="Guan et al., Differentiable Feature Aggregation Search for Knowledge Distillation, ECCV 2020 "
     "(no code published, constants inferred)",
-    data=Data.TRAIN,
-    access=Access.FEATURES,
-    layers=True,
     presets={
         "digits": {
             "batch": 256, "optimizer": "adam", "lr_student": 1e-3, "schedule": "constant", "weight_decay": 0.0

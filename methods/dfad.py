@@ -49,12 +49,8 @@ class Options(AdversaryOptions, SteppedOptions):
 
 
 @method(
-    "dfad",
-    title="DFAD",
+    "dfad", title="DFAD", data=Data.NONE, access=Access.GRADIENTS, segmentation=True,
     paper="Fang et al., Data-Free Adversarial Distillation, arXiv:1912.11006, 2019",
-    data=Data.NONE,
-    access=Access.GRADIENTS,
-    segmentation=True,
     presets={
         "cifar10": {
             "batch": 256, "latent": 256, "lr_student": 0.1, "weight_decay": 5e-4, "schedule": "milestones",

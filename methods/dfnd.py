@@ -72,12 +72,8 @@ class Options(SteppedOptions):
 
 
 @method(
-    "dfnd",
-    title="DFND",
+    "dfnd", title="DFND", data=Data.POOL, pool="wild", access=Access.LOGITS,
     paper="Chen et al., Learning Student Networks in the Wild, CVPR 2021",
-    data=Data.POOL,
-    pool="wild",
-    access=Access.LOGITS,
     presets={
         "cifar100": {"accuracy": 0.7774},
         "mnist": {"optimizer": "adam", "lr_student": 1e-3, "weight_decay": 0.0, "schedule": "constant"},
@@ -85,7 +81,7 @@ class Options(SteppedOptions):
         "digits": {"optimizer": "adam", "lr_student": 1e-3, "weight_decay": 0.0, "schedule": "constant"},
     },
     quick={"batch": 32, "share": 0.3},
-)
+)  # fmt: skip
 def dfnd(s: Session, o: Options) -> None:
     """The images on which the teacher is surest are chosen; the student learns with a noise layer over its answers."""
     scores = s.keep("scores", torch.full((s.pool_size,), math.inf, dtype=torch.float64))

@@ -54,15 +54,11 @@ class Options(GeneratorOptions, CosineOptions):
 
 
 @method(
-    "dfq",
-    title="DFQ",
+    "dfq", title="DFQ", data=Data.NONE, access=Access.BATCH_NORM, batch_norm="batch_norm_weight",
     paper="Choi et al., Data-Free Network Quantization With Adversarial Knowledge Distillation, CVPR Workshops 2020",
-    data=Data.NONE,
-    access=Access.BATCH_NORM,
-    batch_norm="batch_norm_weight",
     presets={"cifar10/resnet18": {"lr_student": 0.05}, "cifar100/resnet18": {"lr_student": 0.05}},
     quick={"batch": 32, "latent": 16, "width": 8, "student_steps": 2},
-)
+)  # fmt: skip
 def dfq(s: Session, o: Options) -> None:
     """A generator makes images with the statistics of the training data on which teacher and student differ."""
     generator = s.keep("generator", cmi_generator(o.latent, s.task.image, o.width, large=o.generator == "large"))

@@ -50,12 +50,8 @@ class Options(MetaOptions, StoreOptions):
 
 
 @method(
-    "fast_dfkd",
-    title="Fast-DFKD",
+    "fast_dfkd", title="Fast-DFKD", data=Data.NONE, access=Access.BATCH_NORM, batch_norm="batch_norm_weight",
     paper="Fang et al., Up to 100x Faster Data-Free Knowledge Distillation, AAAI 2022",
-    data=Data.NONE,
-    access=Access.BATCH_NORM,
-    batch_norm="batch_norm_weight",
     presets={
         "cifar10/resnet18": {"adversarial": 1.33, "one_hot": 0.5},
         "cifar100/resnet18": {"adversarial": 1.33, "one_hot": 0.5},

@@ -23,12 +23,8 @@ class Options(RealImageOptions):
 
 
 @method(
-    "kd",
-    title="KD with data",
+    "kd", title="KD with data", data=Data.TRAIN, access=Access.LOGITS, segmentation=True,
     paper="Hinton et al., Distilling the Knowledge in a Neural Network, 2015; settings of CMI (IJCAI 2021)",
-    data=Data.TRAIN,
-    access=Access.LOGITS,
-    segmentation=True,
     presets={
         "cifar10": {
             "batch": 128, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"

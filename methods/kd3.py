@@ -79,20 +79,16 @@ class Options(CosineOptions):
 
 
 @method(
-    "kd3",
-    title="KD^3 (re-derived)",
+    "kd3", title="KD^3 (re-derived)", data=Data.POOL, pool="wild", access=Access.PARAMETERS,
     paper="Tang et al., Distribution Shift Matters for Knowledge Distillation with Webly Collected Images, ICCV 2023 "
     "(no code published)",
-    data=Data.POOL,
-    pool="wild",
-    access=Access.PARAMETERS,
     presets={
         "mnist": {"optimizer": "adam", "lr_student": 1e-3, "weight_decay": 0.0, "schedule": "constant"},
         "fashion_mnist": {"optimizer": "adam", "lr_student": 1e-3, "weight_decay": 0.0, "schedule": "constant"},
         "digits": {"optimizer": "adam", "lr_student": 1e-3, "weight_decay": 0.0, "schedule": "constant"},
     },
     quick={"batch": 32, "candidates": 128, "every": 1, "threshold": 0.7, "trust": 0.9},
-)
+)  # fmt: skip
 def kd3(s: Session, o: Options) -> None:
     """Images on which teacher and student are sure are selected now and then; features and classifier are shared."""
     weight, bias = s.teacher.classifier_weight, s.teacher.classifier_bias

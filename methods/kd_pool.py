@@ -22,30 +22,20 @@ class Options(RealImageOptions):
 
 
 @method(
-    "kd_related",
-    title="KD-REL",
+    "kd_related", title="KD-REL", data=Data.POOL, pool="related", access=Access.LOGITS, segmentation=True,
     paper="Hinton et al., Distilling the Knowledge in a Neural Network, 2015; protocol of Fang et al. (DFAD), 2019",
-    data=Data.POOL,
-    pool="related",
-    access=Access.LOGITS,
-    segmentation=True,
     quick={"batch": 32},
-)
+)  # fmt: skip
 def kd_related(s: Session, o: Options) -> None:
     """The student follows the teacher on real images of the same kind as its own."""
     distil_on_pool(s, o)
 
 
 @method(
-    "kd_unrelated",
-    title="KD-UNR",
+    "kd_unrelated", title="KD-UNR", data=Data.POOL, pool="unrelated", access=Access.LOGITS, segmentation=True,
     paper="Hinton et al., Distilling the Knowledge in a Neural Network, 2015; protocol of Fang et al. (DFAD), 2019",
-    data=Data.POOL,
-    pool="unrelated",
-    access=Access.LOGITS,
-    segmentation=True,
     quick={"batch": 32},
-)
+)  # fmt: skip
 def kd_unrelated(s: Session, o: Options) -> None:
     """The student follows the teacher on real images of another kind."""
     distil_on_pool(s, o)

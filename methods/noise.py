@@ -29,12 +29,8 @@ class Options(SteppedOptions):
 
 
 @method(
-    "noise",
-    title="Noise",
+    "noise", title="Noise", data=Data.NONE, access=Access.LOGITS, segmentation=True,
     paper="Chen et al., Data-Free Learning of Student Networks, ICCV 2019 (row 'normal distribution')",
-    data=Data.NONE,
-    access=Access.LOGITS,
-    segmentation=True,
     presets={
         "cifar10": {
             "batch": 1024, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 5e-4, "schedule": "milestones",

@@ -28,17 +28,14 @@ class Options(RealImageOptions):
 
 
 @method(
-    "osakd",
-    title="OSAKD (re-derived)",
+    "osakd", title="OSAKD (re-derived)", data=Data.TRAIN, access=Access.NONE,
     paper="Tzelepi et al., Online Self-Acquired Knowledge Distillation, 2021 (constants inferred)",
-    data=Data.TRAIN,
-    access=Access.NONE,
     presets={
         "cifar10": {"optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"},
         "cifar100": {"optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"},
     },
     quick={"batch": 32},
-)
+)  # fmt: skip
 def osakd(s: Session, o: Options) -> None:
     """The student learns from the labels and from what its outputs' neighbourhoods say."""
     opt_s = kept_optimizer(s, o)

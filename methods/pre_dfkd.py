@@ -84,11 +84,8 @@ class Options(CosineOptions):
 
 
 @method(
-    "pre_dfkd",
-    title="PRE-DFKD",
+    "pre_dfkd", title="PRE-DFKD", data=Data.NONE, access=Access.FEATURES,
     paper="Binici et al., Robust and Resource-Efficient Data-Free KD by Generative Pseudo Replay, AAAI 2022",
-    data=Data.NONE,
-    access=Access.FEATURES,
     presets={"mnist": {"optimizer": "adam", "lr_student": 2e-3}},
     quick={
         "batch": 32,
@@ -99,7 +96,7 @@ class Options(CosineOptions):
         "student_steps": 3,
         "memory_updates": 2,
     },
-)
+)  # fmt: skip
 def pre_dfkd(s: Session, o: Options) -> None:
     """A generator makes new images, another one makes earlier ones again; the student learns from both."""
     nets = (o.latent, o.width, o.eps, o.init)

@@ -72,11 +72,8 @@ class Options(SteppedOptions):
 
 
 @method(
-    "prokt",
-    title="ProKT",
+    "prokt", title="ProKT", data=Data.TRAIN, access=Access.PARAMETERS,
     paper="Shi et al., Follow Your Path: A Progressive Method for Knowledge Distillation, ECML PKDD 2021",
-    data=Data.TRAIN,
-    access=Access.PARAMETERS,
     presets={
         "cifar10": {
             "batch": 64, "optimizer": "sgd", "lr_student": 0.05, "lr_teacher": 0.05, "weight_decay": 5e-4,

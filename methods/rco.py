@@ -38,12 +38,8 @@ class Options(RealImageOptions):
 
 
 @method(
-    "rco",
-    title="RCO",
+    "rco", title="RCO", data=Data.TRAIN, access=Access.LOGITS, anchors=10,
     paper="Jin et al., Knowledge Distillation via Route Constrained Optimization, ICCV 2019",
-    data=Data.TRAIN,
-    access=Access.LOGITS,
-    anchors=10,
     presets={
         "cifar10": {
             "batch": 128, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"

@@ -54,17 +54,14 @@ class Options(GeneratorOptions):
 
 
 @method(
-    "rdskd",
-    title="RDSKD",
+    "rdskd", title="RDSKD", data=Data.NONE, access=Access.GRADIENTS,
     paper="Han et al., Robustness and Diversity Seeking Data-Free Knowledge Distillation, ICASSP 2021",
-    data=Data.NONE,
-    access=Access.GRADIENTS,
     presets={
         "svhn": {"latent": 1000},
         "cifar10": {"latent": 1000, "schedule": "milestones"},
     },
     quick={"batch": 32, "latent": 16, "width": 8, "generator_steps": 12, "renewal": 3, "batch_student": 32},
-)
+)  # fmt: skip
 def rdskd(s: Session, o: Options) -> None:
     """A generator is trained with the teacher alone, its images far apart; then the student follows on them."""
     generator = s.keep("generator", image_generator(o.latent, s.task.image, o.width, eps=o.eps))

@@ -19,12 +19,8 @@ class Options(RealImageOptions):
 
 
 @method(
-    "scratch",
-    title="Scratch",
+    "scratch", title="Scratch", data=Data.TRAIN, access=Access.NONE, segmentation=True,
     paper="The student on real labels; settings of Chen et al., ICCV 2019 (LeNet-5) and of CMI, IJCAI 2021 (CIFAR)",
-    data=Data.TRAIN,
-    access=Access.NONE,
-    segmentation=True,
     presets={
         "cifar10": {"optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"},
         "cifar100": {"optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"},

@@ -28,17 +28,14 @@ class Options(RealImageOptions):
 
 
 @method(
-    "sd_dropout",
-    title="SD-Dropout",
+    "sd_dropout", title="SD-Dropout", data=Data.TRAIN, access=Access.NONE,
     paper="Lee et al., Self-Knowledge Distillation via Dropout, 2022",
-    data=Data.TRAIN,
-    access=Access.NONE,
     presets={
         "cifar10": {"optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"},
         "cifar100": {"optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"},
     },
     quick={"batch": 32},
-)
+)  # fmt: skip
 def sd_dropout(s: Session, o: Options) -> None:
     """The student agrees with itself under another dropout mask."""
     opt_s = kept_optimizer(s, o)

@@ -77,13 +77,9 @@ class Options(MetaOptions):
 
 
 @method(
-    "ssd_kd",
-    title="SSD-KD (re-derived)",
+    "ssd_kd", title="SSD-KD (re-derived)", data=Data.NONE, access=Access.BATCH_NORM,
+    batch_norm="batch_norm_weight", segmentation=True,
     paper="Liu et al., Small Scale Data-Free Knowledge Distillation, CVPR 2024 (no code published)",
-    data=Data.NONE,
-    access=Access.BATCH_NORM,
-    batch_norm="batch_norm_weight",
-    segmentation=True,
     presets={
         "cifar10/resnet18": {"adversarial": 1.33, "one_hot": 0.5, "lr_student": 0.2},
         "cifar100/resnet18": {"adversarial": 1.33, "one_hot": 0.5, "lr_student": 0.2},

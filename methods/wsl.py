@@ -41,11 +41,8 @@ class Options(RealImageOptions):
 
 
 @method(
-    "wsl",
-    title="WSL",
+    "wsl", title="WSL", data=Data.TRAIN, access=Access.LOGITS,
     paper="Zhou et al., Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff, ICLR 2021",
-    data=Data.TRAIN,
-    access=Access.LOGITS,
     presets={
         "digits": {"optimizer": "adam", "lr_student": 1e-3, "schedule": "constant", "weight_decay": 0.0},
         "mnist": {"optimizer": "adam", "lr_student": 1e-3, "schedule": "constant", "weight_decay": 0.0},

@@ -72,11 +72,8 @@ class Options:
 
 
 @method(
-    "zskd",
-    title="ZSKD",
+    "zskd", title="ZSKD", data=Data.NONE, access=Access.PARAMETERS,
     paper="Nayak et al., Zero-Shot Knowledge Distillation in Deep Networks, ICML 2019",
-    data=Data.NONE,
-    access=Access.PARAMETERS,
     presets={
         "fashion_mnist": {"impressions": 48_000},
         "cifar10": {

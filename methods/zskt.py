@@ -47,13 +47,10 @@ class Options(GeneratorOptions):
 
 
 @method(
-    "zskt",
-    title="ZSKT",
+    "zskt", title="ZSKT", data=Data.NONE, access=Access.FEATURES,
     paper="Micaelli and Storkey, Zero-shot Knowledge Transfer via Adversarial Belief Matching, NeurIPS 2019",
-    data=Data.NONE,
-    access=Access.FEATURES,
     quick={"batch": 32, "latent": 16, "width": 8, "student_steps": 2},
-)
+)  # fmt: skip
 def zskt(s: Session, o: Options) -> None:
     """A generator looks for images on which the student's beliefs are far from the teacher's; the student follows."""
     generator = s.keep("generator", zskt_generator(o.latent, s.task.image, o.width))
