@@ -69,7 +69,7 @@ def fast_dfkd(s: Session, o: Options) -> None:
     inversion = MetaInversion.of(s, o, cmi_generator(o.latent, s.task.image, o.width))
     opt_s = kept_optimizer(s, o)
     pool = s.keep("pool", ImagePool(o.pool, space, ring=True, eight_bit=o.eight_bit, limit_mib=o.memory_mib))
-    calls = Calls(s, o)
+    calls = Calls(s, o, "warm")
 
     def invert(index: int, number: int, adversarial: float) -> None:
         """One update of the synthesis; ``number`` counts calls after the warm-up."""

@@ -100,7 +100,7 @@ def ssd_kd(s: Session, o: Options) -> None:
     inversion = MetaInversion.of(s, o, make(o.latent, s.task.image, o.width))
     opt_s = kept_optimizer(s, o)
     buffer = s.keep("buffer", ReplayBuffer(o.buffer, s.task.classes, space, o.eviction))
-    calls = Calls(s, o)
+    calls = Calls(s, o, "filled")
 
     def invert(index: int, number: int, adversarial: float) -> None:
         """One update of the synthesis; the last of a call updates the buffer. ``number`` counts calls after filling."""

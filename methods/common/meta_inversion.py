@@ -132,12 +132,12 @@ class MetaInversion:
 class Calls:
     """Whose step it is: first one synthesis call after the other, then one in turn with steps of the student.
 
-    Keeps ``at`` and ``first``; make it before the loops.
+    Keeps ``at`` and, under the given name, how many calls came first; make it before the loops.
     """
 
-    def __init__(self, s: Session, o: MetaOptions) -> None:
+    def __init__(self, s: Session, o: MetaOptions, first: str) -> None:
         self._at: dict[str, Any] = s.keep("at", {})
-        self._first = s.keep("first", {"calls": 0})
+        self._first = s.keep(first, {"calls": 0})
         self._iterations, self._student_steps = o.iterations, o.student_steps
 
     def made(self, calls: int) -> bool:
