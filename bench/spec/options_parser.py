@@ -86,10 +86,19 @@ def _class(source: Source, name: str, before: int | None, reading: _Reading) -> 
 
 def _binding(tree: ast.Module, name: str) -> ast.stmt:
     """The one statement of a module that gives a name its meaning."""
-    found = [node for node in ast.walk(tree) if name in _bound(node)]
+    found = _bindings(tree).get(name, [])
     if len(found) != 1 or not isinstance(found[0], ast.stmt) or found[0] not in tree.body:
         raise NotStaticError
     return found[0]
+
+
+@lru_cache(maxsize=64)
+def _bindings(tree: ast.Module) -> dict[str, list[ast.AST]]:
+    found: dict[str, list[ast.AST]] = {}
+    for node in ast.walk(tree):
+        for name in _bound(node):
+            found.setdefault(name, []).append(node)
+    return found
 
 
 def _bound(node: ast.AST) -> list[str]:
@@ -125,7 +134,9 @@ def _built(source: Source, node: ast.ClassDef, reading: _Reading) -> type:
     if functions & {*lines, *inherited, "__init_subclass__"}:
         raise NotStaticError
     try:
-        built = dataclasses.make_dataclass(node.name, fields, bases=bases, frozen=True)
+        built = dataclasses.make_dataclass(
+            node.name, fields, bases=bases, frozen=True, init=False, repr=False, eq=False
+        )
     except (TypeError, ValueError):
         raise NotStaticError from None  # the import fails in the same way, and says where
     reading.places |= {(built, name): (source.file, line) for name, line in lines.items()}
