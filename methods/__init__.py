@@ -1,4 +1,1 @@
-"""The built-in methods: one file each, against the public names of ``bench``.
-
-``losses``, ``pools`` and ``optimizers`` hold what several of them share.
-"""
+"""The built-in methods: one file each, against the public names of ``bench``. What they share is in ``common``."""

@@ -34,25 +34,26 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from bench import Access, Data, Session, cmi_generator, method, option
-from methods.best import Best
-from methods.contrastive import InstanceHead, contrast
-from methods.losses import adversarial_agreement, batch_norm_distance
-from methods.meta import normal_weights
-from methods.optimizers import scheduled, set_lr, student_optimizer
-from methods.pixels import PixelSpace
-from methods.pools import FeatureBank, ImagePool
-from methods.rounds import evaluating, turn
-from methods.views import crop_and_flip, resized_crop_and_flip
+from methods.common.best import Best
+from methods.common.contrastive import InstanceHead, contrast
+from methods.common.losses import adversarial_agreement, batch_norm_distance
+from methods.common.meta import normal_weights
+from methods.common.optimizers import set_lr
+from methods.common.options import StoreOptions, SynthesisOptions
+from methods.common.pixels import PixelSpace
+from methods.common.pools import FeatureBank, ImagePool
+from methods.common.rounds import evaluating, turn
+from methods.common.training import kept_optimizer
+from methods.common.views import crop_and_flip, cropped_view, resized_crop_and_flip
 
 
 @dataclass(frozen=True)
-class Options:
-    batch_synthesis: int = option(256, "images of one synthesis call", unit="images", low=2)
+class Options(SynthesisOptions, StoreOptions):
     iterations: int = option(200, "updates of a synthesis call; 500 in CMI-500", low=1)
     warm_up: int = option(0, "synthesis calls before the student's first step, without the adversarial term", low=0)
-    batch_norm_weight: float = option(1.0, "weight of the distance of batch-norm statistics", low=0)
-    one_hot: float = option(1.0, "weight of the cross-entropy with the wanted classes", low=0)
-    adversarial: float = option(0.5, "weight of the disagreement with the student, where both predict alike", low=0)
+    batch_norm_weight: float = 1.0
+    one_hot: float = 1.0
+    adversarial: float = 0.5
     contrast: float = option(0.8, "weight of the contrastive loss", low=0)
     contrast_temperature: float = option(0.1, "temperature of the contrastive loss", above=0, when={"contrast": 0.8})
     taps: Literal["batch_norm", "stages"] = option(
@@ -61,31 +62,13 @@ class Options:
     head: int = option(256, "outputs of the contrastive head", low=1, when={"contrast": 0.8})
     bank: int = option(40_960, "earlier images whose features are kept", unit="images", low=1, when={"contrast": 0.8})
     bank_sample: int = option(4096, "of them, drawn in each iteration", unit="images", low=1, when={"contrast": 0.8})
-    latent: int = option(256, "length of the generator's code", low=1)
-    width: int = option(128, "channels of the generator's first layers; the paper's 128 are slow on a CPU", low=2)
     lr_generator: float = option(1e-3, "Adam's learning rate on generator, codes and contrastive head", above=0)
-    pool: int = option(51_200, "the most images to keep (all, in the paper's 200 calls)", unit="images", low=1)
-    eight_bit: bool = option(True, "keep images in 8 bits, as the PNG files of the reference code do")
-    memory_mib: float = option(
-        2048.0, "larger stores lie on the host, images in 8 bits", unit="MiB", above=0, when={"eight_bit": False}
-    )
-    student_steps: int = option(400, "student steps after each synthesis call", low=1)
-    batch: int = option(128, "images of a student step", unit="images", low=2)
-    temperature: float = option(20.0, "softmax temperature of the distillation loss", above=0)
-    optimizer: Literal["adam", "sgd"] = option("sgd", "the student's optimiser")
-    lr_student: float = option(0.1, "the student's learning rate", above=0)
-    schedule: Literal["constant", "cosine"] = option("cosine", "how the student's rate falls")
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(1e-4, "the student's weight decay", low=0)
+    batch: int = 128
 
 
 @method(
-    "cmi",
-    title="CMI",
+    "cmi", title="CMI", data=Data.NONE, access=Access.BATCH_NORM, batch_norm="batch_norm_weight",
     paper="Fang et al., Contrastive Model Inversion for Data-Free Knowledge Distillation, IJCAI 2021",
-    data=Data.NONE,
-    access=Access.BATCH_NORM,
-    batch_norm="batch_norm_weight",
     presets={"cifar10/resnet18": {"taps": "stages"}, "cifar100/resnet18": {"taps": "stages"}},
     quick={
         "batch_synthesis": 16, "iterations": 4, "latent": 16, "width": 8, "bank": 24, "bank_sample": 20, "head": 8,
@@ -104,9 +87,7 @@ def cmi(s: Session, o: Options) -> None:
         head = s.keep("head", InstanceHead(s.teacher.pooled_size(o.taps), o.head))
         groups.append({"params": list(head.parameters()), "betas": (0.9, 0.999)})
     opt_g = s.keep("opt_g", Adam(groups, o.lr_generator))
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
+    opt_s = kept_optimizer(s, o)
     pool = s.keep("pool", ImagePool(o.pool, space, ring=True, eight_bit=o.eight_bit, limit_mib=o.memory_mib))
     bank = s.keep("bank", FeatureBank(o.bank, o.memory_mib))
     best = s.keep("best", Best())
@@ -116,9 +97,8 @@ def cmi(s: Session, o: Options) -> None:
         student_steps = 0 if at.get("round", 0) < o.warm_up else o.student_steps
         part, index = turn(at, synthesis=o.iterations, student=student_steps)
         if part == "student":
-            pixels = space.pixels(pool.sample(o.batch, s.generator("pool", host=True)))
-            images = space.normalise(crop_and_flip(pixels, s.generator("crops")))
-            set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress))
+            images = cropped_view(pool.sample(o.batch, s.generator("pool", host=True)), space, s.generator("crops"))
+            set_lr(opt_s, o.rate(progress))
             s.log(distillation=s.distill(opt_s, images, temperature=o.temperature))
             continue
 

@@ -22,42 +22,27 @@ from typing import Literal
 from torch.optim import Adam
 
 from bench import Access, Data, Session, image_generator, method, option
-from methods.losses import imbalance, one_hot_loss
-from methods.optimizers import scheduled, set_lr, student_optimizer
+from methods.common.losses import imbalance, one_hot_loss
+from methods.common.options import GeneratorOptions, SteppedOptions
+from methods.common.training import kept_optimizer, scheduled_steps
 
 
 @dataclass(frozen=True)
-class Options:
-    batch: int = option(512, "images a step", unit="images", low=2)
-    latent: int = option(100, "length of the generator's code", low=1)
-    width: int = option(128, "channels of the generator's first layers; the paper's 128 are slow on a CPU", low=2)
+class Options(GeneratorOptions, SteppedOptions):
     eps: float = option(0.8, "epsilon of the generator's inner batch norms, as in the reference code", above=0)
     one_hot: float = option(1.0, "weight of the one-hot loss", low=0)
     balance: float = option(5.0, "weight of the information entropy (log10) loss", low=0)
     activation: float = option(0.1, "weight of the activation loss", low=0)
     temperature: float = option(1.0, "softmax temperature of the distillation loss", above=0)
-    lr_generator: float = option(0.2, "the generator's learning rate (Adam)", above=0)
-    optimizer: Literal["adam", "sgd"] = option("adam", "the student's optimiser")
-    lr_student: float = option(2e-3, "the student's learning rate", above=0)
-    schedule: Literal["constant", "cosine", "milestones"] = option("constant", "how the student's rate falls")
-    milestones: tuple[float, ...] = option(
-        (0.4, 0.8),
-        "shares of the budget after which the student's rate is a tenth",
-        above=0,
-        high=1,
-        when={"schedule": "milestones"},
-    )
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(0.0, "the student's weight decay", low=0)
+    lr_generator: float = 0.2
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr_student: float = 2e-3
+    weight_decay: float = 0.0
 
 
 @method(
-    "dafl",
-    title="DAFL",
+    "dafl", title="DAFL", data=Data.NONE, access=Access.FEATURES, segmentation=True,
     paper="Chen et al., Data-Free Learning of Student Networks, ICCV 2019",
-    data=Data.NONE,
-    access=Access.FEATURES,
-    segmentation=True,
     presets={
         "cifar10": {
             "batch": 1024, "latent": 1000, "lr_generator": 0.02, "one_hot": 0.05, "balance": 5.0, "activation": 0.01,
@@ -74,11 +59,8 @@ def dafl(s: Session, o: Options) -> None:
     """A generator is trained so that the teacher is confident, balanced and strongly activated; the student follows."""
     generator = s.keep("generator", image_generator(o.latent, s.task.image, o.width, eps=o.eps))
     opt_g = s.keep("opt_g", Adam(generator.parameters(), o.lr_generator))
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
-    for progress in s.steps("train"):
-        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones))
+    opt_s = kept_optimizer(s, o)
+    for _ in scheduled_steps(s, opt_s, o):
         images = generator(s.noise(o.batch, o.latent))
         out = s.teacher(images, features=True)
         one_hot, balance, activation = one_hot_loss(out.logits), imbalance(out.logits), -out.features.abs().mean()

@@ -27,47 +27,29 @@ import torch
 from torch.optim import Adam
 
 from bench import Access, Data, Session, dcgan_generator, image_generator, method, option
-from methods.losses import batch_norm_distance, discrepancy, imbalance, one_hot_loss
-from methods.optimizers import scheduled, set_lr, student_optimizer
-from methods.rounds import turn
+from methods.common.losses import batch_norm_distance, discrepancy, imbalance, one_hot_loss
+from methods.common.optimizers import set_lr
+from methods.common.options import AdversaryOptions, SteppedOptions
+from methods.common.rounds import turn
+from methods.common.training import kept_optimizer
 
 
 @dataclass(frozen=True)
-class Options:
-    batch: int = option(256, "images of one generator or student step", unit="images", low=2)
-    student_steps: int = option(5, "student steps before each generator step", low=1)
-    discrepancy: Literal["mae", "mse", "kl"] = option("mae", "how far apart teacher and student are")
-    temperature: float = option(1.0, "softmax temperature of `kl`", above=0, when={"discrepancy": "kl"})
-    adaptive: bool = option(False, "the generator minimises -log(D + 1) in place of -D, as for segmentation")
+class Options(AdversaryOptions, SteppedOptions):
+    batch: int = 256
     batch_norm_weight: float = option(1.0, "weight of R_bn; 0 for teachers without batch norm", low=0)
     one_hot: float = option(1.0, "weight of the one-hot loss", low=0)
     balance: float = option(5.0, "weight of the class-balance term (natural logarithm)", low=0)
-    generator: Literal["upsample", "dcgan"] = option("upsample", "DFAD's for 32x32 images, or for 128x128")
-    latent: int = option(256, "length of the generator's code", low=1)
-    width: int = option(128, "channels of `upsample`'s first or `dcgan`'s last layers", low=2)
-    lr_generator: float = option(1e-3, "the generator's learning rate (Adam)", above=0)
-    optimizer: Literal["adam", "sgd"] = option("sgd", "the student's optimiser")
-    lr_student: float = option(0.1, "the student's learning rate", above=0)
-    schedule: Literal["constant", "cosine", "milestones"] = option("milestones", "how the student's rate falls")
-    milestones: tuple[float, ...] = option(
-        (0.2, 0.4),
-        "shares of the budget after which the student's rate is a tenth",
-        above=0,
-        high=1,
-        when={"schedule": "milestones"},
-    )
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(5e-4, "the student's weight decay", low=0)
+    latent: int = 256
+    schedule: Literal["constant", "cosine", "milestones"] = "milestones"
+    milestones: tuple[float, ...] = (0.2, 0.4)
+    weight_decay: float = 5e-4
 
 
 @method(
-    "ddad",
-    title="DDAD-like",
+    "ddad", title="DDAD-like", data=Data.NONE, access=Access.BATCH_NORM,
+    batch_norm="batch_norm_weight", segmentation=True,
     paper="Zhao et al., Dual Discriminator Adversarial Distillation for Data-free Model Compression, arXiv 2021",
-    data=Data.NONE,
-    access=Access.BATCH_NORM,
-    batch_norm="batch_norm_weight",
-    segmentation=True,
     presets={
         "caltech101": {"batch": 64, "generator": "dcgan", "width": 64, "lr_student": 0.05},
         "camvid": {"batch": 64, "generator": "dcgan", "width": 64, "adaptive": True},
@@ -75,15 +57,13 @@ class Options:
         "shapes": {"batch": 64, "generator": "dcgan", "width": 64, "adaptive": True},
     },
     quick={"batch": 32, "latent": 16, "width": 8, "student_steps": 2},
-)
+)  # fmt: skip
 def ddad(s: Session, o: Options) -> None:
     """A generator satisfies the teacher's statistics and looks for what the student has not learnt yet."""
     make = dcgan_generator if o.generator == "dcgan" else image_generator
     generator = s.keep("generator", make(o.latent, s.task.image, o.width))
     opt_g = s.keep("opt_g", Adam(generator.parameters(), o.lr_generator))
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
+    opt_s = kept_optimizer(s, o)
     at: dict[str, Any] = s.keep("at", {})
     differ = discrepancy(o.discrepancy, o.temperature)
     for progress in s.steps("train"):
@@ -91,7 +71,7 @@ def ddad(s: Session, o: Options) -> None:
         with torch.set_grad_enabled(part == "generator"):
             images = generator(s.noise(o.batch, o.latent))
         if part == "student":
-            set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones))
+            set_lr(opt_s, o.rate(progress))
             s.log(imitation=s.distill(opt_s, images, criterion=differ))
             continue
         out = s.teacher(images, batch_norm=o.batch_norm_weight > 0)

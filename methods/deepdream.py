@@ -10,88 +10,37 @@ inferences are explained); hence it needs no batch norm.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch.nn import functional as F
 
-from bench import Access, Data, Session, method, option
-from methods.inversion import Inversion, image_prior, student_view
-from methods.optimizers import scheduled, set_lr, student_optimizer
-from methods.pixels import PixelSpace
-from methods.pools import ImagePool
+from bench import Access, Data, Session, method
+from methods.common.inversion import Inversion, filling, following, image_prior, kept_pool
+from methods.common.options import InversionOptions
+from methods.common.training import kept_optimizer
 
 
 @dataclass(frozen=True)
-class Options:
-    batch: int = option(256, "images made at a time", unit="images", low=2)
-    iterations: int = option(2000, "updates of a batch of images", low=1)
-    images: int = option(256_000, "the most images to make", unit="images", low=1)
-    pool_mib: float = option(1024.0, "a larger pool of images lies on the host in 8 bits", unit="MiB", above=0)
-    lr_images: float = option(0.05, "Adam's learning rate on normalised images", above=0)
-    beta1: float = option(0.9, "Adam's first decay on images", low=0, high=0.999)
-    beta2: float = option(0.999, "Adam's second decay on images", low=0, high=0.99999)
-    schedule_images: Literal["constant", "cosine"] = option("constant", "how the images' rate falls within a batch")
-    warmup: int = option(
-        0, "updates over which the images' rate rises", low=0, high=1000, when={"schedule_images": "cosine"}
-    )
-    labels: Literal["balanced", "random"] = option("balanced", "the wanted classes: all in turn, or drawn")
-    jitter: int = option(2, "largest random shift, each way", unit="pixels", low=0)
-    flip: bool = option(False, "mirror the whole batch in every second update, by chance")
-    tv: float = option(2.5e-5, "weight of the total variation", low=0)
-    tv_form: Literal["l2", "l1"] = option("l2", "total variation by norms over the batch, or by mean absolute values")
-    l2: float = option(3e-8, "weight of the images' L2 norm; 0 in the code", low=0)
-    l2_form: Literal["batch", "image"] = option("batch", "one norm over the batch, or the mean of each image's")
-    clip: bool = option(False, "cut images to the range of pixels after every update")
-    share: float = option(0.5, "share of the budget spent on images", above=0, high=0.99)
-    temperature: float = option(3.0, "softmax temperature of the distillation loss", above=0)
-    batch_student: int = option(256, "images a student step", unit="images", low=2)
-    augmentation: Literal["crop+flip", "crop", "none"] = option("crop+flip", "what the student's images go through")
-    optimizer: Literal["sgd", "adam"] = option("sgd", "the student's optimiser")
-    lr_student: float = option(0.1, "the student's learning rate", above=0)
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(1e-4, "the student's weight decay", low=0)
-    schedule: Literal["cosine", "constant"] = option("cosine", "how the student's rate falls")
+class Options(InversionOptions):
+    """All that it needs is what all inversions need."""
 
 
 @method(
-    "deepdream",
-    title="DeepDream",
+    "deepdream", title="DeepDream", data=Data.NONE, access=Access.GRADIENTS,
     paper="Yin et al., Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion, CVPR 2020",
-    data=Data.NONE,
-    access=Access.GRADIENTS,
     presets={
         "digits": {"augmentation": "crop"},
         "mnist": {"augmentation": "crop"},
         "svhn": {"augmentation": "crop"},
     },
     quick={"batch": 16, "iterations": 3, "images": 64, "pool_mib": 0.25, "batch_student": 32, "lr_student": 0.01},
-)
+)  # fmt: skip
 def deepdream(s: Session, o: Options) -> None:
     """Images are optimised until the teacher sees a wanted class in each; the student follows."""
-    space = PixelSpace.of(s)
-    batch = Inversion(
-        s, o.batch, o.iterations, o.lr_images, betas=(o.beta1, o.beta2), schedule=o.schedule_images, warmup=o.warmup,
-        labels=o.labels,
-    )  # fmt: skip
-    pool = s.keep("pool", ImagePool(o.images, space, limit_mib=o.pool_mib))
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
-    for _ in s.steps("synthesise", share=o.share):
-        if pool.full:
-            break
-        x = batch.view(o.jitter, o.flip)
+    batch, opt_s = Inversion.of(s, o), kept_optimizer(s, o)
+    pool = kept_pool(s, o, batch)
+    for x in filling(s, o, batch, pool):
         one_hot = F.cross_entropy(s.teacher(x).logits, batch.labels)
         prior = image_prior(x, o.tv, o.tv_form, o.l2, o.l2_form)
         batch.update(one_hot + prior, o.clip)
         s.log(one_hot=one_hot, prior=prior)
-        if batch.finished:
-            pool.add(batch.take())
-    if batch.started:  # the share ended in the middle of a batch: it is used as it is
-        pool.add(batch.take())
-
-    for progress in s.steps("distil"):
-        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress))
-        images = pool.sample(o.batch_student, s.generator("pool", host=True))
-        images = student_view(images, o.augmentation, space, s.generator("views"))
-        s.log(distillation=s.distill(opt_s, images, temperature=o.temperature))
+    following(s, o, batch, pool, opt_s)

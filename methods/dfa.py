@@ -42,11 +42,13 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from bench import Access, Data, Session, Unsupported, method, option
-from methods.optimizers import scheduled, set_lr, student_optimizer
+from methods.common.optimizers import set_lr
+from methods.common.options import SteppedOptions
+from methods.common.training import kept_optimizer, scheduled_steps
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(SteppedOptions):
     batch: int = option(64, "images a step; in the search, of each half", unit="images", low=2)
     aggregation: Literal["search", "average", "last"] = option("search", "how each group's layers are weighted")
     share: float = option(
@@ -74,13 +76,9 @@ class Options:
 
 
 @method(
-    "dfa",
-    title="DFA (re-derived)",
+    "dfa", title="DFA (re-derived)", data=Data.TRAIN, access=Access.FEATURES, layers=True,
     paper="Guan et al., Differentiable Feature Aggregation Search for Knowledge Distillation, ECCV 2020 "
     "(no code published, constants inferred)",
-    data=Data.TRAIN,
-    access=Access.FEATURES,
-    layers=True,
     presets={
         "digits": {
             "batch": 256, "optimizer": "adam", "lr_student": 1e-3, "schedule": "constant", "weight_decay": 0.0
@@ -112,7 +110,7 @@ def dfa(s: Session, o: Options) -> None:
     def search() -> None:
         to_student = {i: s.keep(f"to_student_{i}", nn.Conv2d(*widths[i], 1)) for i in searched}
         inner = [*learned, *(parameter for each in to_student.values() for parameter in each.parameters())]
-        opt_w = s.keep("opt_w", student_optimizer(inner, o.optimizer, o.lr_student, o.momentum, o.weight_decay))
+        opt_w = kept_optimizer(s, o, inner, "opt_w")
         outer, decay = [mixture[i] for i in searched], o.weight_decay_aggregation
         opt_b = s.keep("opt_b", Adam(outer, o.lr_aggregation, betas=(0.5, 0.999), weight_decay=decay))
 
@@ -124,7 +122,7 @@ def dfa(s: Session, o: Options) -> None:
             return o.student_to_teacher * learnable + o.teacher_to_student * telling
 
         for progress in s.steps("search", share=o.share):
-            set_lr(opt_w, scheduled(o.lr_student, o.schedule, progress, o.milestones))
+            set_lr(opt_w, o.rate(progress))
             i = searched[min(int(progress * len(searched)), len(searched) - 1)]
 
             images, labels = s.images(o.batch, part=(1, 2))
@@ -144,14 +142,13 @@ def dfa(s: Session, o: Options) -> None:
         for place, network in enumerate(networks):
             network.load_state_dict(start[str(place)])
     weights = [weights_of(b.detach(), o.aggregation) for b in mixture]
-    opt_s = s.keep("opt_s", student_optimizer(learned, o.optimizer, o.lr_student, o.momentum, o.weight_decay))
+    opt_s = kept_optimizer(s, o, learned)
 
     def distance(targets: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
         pairs = zip(to_teacher, found, targets, strict=True)
         return o.feature * torch.stack([F.mse_loss(adapt(own), target) for adapt, own, target in pairs]).sum()
 
-    for progress in s.steps("distil"):
-        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones))
+    for _ in scheduled_steps(s, opt_s, o, "distil"):
         images, labels = s.images(o.batch)
         out = s.teacher(images, layers=True)
         targets = [aggregated(maps, each) for maps, each in zip(out.layers, weights, strict=True)]

@@ -26,23 +26,14 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Adam
 
 from bench import Access, Data, Session, dcgan_generator, image_generator, method, option
-from methods.losses import discrepancy
-from methods.optimizers import scheduled, set_lr, student_optimizer
+from methods.common.losses import discrepancy
+from methods.common.optimizers import scheduled, set_lr
+from methods.common.options import AdversaryOptions, SteppedOptions
+from methods.common.training import kept_optimizer
 
 
 @dataclass(frozen=True)
-class Options:
-    batch: int = option(512, "images of one imitation or generation step", unit="images", low=2)
-    student_steps: int = option(5, "imitation steps before each generation step", low=1)
-    discrepancy: Literal["mae", "mse", "kl"] = option("mae", "how far apart teacher and student are")
-    temperature: float = option(1.0, "softmax temperature of `kl`", above=0, when={"discrepancy": "kl"})
-    adaptive: bool = option(False, "the generator minimises -log(D + 1) in place of -D, as for segmentation")
-    generator: Literal["upsample", "dcgan"] = option("upsample", "the paper's for 32x32 images, or for 128x128")
-    latent: int = option(100, "length of the generator's code", low=1)
-    width: int = option(128, "channels of `upsample`'s first or `dcgan`'s last layers (128 and 64 in the paper)", low=2)
-    lr_generator: float = option(1e-3, "the generator's learning rate (Adam)", above=0)
-    optimizer: Literal["adam", "sgd"] = option("sgd", "the student's optimiser")
-    lr_student: float = option(0.01, "the student's learning rate", above=0)
+class Options(AdversaryOptions, SteppedOptions):
     schedule: Literal["constant", "cosine", "milestones"] = option("constant", "how both learning rates fall")
     milestones: tuple[float, ...] = option(
         (0.2, 0.4),
@@ -54,17 +45,12 @@ class Options:
     gamma: float = option(
         0.1, "factor of both rates at every milestone", above=0, high=1, when={"schedule": "milestones"}
     )
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(1e-4, "the student's weight decay", low=0)
+    lr_student: float = 0.01
 
 
 @method(
-    "dfad",
-    title="DFAD",
+    "dfad", title="DFAD", data=Data.NONE, access=Access.GRADIENTS, segmentation=True,
     paper="Fang et al., Data-Free Adversarial Distillation, arXiv:1912.11006, 2019",
-    data=Data.NONE,
-    access=Access.GRADIENTS,
-    segmentation=True,
     presets={
         "cifar10": {
             "batch": 256, "latent": 256, "lr_student": 0.1, "weight_decay": 5e-4, "schedule": "milestones",
@@ -93,9 +79,7 @@ def dfad(s: Session, o: Options) -> None:
     make = dcgan_generator if o.generator == "dcgan" else image_generator
     generator = s.keep("generator", make(o.latent, s.task.image, o.width))
     opt_g = s.keep("opt_g", Adam(generator.parameters(), o.lr_generator))
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
+    opt_s = kept_optimizer(s, o)
     differ = discrepancy(o.discrepancy, o.temperature)
     for progress in s.steps("train"):
         set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones, o.gamma))

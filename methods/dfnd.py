@@ -36,16 +36,18 @@ from torch import Tensor
 from torch.optim import Adam
 
 from bench import Access, Data, Session, method, option
-from methods.choosing import evenness, lowest
-from methods.losses import kl_rows
-from methods.optimizers import scheduled, set_lr, student_optimizer
-from methods.pixels import PixelSpace
+from methods.common.choosing import evenness, lowest
+from methods.common.losses import kl_rows
+from methods.common.optimizers import set_lr
+from methods.common.options import SteppedOptions
+from methods.common.pixels import PixelSpace
+from methods.common.training import kept_optimizer
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(SteppedOptions):
     kept: float = option(
         0.468, "share of the pool that is chosen; the paper's is 600,000 of 1,281,167", above=0, high=1
     )
@@ -58,9 +60,7 @@ class Options:
         0.9523, "diagonal of the noise matrix: the teacher's accuracy", above=0, high=0.9999, when={"adaptation": 1.0}
     )
     lr_matrix: float = option(1e-3, "Adam's learning rate on the noise matrix", above=0, when={"adaptation": 1.0})
-    optimizer: Literal["adam", "sgd"] = option("sgd", "the student's optimiser")
-    lr_student: float = option(0.1, "the student's learning rate", above=0)
-    schedule: Literal["constant", "cosine", "milestones"] = option("milestones", "how the student's rate falls")
+    schedule: Literal["constant", "cosine", "milestones"] = "milestones"
     milestones: tuple[float, ...] = option(
         (0.4, 0.8),
         "shares of the training after which the student's rate is a tenth",
@@ -68,17 +68,12 @@ class Options:
         high=1,
         when={"schedule": "milestones"},
     )
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(5e-4, "the student's weight decay", low=0)
+    weight_decay: float = 5e-4
 
 
 @method(
-    "dfnd",
-    title="DFND",
+    "dfnd", title="DFND", data=Data.POOL, pool="wild", access=Access.LOGITS,
     paper="Chen et al., Learning Student Networks in the Wild, CVPR 2021",
-    data=Data.POOL,
-    pool="wild",
-    access=Access.LOGITS,
     presets={
         "cifar100": {"accuracy": 0.7774},
         "mnist": {"optimizer": "adam", "lr_student": 1e-3, "weight_decay": 0.0, "schedule": "constant"},
@@ -86,16 +81,14 @@ class Options:
         "digits": {"optimizer": "adam", "lr_student": 1e-3, "weight_decay": 0.0, "schedule": "constant"},
     },
     quick={"batch": 32, "share": 0.3},
-)
+)  # fmt: skip
 def dfnd(s: Session, o: Options) -> None:
     """The images on which the teacher is surest are chosen; the student learns with a noise layer over its answers."""
     scores = s.keep("scores", torch.full((s.pool_size,), math.inf, dtype=torch.float64))
     classes = s.keep("classes", torch.zeros(s.pool_size, dtype=torch.int64))
     free = s.keep("free", torch.zeros(s.task.classes, s.task.classes, requires_grad=True))
     opt_q = s.keep("opt_q", Adam([free], o.lr_matrix))
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
+    opt_s = kept_optimizer(s, o)
     seen = s.keep("seen", {"images": 0})
     found: dict[str, float] = s.keep("found", {})
     space, imagenet = PixelSpace.of(s), _imagenet(s)
@@ -127,7 +120,7 @@ def dfnd(s: Session, o: Options) -> None:
             return total
 
         images, _ = s.images(o.batch)
-        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones))
+        set_lr(opt_s, o.rate(progress))
         s.log(distillation=s.distill(opt_s, view(images), criterion=loss), **found)
         if o.adaptation:  # on the answers before this step: one step on L for student and matrix together
             adaptation = adapted(answers[0], answers[1], noise_matrix(free, o.accuracy))

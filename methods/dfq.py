@@ -30,18 +30,19 @@ import torch
 from torch.optim import Adam
 
 from bench import Access, Data, Session, cmi_generator, kl_divergence, method, option
-from methods.losses import batch_norm_distance, imbalance, one_hot_loss
-from methods.optimizers import scheduled, set_lr, student_optimizer
-from methods.rounds import evaluating, turn
+from methods.common.losses import batch_norm_distance, imbalance, one_hot_loss
+from methods.common.optimizers import set_lr
+from methods.common.options import CosineOptions, GeneratorOptions
+from methods.common.rounds import evaluating, turn
+from methods.common.training import kept_optimizer
 
 
 @dataclass(frozen=True)
-class Options:
-    batch: int = option(256, "images of one generator or student step", unit="images", low=2)
+class Options(GeneratorOptions, CosineOptions):
+    batch: int = 256
     generator_steps: int = option(1, "generator steps in a row", low=1)
     student_steps: int = option(10, "student steps in a row", low=1)
-    latent: int = option(256, "length of the generator's code", low=1)
-    width: int = option(128, "channels of the generator's first convolution (128 in the library)", low=2)
+    latent: int = 256
     generator: Literal["large", "small"] = option("large", "CMI's generator for DFQ, or the one that Fast-DFKD takes")
     batch_norm_weight: float = option(1.0, "weight of R_bn; 0 for teachers without batch norm", low=0)
     one_hot: float = option(1.0, "weight of the one-hot loss", low=0)
@@ -50,35 +51,24 @@ class Options:
     sampling: Literal["eval", "train"] = option("eval", "the generator's mode when it makes the student's images")
     temperature: float = option(1.0, "softmax temperature of both divergences", above=0)
     lr_generator: float = option(1e-3, "the generator's learning rate (Adam, betas 0.5 and 0.999)", above=0)
-    optimizer: Literal["adam", "sgd"] = option("sgd", "the student's optimiser")
-    lr_student: float = option(0.1, "the student's learning rate", above=0)
-    schedule: Literal["cosine", "constant"] = option("cosine", "how the student's rate falls")
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(1e-4, "the student's weight decay", low=0)
 
 
 @method(
-    "dfq",
-    title="DFQ",
+    "dfq", title="DFQ", data=Data.NONE, access=Access.BATCH_NORM, batch_norm="batch_norm_weight",
     paper="Choi et al., Data-Free Network Quantization With Adversarial Knowledge Distillation, CVPR Workshops 2020",
-    data=Data.NONE,
-    access=Access.BATCH_NORM,
-    batch_norm="batch_norm_weight",
     presets={"cifar10/resnet18": {"lr_student": 0.05}, "cifar100/resnet18": {"lr_student": 0.05}},
     quick={"batch": 32, "latent": 16, "width": 8, "student_steps": 2},
-)
+)  # fmt: skip
 def dfq(s: Session, o: Options) -> None:
     """A generator makes images with the statistics of the training data on which teacher and student differ."""
     generator = s.keep("generator", cmi_generator(o.latent, s.task.image, o.width, large=o.generator == "large"))
     opt_g = s.keep("opt_g", Adam(generator.parameters(), o.lr_generator, betas=(0.5, 0.999)))
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
+    opt_s = kept_optimizer(s, o)
     at: dict[str, Any] = s.keep("at", {})
     for progress in s.steps("train"):
         part, _ = turn(at, generator=o.generator_steps, student=o.student_steps)
         if part == "student":
-            set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress))
+            set_lr(opt_s, o.rate(progress))
             with torch.no_grad(), evaluating(generator) if o.sampling == "eval" else nullcontext():
                 images = generator(s.noise(o.batch, o.latent))
             s.log(distillation=s.distill(opt_s, images, temperature=o.temperature))

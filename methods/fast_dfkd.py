@@ -1,7 +1,7 @@
 """Fast-DFKD: a meta-learned start of the generator, from which a batch of images is inverted in a few updates.
 
 One synthesis call is ``iterations`` (the paper's k) updates of a copy theta' of the generator's weights theta, and of
-its codes z, then one of theta (:mod:`methods.meta_inversion`), on
+its codes z, then one of theta (:mod:`methods.common.meta_inversion`), on
 
     L = batch_norm_weight * R_bn + one_hot * CE(T(v), y) + adversarial * L_adv
 
@@ -26,61 +26,32 @@ the warm-up leaves. Images are drawn with replacement.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from torch.nn import functional as F
 
 from bench import Access, Data, Session, cmi_generator, method, option
-from methods.losses import adversarial_agreement, batch_norm_distance
-from methods.meta_inversion import MetaInversion, renew_first_layers
-from methods.optimizers import scheduled, set_lr, student_optimizer
-from methods.pixels import PixelSpace
-from methods.pools import ImagePool
-from methods.rounds import evaluating, turn
-from methods.views import crop_and_flip
+from methods.common.losses import adversarial_agreement, batch_norm_distance
+from methods.common.meta_inversion import Calls, MetaInversion, renew_first_layers
+from methods.common.optimizers import scheduled, set_lr
+from methods.common.options import MetaOptions, StoreOptions
+from methods.common.pixels import PixelSpace
+from methods.common.pools import ImagePool
+from methods.common.rounds import evaluating
+from methods.common.training import kept_optimizer
+from methods.common.views import cropped_view
 
 
 @dataclass(frozen=True)
-class Options:
-    batch_synthesis: int = option(256, "images of one synthesis call", unit="images", low=2)
-    iterations: int = option(5, "updates of a synthesis call (k)", low=1)
+class Options(MetaOptions, StoreOptions):
     warm_up: int = option(20, "synthesis calls before the student's first step, without the adversarial term", low=0)
-    share: float = option(0.2, "the largest share of the budget for the warm-up", above=0, high=0.99)
-    batch_norm_weight: float = option(10.0, "weight of the distance of batch-norm statistics", low=0)
-    average: float = option(
-        0.9, "momentum of the average of batch statistics over calls", low=0, high=0.999, when={"batch_norm_weight": 10}
-    )
-    one_hot: float = option(0.4, "weight of the cross-entropy with the wanted classes", low=0)
-    adversarial: float = option(1.1, "weight of the disagreement with the student, where both predict alike", low=0)
-    meta: Literal["maml", "reptile", "none"] = option("maml", "how the generator's start is learned")
-    reset_at: int = option(120, "call after the warm-up at which the first layers start anew; 0: at none", low=0)
-    latent: int = option(256, "length of the generator's code", low=1)
-    width: int = option(128, "channels of the generator's first layers; the paper's 128 are slow on a CPU", low=2)
-    lr_generator: float = option(3e-3, "Adam's learning rate on the copy; the meta learner's is k times that", above=0)
-    lr_codes: float = option(0.01, "Adam's learning rate on the codes", above=0)
     pool: int = option(56_320, "the most images to keep (all, in the paper's 220 calls)", unit="images", low=1)
-    eight_bit: bool = option(True, "keep images in 8 bits, as the PNG files of the reference code do")
-    memory_mib: float = option(
-        2048.0, "a larger pool lies on the host, in 8 bits", unit="MiB", above=0, when={"eight_bit": False}
-    )
-    student_steps: int = option(400, "student steps after each synthesis call", low=1)
-    batch: int = option(256, "images of a student step", unit="images", low=2)
-    temperature: float = option(20.0, "softmax temperature of the distillation loss", above=0)
-    optimizer: Literal["adam", "sgd"] = option("sgd", "the student's optimiser")
-    lr_student: float = option(0.2, "the student's learning rate", above=0)
-    schedule: Literal["constant", "cosine"] = option("cosine", "how the student's rate falls")
+    lr_student: float = 0.2
     lr_end: float = option(2e-4, "the student's last learning rate", low=0, when={"schedule": "cosine"})
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(1e-4, "the student's weight decay", low=0)
 
 
 @method(
-    "fast_dfkd",
-    title="Fast-DFKD",
+    "fast_dfkd", title="Fast-DFKD", data=Data.NONE, access=Access.BATCH_NORM, batch_norm="batch_norm_weight",
     paper="Fang et al., Up to 100x Faster Data-Free Knowledge Distillation, AAAI 2022",
-    data=Data.NONE,
-    access=Access.BATCH_NORM,
-    batch_norm="batch_norm_weight",
     presets={
         "cifar10/resnet18": {"adversarial": 1.33, "one_hot": 0.5},
         "cifar100/resnet18": {"adversarial": 1.33, "one_hot": 0.5},
@@ -95,23 +66,17 @@ class Options:
 def fast_dfkd(s: Session, o: Options) -> None:
     """A generator learns a start from which images are inverted in a few updates; the student trains on all of them."""
     space = PixelSpace.of(s)
-    inversion = MetaInversion(
-        s, cmi_generator(o.latent, s.task.image, o.width), batch=o.batch_synthesis, latent=o.latent,
-        iterations=o.iterations, lr_generator=o.lr_generator, lr_codes=o.lr_codes, meta=o.meta, momentum=o.average,
-    )  # fmt: skip
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
+    inversion = MetaInversion.of(s, o, cmi_generator(o.latent, s.task.image, o.width))
+    opt_s = kept_optimizer(s, o)
     pool = s.keep("pool", ImagePool(o.pool, space, ring=True, eight_bit=o.eight_bit, limit_mib=o.memory_mib))
-    at: dict[str, Any] = s.keep("at", {})
-    warm = s.keep("warm", {"calls": 0})
+    calls = Calls(s, o, "warm")
 
     def invert(index: int, number: int, adversarial: float) -> None:
         """One update of the synthesis; ``number`` counts calls after the warm-up."""
         if index == 0 and number == o.reset_at > 0:
             renew_first_layers(inversion.generator, s.generator("weights"))
         images = inversion.images(index)
-        view = space.normalise(crop_and_flip(space.pixels(images), s.generator("views")))
+        view = cropped_view(images, space, s.generator("views"))
         out = s.teacher(view, batch_norm=o.batch_norm_weight > 0)
         loss = o.one_hot * F.cross_entropy(out.logits, inversion.labels)
         statistics = out.batch_norm if o.batch_norm_weight else ()
@@ -129,19 +94,15 @@ def fast_dfkd(s: Session, o: Options) -> None:
 
     if o.warm_up:
         for _ in s.steps("warm-up", share=o.share):
-            if warm["calls"] == o.warm_up and at["index"] == o.iterations - 1:
+            if calls.made(o.warm_up):
                 break
-            _, index = turn(at, synthesis=o.iterations)
-            warm["calls"] = at["round"] + 1
-            invert(index, 0, 0.0)
+            invert(calls.first(), 0, 0.0)
     for progress in s.steps("train"):
-        student_steps = o.student_steps if at.get("round", 0) >= warm["calls"] else 0
-        part, index = turn(at, synthesis=o.iterations, student=student_steps)
+        part, index = calls.turn()
         if part == "synthesis":
-            invert(index, at["round"] + 1 - warm["calls"], o.adversarial)
+            invert(index, calls.number, o.adversarial)
             continue
-        pixels = space.pixels(pool.sample(o.batch, s.generator("pool", host=True)))
-        images = space.normalise(crop_and_flip(pixels, s.generator("crops")))
+        images = cropped_view(pool.sample(o.batch, s.generator("pool", host=True)), space, s.generator("crops"))
         end = o.lr_end if o.schedule == "cosine" else 0.0
         set_lr(opt_s, end + scheduled(o.lr_student - end, o.schedule, progress))
         s.log(distillation=s.distill(opt_s, images, temperature=o.temperature))

@@ -9,39 +9,22 @@ and optimiser and schedule are those of DFAD's student: its paper does not state
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from bench import Access, Data, Session, method, option
-from methods.optimizers import scheduled, set_lr, student_optimizer
+from methods.common.options import RealImageOptions
+from methods.common.training import kept_optimizer, scheduled_steps
 
 
 @dataclass(frozen=True)
-class Options:
-    batch: int = option(256, "images a step", unit="images", low=1)
+class Options(RealImageOptions):
     temperature: float = option(1.0, "softmax temperature tau of the distillation loss", above=0)
     alpha: float = option(1.0, "weight of the distillation loss", low=0)
     beta: float = option(0.1, "weight of the cross-entropy with the real labels", low=0)
-    optimizer: Literal["adam", "sgd"] = option("adam", "the student's optimiser")
-    lr_student: float = option(1e-3, "the student's learning rate", above=0)
-    schedule: Literal["constant", "cosine", "milestones"] = option("constant", "how the learning rate falls")
-    milestones: tuple[float, ...] = option(
-        (0.6, 0.75, 0.9),
-        "shares of the budget after which the learning rate is a tenth",
-        above=0,
-        high=1,
-        when={"schedule": "milestones"},
-    )
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(0.0, "the student's weight decay", low=0)
 
 
 @method(
-    "kd",
-    title="KD with data",
+    "kd", title="KD with data", data=Data.TRAIN, access=Access.LOGITS, segmentation=True,
     paper="Hinton et al., Distilling the Knowledge in a Neural Network, 2015; settings of CMI (IJCAI 2021)",
-    data=Data.TRAIN,
-    access=Access.LOGITS,
-    segmentation=True,
     presets={
         "cifar10": {
             "batch": 128, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"
@@ -66,10 +49,7 @@ class Options:
 )  # fmt: skip
 def kd(s: Session, o: Options) -> None:
     """The student follows the teacher on the real images, and the labels a little."""
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
-    for progress in s.steps("train"):
-        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones))
+    opt_s = kept_optimizer(s, o)
+    for _ in scheduled_steps(s, opt_s, o):
         images, labels = s.images(o.batch)
         s.distill(opt_s, images, temperature=o.temperature, alpha=o.alpha, labels=labels, beta=o.beta)

@@ -44,14 +44,16 @@ from torch.distributions import Beta
 from torch.nn import functional as F
 
 from bench import Access, Data, Session, TeacherOutput, Unsupported, method, option
-from methods.choosing import above, evenness, top_of_each_class
-from methods.losses import kl_rows
-from methods.optimizers import scheduled, set_lr, student_optimizer
-from methods.rounds import evaluating, turn
+from methods.common.choosing import above, evenness, top_of_each_class
+from methods.common.losses import kl_rows
+from methods.common.optimizers import set_lr
+from methods.common.options import CosineOptions
+from methods.common.rounds import evaluating, turn
+from methods.common.training import kept_optimizer
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CosineOptions):
     rule: Literal["threshold", "share"] = option("threshold", "which candidates are kept")
     threshold: float = option(
         0.5, "combined probability above which an image is kept", low=0, high=1, when={"rule": "threshold"}
@@ -73,28 +75,20 @@ class Options:
     mixing: float = option(0.1, "both parameters of the Beta distribution of l", above=0, when={"contrast": 0.1})
     temperature: float = option(4.0, "softmax temperature tau of the distillation loss", above=0)
     batch: int = option(256, "images a step", unit="images", low=2)
-    optimizer: Literal["adam", "sgd"] = option("sgd", "the student's optimiser")
-    lr_student: float = option(0.1, "the student's learning rate", above=0)
-    schedule: Literal["constant", "cosine"] = option("cosine", "how the student's rate falls")
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(5e-4, "the student's weight decay", low=0)
+    weight_decay: float = 5e-4
 
 
 @method(
-    "kd3",
-    title="KD^3 (re-derived)",
+    "kd3", title="KD^3 (re-derived)", data=Data.POOL, pool="wild", access=Access.PARAMETERS,
     paper="Tang et al., Distribution Shift Matters for Knowledge Distillation with Webly Collected Images, ICCV 2023 "
     "(no code published)",
-    data=Data.POOL,
-    pool="wild",
-    access=Access.PARAMETERS,
     presets={
         "mnist": {"optimizer": "adam", "lr_student": 1e-3, "weight_decay": 0.0, "schedule": "constant"},
         "fashion_mnist": {"optimizer": "adam", "lr_student": 1e-3, "weight_decay": 0.0, "schedule": "constant"},
         "digits": {"optimizer": "adam", "lr_student": 1e-3, "weight_decay": 0.0, "schedule": "constant"},
     },
     quick={"batch": 32, "candidates": 128, "every": 1, "threshold": 0.7, "trust": 0.9},
-)
+)  # fmt: skip
 def kd3(s: Session, o: Options) -> None:
     """Images on which teacher and student are sure are selected now and then; features and classifier are shared."""
     weight, bias = s.teacher.classifier_weight, s.teacher.classifier_bias
@@ -104,10 +98,7 @@ def kd3(s: Session, o: Options) -> None:
     adapter = s.keep("adapter", nn.Linear(own.in_features, weight.shape[1]))
     apart = {id(parameter) for parameter in own.parameters()} if shared else set()
     learned = [parameter for parameter in s.student.parameters() if id(parameter) not in apart]
-    opt_s = s.keep(
-        "opt_s",
-        student_optimizer([*learned, *adapter.parameters()], o.optimizer, o.lr_student, o.momentum, o.weight_decay),
-    )
+    opt_s = kept_optimizer(s, o, [*learned, *adapter.parameters()])
     answers = s.keep("answers", torch.zeros(s.pool_size, s.task.classes))  # the teacher's softmax
     confidence = s.keep("confidence", torch.zeros(s.pool_size))
     classes = s.keep("classes", torch.zeros(s.pool_size, dtype=torch.int64))
@@ -176,7 +167,7 @@ def kd3(s: Session, o: Options) -> None:
                 s.log(contrast=contrast)
             return total
 
-        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress))
+        set_lr(opt_s, o.rate(progress))
         rows = torch.arange(len(images), device=s.device)
         distance = s.distill(opt_s, images, logits=out.logits, criterion=loss, rows=rows, penultimate=True)
         if shared:

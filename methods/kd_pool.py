@@ -10,55 +10,32 @@ declares both methods: they differ in the pool alone.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from bench import Access, Data, Session, method, option
-from methods.optimizers import scheduled, set_lr, student_optimizer
+from methods.common.options import RealImageOptions
+from methods.common.training import kept_optimizer, scheduled_steps
 
 
 @dataclass(frozen=True)
-class Options:
-    batch: int = option(256, "images a step", unit="images", low=1)
+class Options(RealImageOptions):
     temperature: float = option(1.0, "softmax temperature tau of the distillation loss", above=0)
-    optimizer: Literal["adam", "sgd"] = option("adam", "the student's optimiser")
-    lr_student: float = option(1e-3, "the student's learning rate", above=0)
-    schedule: Literal["constant", "cosine", "milestones"] = option("constant", "how the learning rate falls")
-    milestones: tuple[float, ...] = option(
-        (0.6, 0.75, 0.9),
-        "shares of the budget after which the learning rate is a tenth",
-        above=0,
-        high=1,
-        when={"schedule": "milestones"},
-    )
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(0.0, "the student's weight decay", low=0)
 
 
 @method(
-    "kd_related",
-    title="KD-REL",
+    "kd_related", title="KD-REL", data=Data.POOL, pool="related", access=Access.LOGITS, segmentation=True,
     paper="Hinton et al., Distilling the Knowledge in a Neural Network, 2015; protocol of Fang et al. (DFAD), 2019",
-    data=Data.POOL,
-    pool="related",
-    access=Access.LOGITS,
-    segmentation=True,
     quick={"batch": 32},
-)
+)  # fmt: skip
 def kd_related(s: Session, o: Options) -> None:
     """The student follows the teacher on real images of the same kind as its own."""
     distil_on_pool(s, o)
 
 
 @method(
-    "kd_unrelated",
-    title="KD-UNR",
+    "kd_unrelated", title="KD-UNR", data=Data.POOL, pool="unrelated", access=Access.LOGITS, segmentation=True,
     paper="Hinton et al., Distilling the Knowledge in a Neural Network, 2015; protocol of Fang et al. (DFAD), 2019",
-    data=Data.POOL,
-    pool="unrelated",
-    access=Access.LOGITS,
-    segmentation=True,
     quick={"batch": 32},
-)
+)  # fmt: skip
 def kd_unrelated(s: Session, o: Options) -> None:
     """The student follows the teacher on real images of another kind."""
     distil_on_pool(s, o)
@@ -66,10 +43,7 @@ def kd_unrelated(s: Session, o: Options) -> None:
 
 def distil_on_pool(s: Session, o: Options) -> None:
     """Hinton's distillation on the pool that the method declared, to the end of the budget."""
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
-    for progress in s.steps("train"):
-        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones))
+    opt_s = kept_optimizer(s, o)
+    for _ in scheduled_steps(s, opt_s, o):
         images, _ = s.images(o.batch)
         s.distill(opt_s, images, temperature=o.temperature)

@@ -12,37 +12,25 @@ from typing import Literal
 import torch
 
 from bench import Access, Data, Session, image_generator, method, option
-from methods.optimizers import scheduled, set_lr, student_optimizer
+from methods.common.options import SteppedOptions
+from methods.common.training import kept_optimizer, scheduled_steps
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(SteppedOptions):
     kind: Literal["pixels", "generator"] = option("pixels", "normal pixels, or a frozen untrained generator's images")
     batch: int = option(512, "images a step", unit="images", low=2)
     temperature: float = option(1.0, "softmax temperature of the distillation loss", above=0)
-    optimizer: Literal["adam", "sgd"] = option("adam", "the student's optimiser")
-    lr_student: float = option(2e-3, "the student's learning rate", above=0)
-    schedule: Literal["constant", "cosine", "milestones"] = option("constant", "how the learning rate falls")
-    milestones: tuple[float, ...] = option(
-        (0.4, 0.8),
-        "shares of the budget after which the learning rate is a tenth",
-        above=0,
-        high=1,
-        when={"schedule": "milestones"},
-    )
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(0.0, "the student's weight decay", low=0)
     latent: int = option(100, "length of the generator's code", low=1, when={"kind": "generator"})
     width: int = option(128, "channels of the generator", low=2, when={"kind": "generator"})
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr_student: float = 2e-3
+    weight_decay: float = 0.0
 
 
 @method(
-    "noise",
-    title="Noise",
+    "noise", title="Noise", data=Data.NONE, access=Access.LOGITS, segmentation=True,
     paper="Chen et al., Data-Free Learning of Student Networks, ICCV 2019 (row 'normal distribution')",
-    data=Data.NONE,
-    access=Access.LOGITS,
-    segmentation=True,
     presets={
         "cifar10": {
             "batch": 1024, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 5e-4, "schedule": "milestones",
@@ -70,11 +58,8 @@ class Options:
 def noise(s: Session, o: Options) -> None:
     """The student matches the teacher on noise: what any method has to beat."""
     generator = s.keep("generator", image_generator(o.latent, s.task.image, o.width)) if o.kind == "generator" else None
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
-    for progress in s.steps("train"):
-        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones))
+    opt_s = kept_optimizer(s, o)
+    for _ in scheduled_steps(s, opt_s, o):
         with torch.no_grad():
             if generator is None:
                 images = s.noise(o.batch, *s.task.image.shape)

@@ -10,54 +10,36 @@ left out; k = 10; the form of the loss and alpha = 1; the optimiser and the batc
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from bench import Access, Data, Session, method, option
-from methods.optimizers import scheduled, set_lr, student_optimizer
+from methods.common.options import RealImageOptions
+from methods.common.training import kept_optimizer, scheduled_steps
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(RealImageOptions):
     batch: int = option(256, "images a step; the neighbours are among them", unit="images", low=2)
     neighbours: int = option(10, "k, the neighbours of a sample; at most the batch without it", low=1)
     alpha: float = option(1.0, "weight of the divergence from the soft labels", low=0)
-    optimizer: Literal["adam", "sgd"] = option("adam", "the student's optimiser")
-    lr_student: float = option(1e-3, "the student's learning rate", above=0)
-    schedule: Literal["constant", "cosine", "milestones"] = option("constant", "how the learning rate falls")
-    milestones: tuple[float, ...] = option(
-        (0.6, 0.75, 0.9),
-        "shares of the budget after which the learning rate is a tenth",
-        above=0,
-        high=1,
-        when={"schedule": "milestones"},
-    )
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(0.0, "the student's weight decay", low=0)
 
 
 @method(
-    "osakd",
-    title="OSAKD (re-derived)",
+    "osakd", title="OSAKD (re-derived)", data=Data.TRAIN, access=Access.NONE,
     paper="Tzelepi et al., Online Self-Acquired Knowledge Distillation, 2021 (constants inferred)",
-    data=Data.TRAIN,
-    access=Access.NONE,
     presets={
         "cifar10": {"optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"},
         "cifar100": {"optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"},
     },
     quick={"batch": 32},
-)
+)  # fmt: skip
 def osakd(s: Session, o: Options) -> None:
     """The student learns from the labels and from what its outputs' neighbourhoods say."""
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
-    for progress in s.steps("train"):
-        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones))
+    opt_s = kept_optimizer(s, o)
+    for _ in scheduled_steps(s, opt_s, o):
         images, labels = s.images(o.batch)
         logits = s.student(images)
         soft = posterior(logits.detach(), labels, o.neighbours)

@@ -1,9 +1,9 @@
 """PRE-DFKD: robust data-free knowledge distillation by generative pseudo replay.
 
 A student that learns only from a drifting generator forgets. So each of its batches mixes novel images x = G(z) with
-images of a memory generator G_m (:mod:`methods.pseudo_replay`), a VAE's decoder that learns to make earlier images
-again. A round is ``generator_steps`` of the generator and ``student_steps`` of the student. With T, S the logits, f_T
-the input of the teacher's head, P = softmax(T / tau), Q = softmax(S / tau), M = (P + Q) / 2:
+images of a memory generator G_m (:mod:`methods.common.pseudo_replay`), a VAE's decoder that learns to make earlier
+images again. A round is ``generator_steps`` of the generator and ``student_steps`` of the student. With T, S the
+logits, f_T the input of the teacher's head, P = softmax(T / tau), Q = softmax(S / tau), M = (P + Q) / 2:
 
     novel    one_hot * CE(T(x), argmax T(x)) + balance * sum_k p_k log10 p_k - activation * mean |f_T|
              + disagreement * (1 - clip(JS, 0, 1)),  JS the batch mean of [KL(P || M) + KL(Q || M)] / 2
@@ -34,7 +34,7 @@ its settings.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,15 +42,23 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from bench import Access, Data, Session, method, option
-from methods.adi import likeness
-from methods.losses import competition, imbalance, one_hot_loss
-from methods.optimizers import scheduled, set_lr, student_optimizer
-from methods.pseudo_replay import code_divergence, code_spread, draw_codes, encoder, memory_generator, novel_generator
-from methods.rounds import evaluating, restart, turn
+from methods.common.losses import competition, imbalance, likeness, one_hot_loss
+from methods.common.optimizers import set_lr
+from methods.common.options import CosineOptions
+from methods.common.pseudo_replay import (
+    code_divergence,
+    code_spread,
+    draw_codes,
+    encoder,
+    memory_generator,
+    novel_generator,
+)
+from methods.common.rounds import evaluating, restart, turn
+from methods.common.training import kept_optimizer
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CosineOptions):
     batch: int = option(1024, "novel images of one generator or student step", unit="images", low=2)
     batch_memory: int = option(128, "replayed images added to each student step", unit="images", low=2)
     batch_fit: int = option(512, "novel images of a memory update, at most a batch", unit="images", low=2)
@@ -72,19 +80,12 @@ class Options:
     lr_generator: float = option(0.02, "the novel generator's learning rate (Adam)", above=0)
     lr_memory: float = option(5e-4, "learning rate of encoder and memory generator (Adam)", above=0)
     lr_codes: float = option(0.02, "how far the one Adam step moves the codes of replayed images", above=0)
-    optimizer: Literal["adam", "sgd"] = option("sgd", "the student's optimiser")
-    lr_student: float = option(0.1, "the student's learning rate", above=0)
-    schedule: Literal["cosine", "constant"] = option("cosine", "how the student's rate falls")
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(5e-4, "the student's weight decay", low=0)
+    weight_decay: float = 5e-4
 
 
 @method(
-    "pre_dfkd",
-    title="PRE-DFKD",
+    "pre_dfkd", title="PRE-DFKD", data=Data.NONE, access=Access.FEATURES,
     paper="Binici et al., Robust and Resource-Efficient Data-Free KD by Generative Pseudo Replay, AAAI 2022",
-    data=Data.NONE,
-    access=Access.FEATURES,
     presets={"mnist": {"optimizer": "adam", "lr_student": 2e-3}},
     quick={
         "batch": 32,
@@ -95,7 +96,7 @@ class Options:
         "student_steps": 3,
         "memory_updates": 2,
     },
-)
+)  # fmt: skip
 def pre_dfkd(s: Session, o: Options) -> None:
     """A generator makes new images, another one makes earlier ones again; the student learns from both."""
     nets = (o.latent, o.width, o.eps, o.init)
@@ -106,9 +107,7 @@ def pre_dfkd(s: Session, o: Options) -> None:
     opt_g = s.keep("opt_g", Adam(generator.parameters(), o.lr_generator))
     opt_m = s.keep("opt_m", Adam([*encode.parameters(), *memory.parameters()], o.lr_memory))
     opt_z = s.keep("opt_z", Adam([codes], o.lr_codes))
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
+    opt_s = kept_optimizer(s, o)
     at: dict[str, Any] = s.keep("at", {})
 
     def replay() -> tuple[Tensor, Sequence[Tensor]]:
@@ -147,7 +146,7 @@ def pre_dfkd(s: Session, o: Options) -> None:
             s.update(opt_g, loss)
             s.log(one_hot=one_hot, balance=balance, activation=activation, disagreement=apart)
             continue
-        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress))
+        set_lr(opt_s, o.rate(progress))
         with torch.no_grad():
             novel = generator(s.noise(o.batch, o.latent))
         with evaluating(memory):

@@ -35,11 +35,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench import Access, Data, Session, kl_divergence, method, option
-from methods.optimizers import scheduled, set_lr, student_optimizer
+from methods.common.optimizers import scheduled, set_lr
+from methods.common.options import SteppedOptions
+from methods.common.training import kept_optimizer
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(SteppedOptions):
     batch: int = option(256, "images a step", unit="images", low=1)
     temperature: float = option(1.0, "softmax temperature tau of both divergences", above=0)
     variant: Literal["weighted", "adaptive"] = option(
@@ -55,7 +57,7 @@ class Options:
     start: Literal["fresh", "trained"] = option("fresh", "the teacher's first weights: fresh, or the trained teacher's")
     zero_classifiers: bool = option(True, "whether the classifiers of networks with fresh weights start at zero")
     optimizer: Literal["adam", "sgd"] = option("adam", "the optimiser of both networks")
-    lr_student: float = option(1e-3, "the student's learning rate", above=0)
+    lr_student: float = 1e-3
     lr_teacher: float = option(1e-3, "the teacher's learning rate", above=0)
     schedule: Literal["constant", "cosine", "milestones"] = option("constant", "how both learning rates fall")
     milestones: tuple[float, ...] = option(
@@ -70,11 +72,8 @@ class Options:
 
 
 @method(
-    "prokt",
-    title="ProKT",
+    "prokt", title="ProKT", data=Data.TRAIN, access=Access.PARAMETERS,
     paper="Shi et al., Follow Your Path: A Progressive Method for Knowledge Distillation, ECML PKDD 2021",
-    data=Data.TRAIN,
-    access=Access.PARAMETERS,
     presets={
         "cifar10": {
             "batch": 64, "optimizer": "sgd", "lr_student": 0.05, "lr_teacher": 0.05, "weight_decay": 5e-4,
@@ -94,12 +93,7 @@ def prokt(s: Session, o: Options) -> None:
         for network in (s.student, copy) if o.start == "fresh" else (s.student,):
             zero_classifier(network)
     teacher = s.keep("teacher", copy)
-    opt_t = s.keep(
-        "opt_t", student_optimizer(teacher.parameters(), o.optimizer, o.lr_teacher, o.momentum, o.weight_decay)
-    )
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
+    opt_t, opt_s = kept_optimizer(s, o, teacher.parameters(), "opt_t"), kept_optimizer(s, o)
     beta = s.keep("beta", torch.zeros(()))
     for progress in s.steps("train"):
         for optimizer, lr in ((opt_t, o.lr_teacher), (opt_s, o.lr_student)):

@@ -19,44 +19,27 @@ the classes of the anchor that was asked about them.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from bench import Access, Data, Session, method, option
-from methods.optimizers import scheduled, set_lr, student_optimizer
+from methods.common.options import RealImageOptions
+from methods.common.training import kept_optimizer, scheduled_steps
 
 
 @dataclass(frozen=True)
-class Options:
-    batch: int = option(256, "images a step", unit="images", low=1)
+class Options(RealImageOptions):
     stages: int = option(
         10, "m, how many anchors are followed, the trained teacher the last", unit="anchors", low=1, high=10
     )
     temperature: float = option(20.0, "softmax temperature tau of the distillation loss", above=0)
     alpha: float = option(0.5, "weight of the distillation loss", low=0)
     beta: float = option(0.5, "weight of the cross-entropy with the real labels", low=0)
-    optimizer: Literal["adam", "sgd"] = option("adam", "the student's optimiser")
-    lr_student: float = option(1e-3, "the student's learning rate", above=0)
-    schedule: Literal["constant", "cosine", "milestones"] = option("constant", "how the learning rate falls")
-    milestones: tuple[float, ...] = option(
-        (0.6, 0.75, 0.9),
-        "shares of the budget after which the learning rate is a tenth",
-        above=0,
-        high=1,
-        when={"schedule": "milestones"},
-    )
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(0.0, "the student's weight decay", low=0)
 
 
 @method(
-    "rco",
-    title="RCO",
+    "rco", title="RCO", data=Data.TRAIN, access=Access.LOGITS, anchors=10,
     paper="Jin et al., Knowledge Distillation via Route Constrained Optimization, ICCV 2019",
-    data=Data.TRAIN,
-    access=Access.LOGITS,
-    anchors=10,
     presets={
         "cifar10": {
             "batch": 128, "optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"
@@ -70,11 +53,8 @@ class Options:
 def rco(s: Session, o: Options) -> None:
     """The student follows the teacher's own training, one anchor after the other, on the real images."""
     route = evenly_chosen(s.teacher.anchors, o.stages)
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
-    for progress in s.steps("train"):
-        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones))
+    opt_s = kept_optimizer(s, o)
+    for progress in scheduled_steps(s, opt_s, o):
         stage = min(int(progress * o.stages), o.stages - 1)
         images, labels = s.images(o.batch)
         with torch.no_grad():

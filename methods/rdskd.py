@@ -26,21 +26,19 @@ import torch
 from torch.optim import Adam
 
 from bench import Access, Data, Session, image_generator, method, option
-from methods.losses import diversity_ratio, exponential, imbalance, one_hot_loss
-from methods.optimizers import scheduled, set_lr
+from methods.common.losses import diversity_ratio, exponential, imbalance, one_hot_loss
+from methods.common.optimizers import scheduled, set_lr
+from methods.common.options import GeneratorOptions
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(GeneratorOptions):
     batch: int = option(512, "images a step; an even number", unit="images", low=2)
-    latent: int = option(100, "length of the generator's code", low=1)
-    width: int = option(128, "channels of the generator's first layers", low=2)
     eps: float = option(0.8, "epsilon of the generator's inner batch norms, as in the reference code", above=0)
     generator_steps: int = option(2400, "the most steps of the generator", low=1)
     renewal: int = option(120, "steps from one renewal of the reference losses to the next: an epoch", low=2)
     exponential: bool = option(True, "exponentials of the losses' increase; else the plain losses")
     diversity: float = option(1.0, "weight of the diversity-seeking loss; 1 in the paper", low=0)
-    lr_generator: float = option(1e-3, "the generator's learning rate (Adam)", above=0)
     share: float = option(0.5, "share of the budget spent on the generator", above=0, high=0.99)
     temperature: float = option(10.0, "softmax temperature of the distillation loss", above=0)
     batch_student: int = option(512, "images a student step", unit="images", low=2)
@@ -56,17 +54,14 @@ class Options:
 
 
 @method(
-    "rdskd",
-    title="RDSKD",
+    "rdskd", title="RDSKD", data=Data.NONE, access=Access.GRADIENTS,
     paper="Han et al., Robustness and Diversity Seeking Data-Free Knowledge Distillation, ICASSP 2021",
-    data=Data.NONE,
-    access=Access.GRADIENTS,
     presets={
         "svhn": {"latent": 1000},
         "cifar10": {"latent": 1000, "schedule": "milestones"},
     },
     quick={"batch": 32, "latent": 16, "width": 8, "generator_steps": 12, "renewal": 3, "batch_student": 32},
-)
+)  # fmt: skip
 def rdskd(s: Session, o: Options) -> None:
     """A generator is trained with the teacher alone, its images far apart; then the student follows on them."""
     generator = s.keep("generator", image_generator(o.latent, s.task.image, o.width, eps=o.eps))

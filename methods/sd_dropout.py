@@ -9,55 +9,37 @@ batch size and the optimiser for LeNet-5 are not the paper's: they are those of 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from bench import Access, Data, Session, kl_divergence, method, option
-from methods.optimizers import scheduled, set_lr, student_optimizer
+from methods.common.options import RealImageOptions
+from methods.common.training import kept_optimizer, scheduled_steps
 
 
 @dataclass(frozen=True)
-class Options:
-    batch: int = option(256, "images a step", unit="images", low=1)
+class Options(RealImageOptions):
     dropout: float = option(0.5, "the chance of a feature to be dropped", above=0, high=0.99)
     weight: float = option(0.1, "weight of the two divergences", low=0)
     temperature: float = option(3.0, "softmax temperature tau of the divergences", above=0)
     detach: bool = option(False, "the first side of each divergence is a fixed target")
-    optimizer: Literal["adam", "sgd"] = option("adam", "the student's optimiser")
-    lr_student: float = option(1e-3, "the student's learning rate", above=0)
-    schedule: Literal["constant", "cosine", "milestones"] = option("constant", "how the learning rate falls")
-    milestones: tuple[float, ...] = option(
-        (0.5, 0.75),
-        "shares of the budget after which the learning rate is a tenth",
-        above=0,
-        high=1,
-        when={"schedule": "milestones"},
-    )
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(0.0, "the student's weight decay", low=0)
+    milestones: tuple[float, ...] = (0.5, 0.75)
 
 
 @method(
-    "sd_dropout",
-    title="SD-Dropout",
+    "sd_dropout", title="SD-Dropout", data=Data.TRAIN, access=Access.NONE,
     paper="Lee et al., Self-Knowledge Distillation via Dropout, 2022",
-    data=Data.TRAIN,
-    access=Access.NONE,
     presets={
         "cifar10": {"optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"},
         "cifar100": {"optimizer": "sgd", "lr_student": 0.1, "weight_decay": 1e-4, "schedule": "milestones"},
     },
     quick={"batch": 32},
-)
+)  # fmt: skip
 def sd_dropout(s: Session, o: Options) -> None:
     """The student agrees with itself under another dropout mask."""
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
-    for progress in s.steps("train"):
-        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones))
+    opt_s = kept_optimizer(s, o)
+    for _ in scheduled_steps(s, opt_s, o):
         images, labels = s.images(o.batch)
         logits, features = s.student_features(images)
         first, second = (s.student_head(_dropped(s, features, o.dropout)) for _ in range(2))

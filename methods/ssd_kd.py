@@ -5,7 +5,8 @@ that weighs diversity and difficulty (phi), and read by priority (delta). The fo
 number of theirs is an option. x = G(z), v its cropped and flipped view, R the buffer, c_T the class that the teacher
 predicts, p_T its probability.
 
-Inversion, ``iterations`` updates a call with Fast-DFKD's meta-learned generator (:mod:`methods.meta_inversion`), on
+Inversion, ``iterations`` updates a call with Fast-DFKD's meta-learned generator
+(:mod:`methods.common.meta_inversion`), on
 
     L = batch_norm_weight * R_bn + one_hot * CE(T(v), y) - adversarial * mean phi(v_i) d(v_i)
     phi = (1 - |{x' in R: c_T(x') = c_T(v)}| / |R|) * (1 - p_T(v))^gamma                               (modulation)
@@ -32,72 +33,53 @@ and CE is with the teacher's own prediction, as no class is wanted of an image.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from bench import Access, Data, Session, cmi_generator, dcgan_generator, method, option
-from methods.losses import batch_norm_distance, kl_rows, one_hot_loss
-from methods.meta_inversion import MetaInversion, renew_first_layers
-from methods.optimizers import scheduled, set_lr, student_optimizer
-from methods.pixels import PixelSpace
-from methods.replay import ReplayBuffer, discrepancies, importance, judged, modulation
-from methods.rounds import evaluating, turn
-from methods.views import crop_and_flip
+from methods.common.losses import batch_norm_distance, kl_rows, one_hot_loss
+from methods.common.meta_inversion import Calls, MetaInversion, renew_first_layers
+from methods.common.optimizers import set_lr
+from methods.common.options import MetaOptions
+from methods.common.pixels import PixelSpace
+from methods.common.replay import ReplayBuffer, discrepancies, importance, judged, modulation
+from methods.common.rounds import evaluating
+from methods.common.training import kept_optimizer
+from methods.common.views import cropped_view
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(MetaOptions):
     buffer: int = option(5000, "images in the replay buffer", unit="images", low=1)
     eviction: Literal["balanced", "fifo"] = option("balanced", "which images make room for new ones")
-    share: float = option(0.2, "the largest share of the budget for filling the buffer", above=0, high=0.99)
     fill_adversarial: bool = option(False, "the adversarial term already while the buffer is filled")
     diversity: bool = option(True, "phi's factor for classes that are rare in the buffer")
     gamma: float = option(2.0, "phi's exponent of the teacher's doubt; 0 leaves the difficulty out", low=0)
     phi_gradient: bool = option(False, "phi carries a gradient, and is not a mere weight")
     discrepancy: Literal["agreement", "kl"] = option("agreement", "KL divergence where both predict alike, or anywhere")
-    batch_synthesis: int = option(256, "images of one synthesis call", unit="images", low=2)
-    iterations: int = option(2, "updates of a synthesis call (k)", low=1)
-    batch_norm_weight: float = option(10.0, "weight of the distance of batch-norm statistics", low=0)
-    average: float = option(
-        0.9, "momentum of the average of batch statistics over calls", low=0, high=0.999, when={"batch_norm_weight": 10}
-    )
-    one_hot: float = option(0.4, "weight of the cross-entropy with the wanted classes", low=0)
+    iterations: int = 2
     adversarial: float = option(1.1, "weight of the modulated disagreement with the student", low=0)
-    meta: Literal["maml", "reptile", "none"] = option("maml", "how the generator's start is learned")
-    reset_at: int = option(120, "call after the filling at which the first layers start anew; 0: at none", low=0)
     generator: Literal["upsample", "dcgan"] = option("upsample", "CMI's for 32x32 images, or DFAD's for 128x128")
-    latent: int = option(256, "length of the generator's code", low=1)
     width: int = option(
         128, "channels of `upsample`'s first or `dcgan`'s last layers (128 and 64 in the papers)", low=2
     )
-    lr_generator: float = option(5e-3, "Adam's learning rate on the copy; the meta learner's is k times that", above=0)
-    lr_codes: float = option(0.015, "Adam's learning rate on the codes", above=0)
-    student_steps: int = option(20, "student steps after each synthesis call", low=1)
-    batch: int = option(256, "images of a student step", unit="images", low=2)
+    lr_generator: float = 5e-3
+    lr_codes: float = 0.015
+    student_steps: int = 20
     alpha: float = option(1.0, "exponent of the priorities; 0 draws uniformly", low=0)
     beta: float = option(0.4, "first exponent of the importance weights, which rises to 1", low=0, high=1)
     eps: float = option(1e-6, "least priority", above=0)
     largest: Literal["buffer", "batch"] = option("batch", "where the importance weight of 1 is: max_j")
     weighted_priority: bool = option(True, "an image's priority has its last importance weight as a factor")
     priority_temperature: float = option(1.0, "softmax temperature of the priorities' divergence", above=0)
-    temperature: float = option(20.0, "softmax temperature of the distillation loss", above=0)
-    optimizer: Literal["adam", "sgd"] = option("sgd", "the student's optimiser")
-    lr_student: float = option(0.1, "the student's learning rate", above=0)
-    schedule: Literal["constant", "cosine"] = option("cosine", "how the student's rate falls")
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(1e-4, "the student's weight decay", low=0)
 
 
 @method(
-    "ssd_kd",
-    title="SSD-KD (re-derived)",
+    "ssd_kd", title="SSD-KD (re-derived)", data=Data.NONE, access=Access.BATCH_NORM,
+    batch_norm="batch_norm_weight", segmentation=True,
     paper="Liu et al., Small Scale Data-Free Knowledge Distillation, CVPR 2024 (no code published)",
-    data=Data.NONE,
-    access=Access.BATCH_NORM,
-    batch_norm="batch_norm_weight",
-    segmentation=True,
     presets={
         "cifar10/resnet18": {"adversarial": 1.33, "one_hot": 0.5, "lr_student": 0.2},
         "cifar100/resnet18": {"adversarial": 1.33, "one_hot": 0.5, "lr_student": 0.2},
@@ -115,23 +97,17 @@ def ssd_kd(s: Session, o: Options) -> None:
     """A few thousand inverted images, kept diverse and difficult; the student trains on those that it needs most."""
     space = PixelSpace.of(s)
     make = dcgan_generator if o.generator == "dcgan" else cmi_generator
-    inversion = MetaInversion(
-        s, make(o.latent, s.task.image, o.width), batch=o.batch_synthesis, latent=o.latent, iterations=o.iterations,
-        lr_generator=o.lr_generator, lr_codes=o.lr_codes, meta=o.meta, momentum=o.average,
-    )  # fmt: skip
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
+    inversion = MetaInversion.of(s, o, make(o.latent, s.task.image, o.width))
+    opt_s = kept_optimizer(s, o)
     buffer = s.keep("buffer", ReplayBuffer(o.buffer, s.task.classes, space, o.eviction))
-    at: dict[str, Any] = s.keep("at", {})
-    filled = s.keep("filled", {"calls": 0})
+    calls = Calls(s, o, "filled")
 
     def invert(index: int, number: int, adversarial: float) -> None:
         """One update of the synthesis; the last of a call updates the buffer. ``number`` counts calls after filling."""
         if index == 0 and number == o.reset_at > 0:
             renew_first_layers(inversion.generator, s.generator("weights"))
         images = inversion.images(index)
-        view = space.normalise(crop_and_flip(space.pixels(images), s.generator("views")))
+        view = cropped_view(images, space, s.generator("views"))
         out = s.teacher(view, batch_norm=o.batch_norm_weight > 0)
         certain = one_hot_loss(out.logits) if out.logits.ndim > 2 else F.cross_entropy(out.logits, inversion.labels)
         loss = o.one_hot * certain
@@ -152,14 +128,11 @@ def ssd_kd(s: Session, o: Options) -> None:
     for _ in s.steps("fill", share=o.share):
         if buffer.full:
             break
-        _, index = turn(at, synthesis=o.iterations)
-        filled["calls"] = at["round"] + 1
-        invert(index, 0, o.adversarial if o.fill_adversarial else 0.0)
+        invert(calls.first(), 0, o.adversarial if o.fill_adversarial else 0.0)
     for progress in s.steps("train"):
-        student_steps = o.student_steps if at.get("round", 0) >= filled["calls"] else 0
-        part, index = turn(at, synthesis=o.iterations, student=student_steps)
+        part, index = calls.turn()
         if part == "synthesis":
-            invert(index, at["round"] + 1 - filled["calls"], o.adversarial)
+            invert(index, calls.number, o.adversarial)
             s.log(balance=buffer.balance())
             continue
         probabilities = buffer.probabilities(o.alpha, o.eps)
@@ -177,6 +150,6 @@ def ssd_kd(s: Session, o: Options) -> None:
             buffer.note(places, delta, own)
             return (own * kl_rows(teacher, student, o.temperature)).mean()
 
-        images = space.normalise(crop_and_flip(space.pixels(buffer.images.take(places)), s.generator("crops")))
-        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress))
+        images = cropped_view(buffer.images.take(places), space, s.generator("crops"))
+        set_lr(opt_s, o.rate(progress))
         s.log(distillation=s.distill(opt_s, images, criterion=weighed, rows=places))

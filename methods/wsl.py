@@ -23,36 +23,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import Access, Data, Session, method, option
-from methods.optimizers import scheduled, set_lr, student_optimizer
+from methods.common.options import RealImageOptions
+from methods.common.training import kept_optimizer, scheduled_steps
 
 
 @dataclass(frozen=True)
-class Options:
-    batch: int = option(256, "images a step", unit="images", low=1)
+class Options(RealImageOptions):
     temperature: float = option(2.0, "softmax temperature tau of the soft labels", above=0)
     alpha: float = option(2.5, "weight of the soft labels' loss", above=0)
     beta: float = option(1.0, "weight of the cross-entropy with the real labels", low=0)
     weighted: bool = option(True, "whether each image's soft label is weighted by w_n")
-    optimizer: Literal["adam", "sgd"] = option("sgd", "the student's optimiser")
-    lr_student: float = option(0.1, "the student's learning rate", above=0)
-    schedule: Literal["constant", "cosine", "milestones"] = option("milestones", "how the learning rate falls")
-    milestones: tuple[float, ...] = option(
-        (0.3, 0.6, 0.9),
-        "shares of the budget after which the learning rate is a tenth",
-        above=0,
-        high=1,
-        when={"schedule": "milestones"},
-    )
-    momentum: float = option(0.9, "the student's momentum", low=0, high=1, when={"optimizer": "sgd"})
-    weight_decay: float = option(1e-4, "the student's weight decay", low=0)
+    optimizer: Literal["adam", "sgd"] = "sgd"
+    lr_student: float = 0.1
+    schedule: Literal["constant", "cosine", "milestones"] = "milestones"
+    milestones: tuple[float, ...] = (0.3, 0.6, 0.9)
+    weight_decay: float = 1e-4
 
 
 @method(
-    "wsl",
-    title="WSL",
+    "wsl", title="WSL", data=Data.TRAIN, access=Access.LOGITS,
     paper="Zhou et al., Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff, ICLR 2021",
-    data=Data.TRAIN,
-    access=Access.LOGITS,
     presets={
         "digits": {"optimizer": "adam", "lr_student": 1e-3, "schedule": "constant", "weight_decay": 0.0},
         "mnist": {"optimizer": "adam", "lr_student": 1e-3, "schedule": "constant", "weight_decay": 0.0},
@@ -70,9 +60,7 @@ class Options:
 )  # fmt: skip
 def wsl(s: Session, o: Options) -> None:
     """Distillation on the real images, each soft label weighted by how far the student is behind the teacher."""
-    opt_s = s.keep(
-        "opt_s", student_optimizer(s.student.parameters(), o.optimizer, o.lr_student, o.momentum, o.weight_decay)
-    )
+    opt_s = kept_optimizer(s, o)
 
     def soft_loss(teacher: Tensor, student: Tensor, labels: Tensor) -> Tensor:
         soft = F.softmax(teacher / o.temperature, dim=1)
@@ -83,8 +71,7 @@ def wsl(s: Session, o: Options) -> None:
             losses = weights * losses
         return o.temperature**2 * losses.mean()
 
-    for progress in s.steps("train"):
-        set_lr(opt_s, scheduled(o.lr_student, o.schedule, progress, o.milestones))
+    for _ in scheduled_steps(s, opt_s, o):
         images, labels = s.images(o.batch)
         s.distill(opt_s, images, criterion=soft_loss, rows=labels, alpha=o.alpha, labels=labels, beta=o.beta)
 

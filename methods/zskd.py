@@ -32,10 +32,10 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from bench import Access, Data, Session, method, option
-from methods.augment import augment
-from methods.losses import soft_cross_entropy
-from methods.pixels import PixelSpace
-from methods.pools import ImagePool
+from methods.common.augment import augment
+from methods.common.losses import soft_cross_entropy
+from methods.common.pixels import PixelSpace
+from methods.common.pools import ImagePool
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,8 @@ class Options:
 
 
 @method(
-    "zskd",
-    title="ZSKD",
+    "zskd", title="ZSKD", data=Data.NONE, access=Access.PARAMETERS,
     paper="Nayak et al., Zero-Shot Knowledge Distillation in Deep Networks, ICML 2019",
-    data=Data.NONE,
-    access=Access.PARAMETERS,
     presets={
         "fashion_mnist": {"impressions": 48_000},
         "cifar10": {

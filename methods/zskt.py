@@ -29,33 +29,28 @@ from torch import Tensor
 from torch.optim import Adam
 
 from bench import Access, Data, Session, Unsupported, method, option, zskt_generator
-from methods.losses import attention_distance, kl_rows
-from methods.optimizers import scheduled, set_lr
+from methods.common.losses import attention_distance, kl_rows
+from methods.common.optimizers import scheduled, set_lr
+from methods.common.options import GeneratorOptions
 
 
 @dataclass(frozen=True)
-class Options:
-    batch: int = option(128, "images of one generator or student step", unit="images", low=2)
+class Options(GeneratorOptions):
+    batch: int = 128
     generator_steps: int = option(1, "generator steps for each batch of codes", low=1)
     student_steps: int = option(10, "student steps for each batch of codes, all on the same images", low=1)
-    latent: int = option(100, "length of the generator's code", low=1)
-    width: int = option(128, "channels of the generator's first layers (128 in the paper)", low=2)
     attention: float = option(250.0, "weight of the attention term; 0 for networks with other stages", low=0)
     temperature: float = option(1.0, "softmax temperature of the gap between teacher and student", above=0)
     clip: float = option(5.0, "largest norm of the generator's and of the student's gradient", above=0)
-    lr_generator: float = option(1e-3, "the generator's learning rate (Adam)", above=0)
     lr_student: float = option(2e-3, "the student's learning rate (Adam)", above=0)
     schedule: Literal["cosine", "constant"] = option("cosine", "how both learning rates fall")
 
 
 @method(
-    "zskt",
-    title="ZSKT",
+    "zskt", title="ZSKT", data=Data.NONE, access=Access.FEATURES,
     paper="Micaelli and Storkey, Zero-shot Knowledge Transfer via Adversarial Belief Matching, NeurIPS 2019",
-    data=Data.NONE,
-    access=Access.FEATURES,
     quick={"batch": 32, "latent": 16, "width": 8, "student_steps": 2},
-)
+)  # fmt: skip
 def zskt(s: Session, o: Options) -> None:
     """A generator looks for images on which the student's beliefs are far from the teacher's; the student follows."""
     generator = s.keep("generator", zskt_generator(o.latent, s.task.image, o.width))

@@ -11,9 +11,10 @@ from functools import cache
 from pathlib import Path
 
 from bench.errors import UserError, nearest
+from bench.spec.literals import NotStaticError
 from bench.spec.method import Method, declared_in
 from bench.spec.method_card import MethodCard
-from bench.spec.method_parser import NotStaticError, declares_method, first_line, static_cards
+from bench.spec.method_parser import declares_method, first_line, static_cards
 from bench.spec.trial import Trial
 from bench.utils.user_code import BUILT_IN, import_module
 

@@ -6,6 +6,7 @@ Nothing here imports torch, so that a study of ten thousand trials is checked in
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import reprlib
 import sys
 import types
@@ -30,6 +31,8 @@ def option(
     when: Mapping[str, Value] | None = None,
 ) -> Any:
     """One field of a method's options dataclass.
+
+    A dataclass that inherits it may give it another default by a plain value: see :func:`specs_of`.
 
     Args:
         default: the paper's value.
@@ -143,21 +146,65 @@ def meaning_words(spec: OptionSpec) -> str:
 
 
 def specs_of(options: type) -> tuple[OptionSpec, ...]:
-    """The options that a dataclass declares, in order.
+    """The options that a dataclass declares or inherits: those it introduces, then those of each base, in turn.
+
+    An option that is declared again stands where it was first declared. With ``option(...)`` it is a new declaration;
+    with a plain value the default alone is new, and doc, unit, limits and ``when`` are those of the nearest base that
+    states them.
 
     Raises:
-        UserError: it is not a frozen dataclass, or a field has no fixed default.
+        UserError: it or a base with options is not a frozen dataclass, a field has no fixed default, a default is
+            changed in a way that dataclasses do not see, or two bases do not agree on it.
     """
-    if not dataclasses.is_dataclass(options) or not vars(options)["__dataclass_params__"].frozen:
+    if not dataclasses.is_dataclass(options) or not _is_frozen(options):
         raise UserError(f"{options.__name__} must be a frozen dataclass (@dataclass(frozen=True)) of options")
+    fields = {field.name: field for field in dataclasses.fields(options)}
+    owners: dict[str, list[type]] = {name: [] for name in fields}  # the classes that declare it, the nearest first
+    for kind in options.__mro__:
+        declared = [name for name, hint in inspect.get_annotations(kind).items() if "ClassVar" not in str(hint)]
+        if declared and not _is_frozen(kind):
+            raise UserError(
+                f"{kind.__name__}, a base of {options.__name__}, must be a frozen dataclass (@dataclass(frozen=True))"
+            )
+        for name in fields:
+            if name in declared:
+                owners[name].append(kind)
+            elif name in vars(kind):
+                raise unannotated(name, kind.__name__)
     hints = typing.get_type_hints(options)
     specs = []
-    for field in dataclasses.fields(options):
-        if field.default is dataclasses.MISSING:
-            raise UserError(f"option {field.name!r} of {options.__name__} has no fixed default")
-        facts = {name: fact for name, fact in field.metadata.items() if name in _FACTS}
-        specs.append(OptionSpec(name=field.name, type=hints[field.name], default=field.default, **facts))
+    for kind in options.__mro__:
+        specs += [
+            _spec(options, fields[name], hints[name], owners[name]) for name in fields if owners[name][-1] is kind
+        ]
     return tuple(specs)
+
+
+def unannotated(name: str, owner: str) -> UserError:
+    """What to say of a class that gives an inherited option another value in a way that changes no default."""
+    return UserError(
+        f"option {name!r} needs its type in {owner} as well, or its default stays as it was: {name}: TYPE = VALUE"
+    )
+
+
+def _is_frozen(kind: type) -> bool:
+    return "__dataclass_params__" in vars(kind) and bool(vars(kind)["__dataclass_params__"].frozen)
+
+
+def _spec(options: type, field: dataclasses.Field[Any], kind: Any, owners: Sequence[type]) -> OptionSpec:
+    if field.default is dataclasses.MISSING:
+        raise UserError(f"option {field.name!r} of {options.__name__} has no fixed default")
+    declared = [vars(owner)["__dataclass_fields__"][field.name] for owner in owners]
+    if declared[0] is not field:  # Python's own rule for dataclasses: a base's inherited field counts as that base's
+        raise UserError(
+            f"option {field.name!r}: {options.__name__} inherits it by several ways, and its default in "
+            f"{owners[0].__name__} would be lost; declare it in {options.__name__} as well"
+        )
+    facts: dict[str, Any] = {}
+    for each in reversed(declared):
+        if each.metadata.keys() & _FACTS:  # an option(...); a plain value leaves all but the default as it is
+            facts = {name: fact for name, fact in each.metadata.items() if name in _FACTS}
+    return OptionSpec(name=field.name, type=kind, default=field.default, **facts)
 
 
 def check_spec(spec: OptionSpec, specs: Sequence[OptionSpec]) -> None:

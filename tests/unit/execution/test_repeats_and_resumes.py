@@ -27,14 +27,14 @@ SOURCE = textwrap.dedent('''
     from torch.optim import SGD, Adam
 
     from bench import Access, Data, Session, cmi_generator, method, option
-    from methods.contrastive import InstanceHead, contrast
-    from methods.losses import adversarial_agreement, attention_distance, batch_norm_distance, kl_rows
-    from methods.meta import BatchNormAverage, GradientSum, copy_weights, normal_weights
-    from methods.pixels import PixelSpace
-    from methods.pools import FeatureBank, ImagePool
-    from methods.priors import jitter
-    from methods.rounds import evaluating, restart, turn
-    from methods.views import crop_and_flip, resized_crop_and_flip
+    from methods.common.contrastive import InstanceHead, contrast
+    from methods.common.losses import adversarial_agreement, attention_distance, batch_norm_distance, kl_rows
+    from methods.common.meta import BatchNormAverage, GradientSum, copy_weights, normal_weights
+    from methods.common.pixels import PixelSpace
+    from methods.common.pools import FeatureBank, ImagePool
+    from methods.common.priors import jitter
+    from methods.common.rounds import evaluating, restart, turn
+    from methods.common.views import crop_and_flip, resized_crop_and_flip
 
 
     @dataclass(frozen=True)

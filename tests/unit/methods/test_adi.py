@@ -16,10 +16,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from bench.spec.method_registry import find_methods
 from bench.spec.requirements import why_unsupported
 from bench.spec.task import get_task
-from methods.adi import Options, adi, likeness
+from methods.adi import Options, adi
+from methods.common.losses import competition, likeness
 from methods.deepinversion import Options as DeepInversionOptions
 from methods.deepinversion import deepinversion
-from methods.losses import competition
 
 SMALL = {
     "batch": 6, "iterations": 3, "first_images": 6, "images": 18, "batch_student": 16, "share": 0.5, "student_steps": 4,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.augment import ANGLES, FAMILIES, GEOMETRIC, NOISY, Variant, augment, vary
+from methods.common.augment import ANGLES, FAMILIES, GEOMETRIC, NOISY, Variant, augment, vary
 
 SIZE = 32
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods.choosing import above, evenness, lowest, top_of_each_class
+from methods.common.choosing import above, evenness, lowest, top_of_each_class
 
 RANDOM = np.random.default_rng(0)
 

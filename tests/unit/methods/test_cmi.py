@@ -18,11 +18,11 @@ from bench.harness import checkpoint
 from bench.harness.trial_context import TrialContext
 from bench.spec.method_registry import find_methods
 from bench.utils.rng import Streams, seed_everything
-from methods.best import Best
 from methods.cmi import Options, cmi
-from methods.contrastive import InstanceHead
-from methods.meta import normal_weights
-from methods.views import crop_and_flip, resized_crop_and_flip
+from methods.common.best import Best
+from methods.common.contrastive import InstanceHead
+from methods.common.meta import normal_weights
+from methods.common.views import crop_and_flip, resized_crop_and_flip
 
 TINY: dict[str, Any] = {
     "batch_synthesis": 8, "iterations": 3, "latent": 6, "width": 4, "bank": 12, "bank_sample": 10, "head": 5,

@@ -19,8 +19,8 @@ from bench import data, dcgan_generator, image_generator
 from bench.data.image_spec import ImageSpec
 from bench.spec.method_registry import find_methods
 from bench.utils.rng import Streams, seed_everything
+from methods.common.losses import DISCREPANCIES
 from methods.dfad import Options, dfad, generation_loss
-from methods.losses import DISCREPANCIES
 
 SMALL = {"batch": 8, "latent": 6, "width": 4, "student_steps": 2}
 STREAM = np.random.default_rng(0)

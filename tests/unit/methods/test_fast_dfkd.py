@@ -19,9 +19,9 @@ from bench.harness.trial_context import TrialContext
 from bench.spec.method_registry import find_methods
 from bench.utils.rng import Streams, seed_everything
 from methods import fast_dfkd as module
+from methods.common.meta_inversion import renew_first_layers
+from methods.common.views import crop_and_flip
 from methods.fast_dfkd import Options, fast_dfkd
-from methods.meta_inversion import renew_first_layers
-from methods.views import crop_and_flip
 
 TINY: dict[str, Any] = {
     "batch_synthesis": 8, "iterations": 3, "warm_up": 1, "share": 0.9, "reset_at": 0, "latent": 6, "width": 4,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from method_fixtures import IMAGE, trial
 
-from methods.inversion import Inversion, image_prior, rate, student_view
-from methods.pixels import PixelSpace
+from methods.common.inversion import Inversion, image_prior, rate, student_view
+from methods.common.pixels import PixelSpace
 
 
 def test_labels_take_turns_from_batch_to_batch() -> None:

@@ -17,8 +17,8 @@ from torch import nn
 from bench import kl_divergence
 from bench.data.batches import normalise
 from bench.spec.method import Data
-from methods.losses import imbalance, one_hot_loss, rows, soft_cross_entropy
-from methods.optimizers import scheduled, student_optimizer
+from methods.common.losses import imbalance, one_hot_loss, rows, soft_cross_entropy
+from methods.common.optimizers import scheduled, student_optimizer
 
 LOGITS = np.array([[2.0, -1.0, 0.5, 0.0], [0.1, 0.3, -4.0, 1.5], [-2.0, 6.0, 5.0, 1.0]])
 OTHER = np.array([[0.3, 0.2, -0.7, 1.1], [2.0, 0.0, 0.4, -1.5], [0.0, 1.0, 2.0, 3.0]])

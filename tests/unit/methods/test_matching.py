@@ -8,7 +8,7 @@ import torch
 from scipy.special import rel_entr, softmax
 
 from bench import BatchNormStatistics, kl_divergence
-from methods.losses import (
+from methods.common.losses import (
     adversarial_agreement,
     attention_distance,
     batch_norm_distance,

@@ -13,8 +13,8 @@ from torch.optim import SGD
 from bench import BatchNormStatistics, cmi_generator
 from bench.data.image_spec import ImageSpec
 from bench.harness import checkpoint
-from methods.meta import BatchNormAverage, GradientSum, copy_weights, normal_weights, reptile
-from methods.rounds import evaluating, restart, turn
+from methods.common.meta import BatchNormAverage, GradientSum, copy_weights, normal_weights, reptile
+from methods.common.rounds import evaluating, restart, turn
 
 TINY = ImageSpec(channels=1, size=8, mean=(0.5,), std=(0.25,))
 

@@ -37,14 +37,14 @@ WAITING = {
 }  # the host waits for it
 EXPECTED = {  # none of these makes a GPU wait in every step
     "bench/harness/optimizer_steps.py: finite": "on a GPU at every hundredth step",
-    "methods/augment.py: vary": "the variants come from a stream on the host",
-    "methods/choosing.py: lowest": "once, when the images are chosen",
-    "methods/choosing.py: above": "once a selection",
+    "methods/common/augment.py: vary": "the variants come from a stream on the host",
+    "methods/common/choosing.py: lowest": "once, when the images are chosen",
+    "methods/common/choosing.py: above": "once a selection",
     "methods/kd3.py: select": "once a selection",
     "methods/kd3.py: loss": "a distribution checks its parameters, which lie on the host",
     "methods/dfnd.py: dfnd": "once, when the images are chosen",
     "methods/osakd.py: posterior": "one_hot looks at its indices on a CPU, and on no GPU",
-    "methods/priors.py: _whole": "the shift comes from a stream on the host",
+    "methods/common/priors.py: _whole": "the shift comes from a stream on the host",
     "methods/zskd.py: zskd": "once a batch of impressions: a Dirichlet distribution checks its concentrations",
     "torch/optim": "Adam counts its steps on the host",
 }

@@ -17,8 +17,7 @@ from bench.data.image_spec import ImageSpec
 from bench.harness.session import session_for
 from bench.models import head
 from bench.utils.rng import Streams, seed_everything
-from methods.pre_dfkd import Options, pre_dfkd
-from methods.pseudo_replay import (
+from methods.common.pseudo_replay import (
     UnitColumns,
     code_divergence,
     code_spread,
@@ -27,6 +26,7 @@ from methods.pseudo_replay import (
     memory_generator,
     novel_generator,
 )
+from methods.pre_dfkd import Options, pre_dfkd
 
 SMALL = {
     "batch": 8, "batch_memory": 4, "batch_fit": 6, "latent": 6, "width": 4, "student_steps": 3, "memory_updates": 2,

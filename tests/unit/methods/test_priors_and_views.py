@@ -10,9 +10,9 @@ import torch
 from method_fixtures import IMAGE, trial
 from torch.nn import functional as F
 
-from methods.pixels import PixelSpace
-from methods.priors import jitter, l2_norm, total_variation
-from methods.views import _look, crop_and_flip, resized_crop_and_flip
+from methods.common.pixels import PixelSpace
+from methods.common.priors import jitter, l2_norm, total_variation
+from methods.common.views import _look, crop_and_flip, resized_crop_and_flip
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.normal(0, 1, (3, 2, 6, 5))

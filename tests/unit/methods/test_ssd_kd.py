@@ -16,8 +16,8 @@ from bench.harness.session import Session
 from bench.harness.trial_context import TrialContext
 from bench.spec.method_registry import find_methods
 from bench.utils.rng import Streams
-from methods.pixels import PixelSpace
-from methods.replay import ReplayBuffer, discrepancies, importance, judged, modulation
+from methods.common.pixels import PixelSpace
+from methods.common.replay import ReplayBuffer, discrepancies, importance, judged, modulation
 from methods.ssd_kd import Options, ssd_kd
 
 RANDOM = np.random.default_rng(0)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.harness import checkpoint
-from methods.contrastive import InstanceHead, contrast
-from methods.pixels import PixelSpace
-from methods.pools import FeatureBank, ImagePool
+from methods.common.contrastive import InstanceHead, contrast
+from methods.common.pixels import PixelSpace
+from methods.common.pools import FeatureBank, ImagePool
 
 SPACE = PixelSpace((0.5,), (0.25,))
 

@@ -19,7 +19,7 @@ from torch import nn
 from bench.models import stages
 from bench.spec.method import Method
 from methods.cmi import cmi
-from methods.contrastive import InstanceHead
+from methods.common.contrastive import InstanceHead
 from methods.ddad import ddad
 from methods.dfq import dfq
 from methods.fast_dfkd import fast_dfkd

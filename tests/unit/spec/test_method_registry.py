@@ -256,7 +256,7 @@ def test_a_broken_package_is_named(site: Path, write: Write, entry: str, package
         find_methods()
 
 
-USES = "import json, near\nfrom package import part\nfrom methods.losses import imbalance\n"
+USES = "import json, near\nfrom package import part\nfrom methods.common.losses import imbalance\n"
 
 
 def test_the_hash_follows_what_the_method_imports_and_nothing_else(write: Write) -> None:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from bench import BatchNormStatistics, Session
-from methods.best import Best
-from methods.meta import BatchNormAverage, GradientSum, copy_weights, reptile
-from methods.rounds import restart
+from methods.common.best import Best
+from methods.common.meta import BatchNormAverage, GradientSum, copy_weights, reptile
+from methods.common.options import MetaOptions
+from methods.common.rounds import restart, turn
 
 Meta = Literal["maml", "reptile", "none"]
 
@@ -85,6 +86,14 @@ class MetaInversion:
         self.average = s.keep("average", BatchNormAverage(momentum))
         self.best = s.keep("best", Best())
 
+    @classmethod
+    def of(cls, s: Session, o: MetaOptions, generator: nn.Module) -> MetaInversion:
+        """As a method's options say."""
+        return cls(
+            s, generator, batch=o.batch_synthesis, latent=o.latent, iterations=o.iterations,
+            lr_generator=o.lr_generator, lr_codes=o.lr_codes, meta=o.meta, momentum=o.average,
+        )  # fmt: skip
+
     def images(self, index: int) -> Tensor:
         """Normalised images (batch, C, H, W) of the present weights and codes; at index 0 a new call begins."""
         if index == 0:
@@ -118,3 +127,35 @@ class MetaInversion:
             self.s.apply(self.opt_meta, reptile(self.generator.parameters(), self.inner.parameters()))
         self.average.update(statistics)
         return True
+
+
+class Calls:
+    """Whose step it is: first one synthesis call after the other, then one in turn with steps of the student.
+
+    Keeps ``at`` and, under the given name, how many calls came first; make it before the loops.
+    """
+
+    def __init__(self, s: Session, o: MetaOptions, first: str) -> None:
+        self._at: dict[str, Any] = s.keep("at", {})
+        self._first = s.keep(first, {"calls": 0})
+        self._iterations, self._student_steps = o.iterations, o.student_steps
+
+    def made(self, calls: int) -> bool:
+        """Whether so many calls have been made, and the last of them is finished."""
+        return self._first["calls"] == calls and self._at.get("index") == self._iterations - 1
+
+    def first(self) -> int:
+        """The index of the next update, before the student begins."""
+        _, index = turn(self._at, synthesis=self._iterations)
+        self._first["calls"] = self._at["round"] + 1
+        return index
+
+    def turn(self) -> tuple[str, int]:
+        """``synthesis`` and the index of its update, or ``student``; a call under way is finished at first."""
+        student_steps = self._student_steps if self._at.get("round", 0) >= self._first["calls"] else 0
+        return turn(self._at, synthesis=self._iterations, student=student_steps)
+
+    @property
+    def number(self) -> int:
+        """Which call this is since the student may begin, from 1."""
+        return int(self._at["round"] + 1 - self._first["calls"])

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from methods.losses import kl_rows, rows
-from methods.pixels import PixelSpace
-from methods.pools import ImagePool
+from methods.common.losses import kl_rows, rows
+from methods.common.pixels import PixelSpace
+from methods.common.pools import ImagePool
 
 
 def judged(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ def contrast(
         head: raw features to unit vectors.
         local: raw features (N, D) of the local views.
         global_: of the global views, in the same order.
-        cached: pairs (M, D) from :class:`methods.pools.FeatureBank`; None or empty where there are none.
+        cached: pairs (M, D) from :class:`methods.common.pools.FeatureBank`; None or empty where there are none.
         temperature: tau.
     """
     if cached is not None and len(cached[0]):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.pixels import PixelSpace
+from methods.common.pixels import PixelSpace
 
 
 class ImagePool:

@@ -120,6 +120,14 @@ def competition(
     return 1 - clamped_js(teacher_logits, student_logits, temperature, elements).clamp(0, 1)
 
 
+def likeness(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 3.0) -> Tensor:
+    """1 - clip(JS, 0, 1), JS the Jensen-Shannon divergence in natural units, at most log 2, mean over the batch."""
+    logs = [F.log_softmax(logits / temperature, dim=1) for logits in (teacher_logits, student_logits)]
+    mixture = torch.logaddexp(*logs) - math.log(2)
+    parts = [F.kl_div(mixture, each, reduction="batchmean", log_target=True) for each in logs]
+    return 1 - torch.stack(parts).mean().clamp(0, 1)
+
+
 def attention_distance(teacher_groups: Sequence[Tensor], student_groups: Sequence[Tensor]) -> Tensor:
     """ZSKT's attention term: sum over groups of the mean over images and positions of (q(S) - q(T))^2.
 

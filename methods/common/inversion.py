@@ -6,22 +6,28 @@ A step of making images, with the method's own loss in the middle:
     batch.update(loss, clip)
     if batch.finished:
         pool.add(batch.take())
+
+:func:`filling` is the first phase, with the method's loss as the body of its loop, and :func:`following` the student's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.optim import Adam
+from torch.optim import Adam, Optimizer
 
 from bench import Session
-from methods.optimizers import scheduled, set_lr
-from methods.pixels import PixelSpace
-from methods.priors import jitter, l2_norm, total_variation
-from methods.rounds import restart
-from methods.views import crop_and_flip
+from methods.common.optimizers import scheduled, set_lr
+from methods.common.options import InversionOptions
+from methods.common.pixels import PixelSpace
+from methods.common.pools import ImagePool
+from methods.common.priors import jitter, l2_norm, total_variation
+from methods.common.rounds import restart
+from methods.common.training import scheduled_steps
+from methods.common.views import cropped_view
 
 
 class Inversion:
@@ -57,8 +63,17 @@ class Inversion:
         self.labels = s.keep("labels", torch.zeros(size, dtype=torch.int64))
         self.optimizer = s.keep("opt_x", Adam([self.images], lr, betas))
         self._at = s.keep("inversion", {"iteration": 0, "made": 0})
-        self._s, self._space, self._iterations = s, PixelSpace.of(s), iterations
+        self.space = PixelSpace.of(s)
+        self._s, self._iterations = s, iterations
         self._lr, self._schedule, self._warmup, self._kind = lr, schedule, warmup, labels
+
+    @classmethod
+    def of(cls, s: Session, o: InversionOptions) -> Inversion:
+        """As a method's options say."""
+        return cls(
+            s, o.batch, o.iterations, o.lr_images, betas=(o.beta1, o.beta2), schedule=o.schedule_images,
+            warmup=o.warmup, labels=o.labels,
+        )  # fmt: skip
 
     @property
     def started(self) -> bool:
@@ -89,7 +104,7 @@ class Inversion:
         set_lr(self.optimizer, rate(self._lr, self._schedule, self._warmup, self._at["iteration"], self._iterations))
         self._s.update(self.optimizer, loss)
         if clip:
-            self.images.data.copy_(self._space.clip(self.images.data))
+            self.images.data.copy_(self.space.clip(self.images.data))
         self._at["iteration"] += 1
 
     def take(self) -> Tensor:
@@ -110,6 +125,42 @@ def rate(lr: float, schedule: str, warmup: int, iteration: int, iterations: int)
     return scheduled(lr, schedule, (iteration - warmup) / (iterations - warmup))
 
 
+def kept_pool(s: Session, o: InversionOptions, batch: Inversion) -> ImagePool:
+    """The pool of images that the student learns from, kept as ``pool``."""
+    return s.keep("pool", ImagePool(o.images, batch.space, limit_mib=o.pool_mib))
+
+
+def filling(
+    s: Session, o: InversionOptions, batch: Inversion, pool: ImagePool, most: int | None = None
+) -> Iterator[Tensor]:
+    """The phase ``synthesise``: the views of step after step, to each of which the loop's body answers by an update.
+
+    It ends with its share of the budget, or when the pool holds ``most`` images, or as many as it may. A batch that is
+    unfinished then is left to whoever comes next.
+    """
+    for _ in s.steps("synthesise", share=o.share):
+        if pool.full or (most is not None and len(pool) >= most):
+            break
+        yield batch.view(o.jitter, o.flip)
+        if batch.finished:
+            pool.add(batch.take())
+
+
+def following(s: Session, o: InversionOptions, batch: Inversion, pool: ImagePool, opt_s: Optimizer) -> None:
+    """The phase ``distil``: the student follows on what was made, an unfinished batch as it is, to the budget's end."""
+    if batch.started:
+        pool.add(batch.take())
+    for _ in scheduled_steps(s, opt_s, o, "distil"):
+        follow(s, o, batch, pool, opt_s)
+
+
+def follow(s: Session, o: InversionOptions, batch: Inversion, pool: ImagePool, opt_s: Optimizer) -> None:
+    """One step of the student on views of images from the pool."""
+    images = pool.sample(o.batch_student, s.generator("pool", host=True))
+    images = student_view(images, o.augmentation, batch.space, s.generator("views"))
+    s.log(distillation=s.distill(opt_s, images, temperature=o.temperature))
+
+
 def image_prior(images: Tensor, tv: float, tv_form: Literal["l2", "l1"], l2: float, l2_form: str) -> Tensor:
     """a_tv TV(x) + a_l2 |x|_2; the L2 norm over the whole ``batch``, or the mean of each ``image``'s."""
     return tv * total_variation(images, tv_form) + l2 * l2_norm(images, per_image=l2_form == "image")
@@ -119,4 +170,4 @@ def student_view(images: Tensor, augmentation: str, space: PixelSpace, stream: t
     """Normalised images as the student gets them: ``none``, ``crop`` (4 pixels of black border) or ``crop+flip``."""
     if augmentation == "none":
         return images
-    return space.normalise(crop_and_flip(space.pixels(images), stream, flip="flip" in augmentation))
+    return cropped_view(images, space, stream, flip="flip" in augmentation)

@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor
 
+from methods.common.pixels import PixelSpace
+
 
 def crop_and_flip(pixels: Tensor, stream: torch.Generator, padding: int = 4, flip: bool = True) -> Tensor:
     """A window of the image's size, shifted by up to ``padding`` pixels into a black border.
@@ -22,6 +24,11 @@ def crop_and_flip(pixels: Tensor, stream: torch.Generator, padding: int = 4, fli
     shift = torch.randint(-padding, padding + 1, (2, count, 1), generator=stream, device=stream.device)
     place = torch.arange(size, device=stream.device) + shift.to(torch.float32)
     return _look(pixels, place[0], _mirrored(place[1], stream) if flip else place[1])
+
+
+def cropped_view(images: Tensor, space: PixelSpace, stream: torch.Generator, flip: bool = True) -> Tensor:
+    """:func:`crop_and_flip` of normalised images, normalised."""
+    return space.normalise(crop_and_flip(space.pixels(images), stream, flip=flip))
 
 
 def resized_crop_and_flip(
