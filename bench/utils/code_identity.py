@@ -746,6 +746,9 @@ class _Writer:
 
     def _attribute(self, node: ast.Attribute, scope: Scope | None) -> None:
         target, first, rest = self._chain(node, scope)
+        if target is not None and not rest:  # as if it had been imported by its name
+            self._target(target)
+            return
         self._mark(f"(.{len(rest)}")
         for name in rest:
             self._text(name)
