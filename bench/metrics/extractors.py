@@ -18,8 +18,8 @@ from bench.models.foreign import PREFIX, call_own
 from bench.spec.metric_names import FEATURE_EXTRACTORS, INCEPTION, OPEN_WORDS, RANDOM
 from bench.spec.task import TaskSpec, tasks
 from bench.spec.teacher_key import teacher_key
+from bench.utils.code_identity import code_hash
 from bench.utils.rng import derive
-from bench.utils.user_code import source_hash
 
 __all__ = ["Embedding", "Extractor", "MetricContext", "embed", "get_extractor"]
 
@@ -134,7 +134,7 @@ def _own(name: str, around: MetricContext) -> Extractor:
                 _check(f"extractor {name!r}: {file} gives {what}", value, len(images))
         return features, logits
 
-    identity = identity_of(f"own {source_hash(file)}", weights_hash(network), preprocessing)
+    identity = identity_of(f"own {code_hash(file)}", weights_hash(network), preprocessing)
     return Extractor(name, identity, preprocessing, _batch(image), run)
 
 

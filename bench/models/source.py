@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.utils.user_code import source_hash
+from bench.utils.code_identity import code_hash
 
 
 def own_file(name: str) -> Path | None:
@@ -33,4 +33,4 @@ def own_file(name: str) -> Path | None:
 
 def source_hashes(*networks: str) -> dict[str, str]:
     """Hash of the code of those networks that are the user's own, by name: another network is another task."""
-    return {name: source_hash(file) for name in networks if (file := own_file(name)) is not None}
+    return {name: code_hash(file) for name in networks if (file := own_file(name)) is not None}

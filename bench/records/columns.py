@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from bench.records.schema import SCHEMA, CurvePoint, ImageMetric, MeterReading, Record
+from bench.records.schema import SCHEMA, CurvePoint, ImageMetric, MeterReading, Record, TrialIdentity
 from bench.records.selection import RULES
 
 TEXTS = {"trial.budget"}  # numbers that are shown as they were written, not as 40000.0
@@ -22,12 +22,14 @@ def _trial_columns() -> dict[str, str]:
     trial = ("suite", "task", "task_sha", "method", "method_sha", "seed")
     more = ("device", "threads", "precision", "deterministic", "altered_data", "points", "selection")
     entries = "list_sort(map_entries(r.trial.budget))"
+    first_rule = TrialIdentity.model_fields["identity_rule"].default
     return {
         "id": "r.id",
         "study": "r.study",
         "status": "r.status",
         "reason": "r.reason",
         **{name: f"r.trial.{name}" for name in trial},
+        "identity_rule": f"coalesce(r.trial.identity_rule, {first_rule})",
         "budget": f"array_to_string(list_transform({entries}, lambda e: e.key || '=' || e.value), ', ')",
         "options": "r.trial.options",
         **{name: f"r.trial.{name}" for name in more},

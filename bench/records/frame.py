@@ -102,6 +102,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "teacher_score": teacher.get("score"),
         "task_sha": trial["task_sha"],
         "method_sha": trial["method_sha"],
+        "identity_rule": trial.get("identity_rule", 1),
         "suite": trial["suite"],
         "device": trial["device"],
         "threads": trial["threads"],

@@ -61,7 +61,7 @@ class TrialIdentity(_Part):
     task_sha: str = Field(description="hash of the task's definition: data set, geometry, networks")
     teacher: str = Field(description="key of the teacher's recipe")
     method: str
-    method_sha: str = Field(description="hash of the method's code")
+    method_sha: str = Field(description="hash of the method's code, by the rule of identity_rule")
     options: dict[str, Any] = Field(description="every option of the method, defaults included")
     budget: dict[Limit, int | float] = Field(description="the limits that were set; the first used up ends the trial")
     seed: int
@@ -73,13 +73,18 @@ class TrialIdentity(_Part):
     points: Count = Field(description="how many times the student was scored on the way")
     selection: list[str] = Field(description="the selection rules that were followed")
     pool: str = Field(default="", description="the other real images of a method that needs them; absent where none")
+    identity_rule: int = Field(
+        default=1, ge=1, description="version of the rule by which code is hashed; absent where it is the first"
+    )
 
     @model_serializer(mode="wrap")
-    def _without_empty_pool(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Records from before there were pools keep their ids."""
+    def _as_first_written(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Records from before there were pools, and from before the rule had versions, keep their ids."""
         values: dict[str, Any] = serialise(self)
         if not self.pool:
             values.pop("pool", None)
+        if self.identity_rule == 1:
+            values.pop("identity_rule", None)
         return values
 
 

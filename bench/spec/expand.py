@@ -29,6 +29,7 @@ def expand(
     """
     study = loaded.study
     trials: dict[str, Trial] = {}
+    hashes = {name: loaded.cards[name].sha for name in dict(loaded.entries)}
     for task_name in loaded.tasks:
         task = get_task(task_name)
         # 4e4 steps are 40,000 steps: one trial, one id
@@ -39,7 +40,6 @@ def expand(
         own_task = None if task.built_in else task.model_dump(mode="json")
         for name, written in loaded.entries:
             card = loaded.cards[name]
-            sha = card.sha
             base = {**card.defaults(), **preset(card, task, study.settings)}
             pool, pool_path = _pool(loaded, card, task, data_folder)
             for cell in _grid(card, written):
@@ -52,7 +52,7 @@ def expand(
                         task_sha=task_sha,
                         teacher=teacher,
                         method=name,
-                        method_sha=sha,
+                        method_sha=hashes[name],
                         options=options,
                         budget=budget,
                         seed=seed,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.spec.method import Access, Data
 from bench.spec.options import OptionSpec, Value, check_value
-from bench.utils.user_code import source_hash
+from bench.utils.code_identity import RULE, RULES
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,12 @@ class MethodCard:
 
     @property
     def sha(self) -> str:
-        """Hash of the method's file and of the project modules that it imports."""
-        return source_hash(self.file)
+        """Hash of what the method's file, and what it uses of other project modules, mean: by the present rule."""
+        return RULES[RULE](self.file)
+
+    def sha_by(self, rule: int) -> str | None:
+        """The hash that a record of this rule would have of the installed code; None for a rule that is not known."""
+        return RULES[rule](self.file) if rule in RULES else None
 
     def needs_batch_norm(self, options: Mapping[str, Value]) -> bool:
         """Whether the teacher must have batch-norm layers under these options (those left out have their defaults)."""

@@ -11,6 +11,7 @@ from typing import Any
 from bench.records import trial_id
 from bench.spec.budget import Budget
 from bench.spec.task import TaskSpec, add_tasks
+from bench.utils.code_identity import RULE
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Trial:
     points: int = 20
     selection: tuple[str, ...] = ("last", "ema", "teacher_agreement", "oracle")
     pool: str = ""  # the other real images of a method that needs them; in the identity only where there is one
+    identity_rule: int = RULE  # of method_sha; in the identity from the second rule on
     # what follows changes no outcome, and is listed in OUTSIDE
     study: str = ""
     label: str = ""
@@ -51,6 +53,8 @@ class Trial:
         values["selection"] = list(self.selection)
         if not self.pool:
             del values["pool"]
+        if self.identity_rule == 1:
+            del values["identity_rule"]
         return values
 
     @property

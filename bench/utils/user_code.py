@@ -1,4 +1,4 @@
-"""The identity of a method's code: a hash of its file and of what it imports from beside it."""
+"""A user's own code: importing it, and the hash of its bytes, by which a changed file is imported again."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ BUILT_IN = ROOT / "methods"
 
 
 def source_hash(file: Path) -> str:
-    """Hash of a method file and of the modules that it imports from its own folder, its own package or ``methods``,
-    and they in turn. Where the files lie and libraries do not count."""
+    """Hash of the bytes of a file and of the modules that it imports from its own folder, its own package or
+    ``methods``, and they in turn. Where the files lie and libraries do not count.
+
+    Trials were named by it under the first rule of identity; see ``bench.utils.code_identity`` for the present one.
+    """
     contents: dict[Path, bytes] = {}
     waiting = [file.resolve()]
     while waiting:

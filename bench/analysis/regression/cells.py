@@ -11,7 +11,11 @@ from typing import Any
 from bench.analysis.regression.effects import Effect, smallest_effect
 from bench.records import Record, short_text, trial_id
 
-CODE = {"method_sha": None, "seed": None}  # of a trial's identity, what two commits may differ in
+CODE = {
+    "method_sha": None,
+    "identity_rule": None,
+    "seed": None,
+}  # of a trial's identity, what two commits may differ in
 
 
 @dataclass(frozen=True)

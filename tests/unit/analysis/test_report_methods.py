@@ -17,6 +17,8 @@ from bench.records import Record, open_results
 from bench.spec.custom_tasks import save_tasks
 from bench.spec.method_registry import find_methods
 from bench.spec.task import get_task
+from bench.utils.code_identity import RULE
+from bench.utils.user_code import source_hash
 
 
 def pages(*records: Record) -> dict[str, dict]:
@@ -104,8 +106,18 @@ def test_options_have_their_declaration_and_the_values_that_were_used() -> None:
 @pytest.mark.parametrize("same", [True, False])
 def test_rows_of_another_version_of_the_file_are_counted(same: bool) -> None:
     sha = find_methods()["dafl"].sha if same else "0" * 12
-    notes = pages(make_record("dafl", method_sha=sha))["dafl"]["options_notes"]
+    notes = pages(make_record("dafl", method_sha=sha, identity_rule=RULE))["dafl"]["options_notes"]
     assert notes == [INSTALLED] + ([] if same else ["1 of 1 rows were measured with another version of it."])
+
+
+def test_the_installed_version_is_known_by_the_rule_of_each_record() -> None:
+    card = find_methods()["dafl"]
+    assert card.sha_by(1) == source_hash(card.file) != card.sha == card.sha_by(RULE)
+    first = make_record("dafl", method_sha=card.sha_by(1))
+    second = make_record("dafl", 1, method_sha=card.sha, identity_rule=RULE)
+    unknown = make_record("dafl", 2, method_sha=card.sha, identity_rule=99)
+    assert pages(first, second)["dafl"]["options_notes"] == [INSTALLED]
+    assert "1 of 3 rows were" in pages(first, second, unknown)["dafl"]["options_notes"][1]
 
 
 def test_of_many_values_the_frequent_ones_are_listed() -> None:

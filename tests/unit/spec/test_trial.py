@@ -58,6 +58,7 @@ OTHER: dict[str, Any] = {
     "method_files": (),
     "own_task": {"name": "mine"},
     "pool": "cifar10",
+    "identity_rule": 3,
     "pool_path": Path("/somewhere/images.npy"),
 }
 

@@ -113,7 +113,9 @@ def _values(used: Counter[str], default: str) -> str:
 def _options_notes(rows: OfMethod, card: MethodCard | None) -> list[str]:
     if card is None:
         return [UNKNOWN]
-    other = sum(row.records[0].trial.method_sha != card.sha for _, row, _ in rows)
+    trials = [row.records[0].trial for _, row, _ in rows]
+    installed = {rule: card.sha_by(rule) for rule in {trial.identity_rule for trial in trials}}
+    other = len([trial for trial in trials if trial.method_sha != installed[trial.identity_rule]])
     return [INSTALLED] + ([f"{other} of {len(rows)} rows were measured with another version of it."] if other else [])
 
 

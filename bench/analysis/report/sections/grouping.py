@@ -104,6 +104,7 @@ def beside_options(record: Record) -> dict[str, Any]:
     trial = record.trial
     return {
         "code": trial.method_sha[:7],
+        "identity rule": trial.identity_rule,
         "teacher": trial.teacher[:7],
         "threads": trial.threads,
         "deterministic": trial.deterministic,
