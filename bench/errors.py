@@ -30,9 +30,9 @@ class MethodError(Exception):
 
 
 class Unsupported(MethodError):
-    """A method asks for something that this task's networks do not have, which only building them could tell.
+    """A method asks for something that the networks of this task do not have.
 
-    The trial is left out by plan: its record says ``unsupported``, and it is no failure.
+    The trial's record says ``unsupported``, which is not a failure. A method may raise it itself.
     """
 
 
@@ -44,7 +44,7 @@ class AccessDenied(BaseException):
 
 
 class DataLeak(BaseException):
-    """A method reached for real data that it did not declare. Not an ``Exception``, see :class:`AccessDenied`."""
+    """A method reached for real data that it did not declare. Not an ``Exception``, like ``AccessDenied``."""
 
 
 class Diverged(BaseException):

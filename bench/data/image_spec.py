@@ -8,7 +8,14 @@ from bench.utils.yaml import Strict
 
 
 class ImageSpec(Strict):
-    """Geometry and normalisation of a task's images: normalised = (pixel / 255 - mean) / std, per channel."""
+    """Geometry and normalisation of a task's images: normalised = (pixel / 255 - mean) / std, per channel.
+
+    Attributes:
+        channels: the number of channels, C.
+        size: height and width in pixels.
+        mean: one number for each channel, of pixels in [0, 1].
+        std: one number above 0 for each channel, of pixels in [0, 1].
+    """
 
     channels: int = Field(ge=1)
     size: int = Field(ge=4, description="height and width in pixels")

@@ -31,8 +31,13 @@ Kept = TypeVar("Kept")
 
 @dataclass(frozen=True)
 class TaskView:
-    """What a method may know of its task: the images' geometry, the number of classes, and whether networks answer for
-    every pixel, with logits (N, classes, H, W)."""
+    """What a method may know of its task.
+
+    Attributes:
+        image: the geometry and normalisation of the images.
+        classes: the number of classes.
+        segmentation: whether the networks answer for every pixel. Logits are then (N, classes, H, W), not (N, classes).
+    """
 
     image: ImageSpec
     classes: int
@@ -40,7 +45,14 @@ class TaskView:
 
 
 class Session:
-    """One trial, as its method sees it."""
+    """One trial, as its method sees it: the first argument of a method.
+
+    Images are always normalised, float32 (N, C, H, W), on the trial's device.
+
+    Attributes:
+        task: what may be known of the task.
+        teacher: the frozen teacher; call it to ask about images.
+    """
 
     task: TaskView
     teacher: TeacherView
@@ -51,24 +63,32 @@ class Session:
 
     @property
     def student(self) -> nn.Module:
-        """The student, in training mode, on the trial's device."""
+        """The student, in training mode, on the trial's device. Call it whole: what is inside is not counted."""
         return current().student
 
     @property
     def progress(self) -> float:
-        """The share of the whole budget that is spent, 0 to 1: what learning-rate schedules follow."""
+        """The share of the whole budget that is spent, 0 to 1. Learning-rate schedules follow it."""
         return current().progress
 
     @property
     def device(self) -> torch.device:
-        """Where tensors of the method's own must live."""
+        """The device of the trial. Tensors that a method makes must be made there."""
         return current().device
 
     def keep(self, name: str, thing: Kept) -> Kept:
-        """Move a module or tensor to the device, meter it, and save and restore it with the trial.
+        """Move a module or tensor to the device, count its work, and save and restore it with the trial.
 
         Everything that changes from step to step must be kept: modules, optimisers, tensors, dictionaries of plain
-        values, and objects with ``state_dict`` and ``load_state_dict``.
+        values, and objects with ``state_dict`` and ``load_state_dict``. Keep a module before you make its optimiser,
+        and keep everything before the first loop that uses it.
+
+        Args:
+            name: any name that is not taken yet; the trial's checkpoint uses it.
+            thing: what to keep.
+
+        Returns:
+            The thing, on the device. Use this one from then on.
 
         Raises:
             MethodError: the name is taken, or the thing cannot be saved.
@@ -77,51 +97,78 @@ class Session:
         return kept
 
     def steps(self, phase: str, share: float | None = None) -> Iterator[float]:
-        """Loop until the phase's share of the budget (or all that is left) is spent.
+        """Loop until the phase's share of the budget is spent. One pass through the loop is one step.
 
-        Yields the phase's own progress, 0 to 1. The harness evaluates, saves and counts between two passes.
+        The harness evaluates, saves and counts between two passes.
+
+        Args:
+            phase: the name of the phase.
+            share: the part of the whole budget for this phase, above 0 and at most 1; by default all that is left.
+
+        Yields:
+            The phase's own progress, 0 to 1, before each step.
 
         Raises:
-            MethodError: a phase's name is used twice, or the shares add up to more than 1.
+            MethodError: the name is used twice, the loop begins inside another one, the share is not above 0, or the
+                shares of all phases add up to more than 1.
         """
         return current().steps(phase, share)
 
     def noise(self, *shape: int, stream: str = "noise") -> Tensor:
-        """Standard normal numbers from a named random stream."""
+        """Draw standard normal numbers, float32 on the device, from a named random stream.
+
+        Args:
+            shape: the shape of the tensor. Noise of the shape (N, C, H, W) of the task's images counts as synthesised
+                images.
+            stream: the name of the stream. Streams with different names are independent of each other; each is seeded
+                by the trial and continues after an interruption.
+        """
         context = current()
         context.count_drawn(shape)
         return torch.randn(*shape, generator=context.streams[stream], device=context.device)
 
     def uniform(self, *shape: int, stream: str = "uniform") -> Tensor:
-        """Uniform numbers in [0, 1) from a named random stream."""
+        """Draw uniform numbers in [0, 1), float32 on the device, from a named random stream.
+
+        Args:
+            shape: the shape of the tensor, as in ``noise``.
+            stream: the name of the stream, as in ``noise``.
+        """
         context = current()
         context.count_drawn(shape)
         return torch.rand(*shape, generator=context.streams[stream], device=context.device)
 
     def generator(self, stream: str, *, host: bool = False) -> torch.Generator:
-        """A named random stream for torch's own functions (``torch.randint(..., generator=s.generator("labels"))``).
+        """A named random stream for torch's own functions: ``torch.randint(..., generator=s.generator("labels"))``.
 
-        With ``host`` it is on the CPU whatever the device: for a number that Python itself needs (a shift of all
-        images) or an index into a store on the host, so that no step waits for a GPU.
+        Args:
+            stream: the name of the stream, as in ``noise``.
+            host: the stream is on the CPU, whatever the device. Use it for a number that Python needs (a shift of all
+                images) or an index into a store on the CPU, so that no step waits for a GPU.
         """
         streams = current().streams
         return streams.on_host(stream) if host else streams[stream]
 
     def images(self, batch: int, *, part: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-        """The next real images that the method declared, normalised (N, C, H, W), shuffled anew every epoch.
+        """The next real images that the method declared, shuffled again in every epoch.
 
-        They are augmented as the task says (crops, mirror images). With ``Data.TRAIN`` the second tensor is their
-        labels, int64 (N,); for segmentation (N, H, W), with -100 for pixels of no class, which torch's cross-entropy
-        leaves out. With ``Data.POOL`` there are no labels: it is each image's place in the pool, int64 (N,), from 0 to
-        ``pool_size`` - 1.
+        They are augmented as the task says (crops, mirror images).
 
-        With ``part=(i, n)`` they come out of the i-th (from 0) of n equal parts of the training images alone, as for a
-        method that learns something on one half and something else on the other. Parts have no image in common, are the
-        same all through the trial, and go their own ways: what was taken out of one does not change what comes next.
+        Args:
+            batch: how many images, N.
+            part: ``(i, n)`` draws from the i-th (from 0) of n equal parts of the training images only, for a method
+                that learns one thing on one half and another on the other half. Parts have no image in common and stay
+                the same during a trial. Drawing from one part does not change what another gives next.
+
+        Returns:
+            The images (N, C, H, W), and a second tensor. With ``Data.TRAIN`` it has their labels, int64 (N,); for
+            segmentation (N, H, W), with -100 for pixels of no class, which torch's cross-entropy leaves out. With
+            ``Data.POOL`` there are no labels: it has the place of each image in the pool, int64 (N,), from 0 to
+            ``pool_size`` - 1.
 
         Raises:
             DataLeak: the method declared ``Data.NONE``.
-            MethodError: there is no such part.
+            MethodError: there is no such part, or the images are those of a pool.
         """
         context = current()
         if context.data is Data.NONE:
@@ -137,23 +184,40 @@ class Session:
 
     @property
     def pool_size(self) -> int:
-        """How many images the pool has; with ``Data.POOL``."""
+        """How many images the pool has.
+
+        Raises:
+            DataLeak: the method did not declare ``Data.POOL``.
+        """
         return len(_pool())
 
     def survey(self, batch: int) -> tuple[Tensor, Tensor]:
-        """The next images of the whole pool, normalised and not augmented, and their places; to judge them, say.
+        """The next images of the whole pool, not augmented: for example to let the teacher judge them.
 
-        They come in one random order, each once before any comes again, whatever :meth:`choose` chose. The last batch
-        of a round may be smaller. With ``Data.POOL``.
+        They come in one random order, each once before any comes again, whatever ``choose`` chose.
+
+        Args:
+            batch: how many images, N. The last batch of a round may be smaller.
+
+        Returns:
+            The images (N, C, H, W), and their places in the pool, int64 (N,).
+
+        Raises:
+            DataLeak: the method did not declare ``Data.POOL``.
         """
         images, places = _pool().survey(batch)
         current().meter.real_images += len(places)
         return images, places
 
     def choose(self, places: Tensor) -> None:
-        """From now on :meth:`images` gives only these images of the pool: ``places`` is int64 (M,), M at least 1.
+        """Restrict ``images`` to some images of the pool, until the next call. The choice is saved with the trial.
 
-        With ``Data.POOL``. The choice is saved and restored with the trial.
+        Args:
+            places: the places of the images in the pool, int64 (M,), M at least 1.
+
+        Raises:
+            DataLeak: the method did not declare ``Data.POOL``.
+            MethodError: the places are of another type or shape.
         """
         if places.dtype != torch.int64 or places.ndim != 1 or not len(places):
             raise MethodError(
@@ -162,10 +226,14 @@ class Session:
         _pool().choose(places)
 
     def update(self, optimizer: Optimizer, loss: Tensor, *, clip: float | None = None) -> None:
-        """One optimiser step on ``loss``; gradients are computed for this optimiser's parameters only.
+        """One optimiser step on a loss. Gradients are computed for this optimiser's parameters only.
 
-        With ``clip`` their common L2 norm is scaled down to it first, where it is larger. The gradients stay in the
-        parameters' ``grad`` until the optimiser's next update.
+        They stay in the parameters' ``grad`` until the optimiser's next update.
+
+        Args:
+            optimizer: an optimiser that is kept.
+            loss: a scalar.
+            clip: the largest common L2 norm of the gradients, above 0. Larger gradients are scaled down to it.
 
         Raises:
             MethodError: no parameter of the optimiser has a part in the loss.
@@ -173,12 +241,12 @@ class Session:
         current().update(optimizer, loss, clip)
 
     def apply(self, optimizer: Optimizer, gradients: Sequence[Tensor], *, clip: float | None = None) -> None:
-        """One optimiser step on gradients that are known: those of a meta-learner, added up over inner updates.
+        """One optimiser step on gradients that are known, such as those that a meta-learner adds up over inner updates.
 
         Args:
-            optimizer: kept, as for :meth:`update`.
+            optimizer: an optimiser that is kept.
             gradients: one for each of its parameters, in their order and shapes.
-            clip: the largest common L2 norm.
+            clip: the largest common L2 norm of the gradients, as in ``update``.
         """
         current().apply(optimizer, gradients, clip)
 
@@ -200,31 +268,36 @@ class Session:
         penultimate: bool = False,
         clip: float | None = None,
     ) -> Tensor:
-        """One student step on alpha * KL_tau(teacher || student) + beta * CE(student, labels) + group_loss.
+        """One student step on ``alpha * KL_tau(teacher || student) + beta * CE(student, labels) + group_loss``.
 
         Args:
-            optimizer: over the student's parameters.
-            images: normalised (N, C, H, W); detached here.
-            logits: the teacher's answer to these images, if it is known already; else the teacher is asked.
-            temperature: tau; the loss has the factor tau^2 and is averaged over the batch.
-            alpha: weight of the teacher's term.
-            labels: int64 (N,), or (N, H, W) for segmentation, for ``beta`` above 0.
-            beta: weight of the cross-entropy with ``labels``.
-            criterion: ``f(teacher_logits, student_logits)`` in place of the KL divergence; with ``rows`` it is called
-                ``f(teacher_logits, student_logits, rows)``.
-            rows: something of each image's own, (N, ...): its weight, or its place in a store. The harness may hold
-                images out and put others in their place; the criterion gets the rows of those that are trained on.
-            groups: the teacher's groups of these images, if they are known already.
-            group_loss: ``f(teacher_groups, student_groups)``, added as it is; the student's groups come from the same
-                forward pass as its logits.
-            group_by: what the groups are: the outputs of the networks' stages, or with "layers" the last map of each
-                layer group (see :meth:`student_groups`).
-            penultimate: the criterion gets one more tensor, after the logits: the student's penultimate features (N, D)
-                from the same forward pass, the input of :attr:`student_classifier`.
-            clip: the largest common L2 norm of the gradients.
+            optimizer: an optimiser of the student's parameters that is kept.
+            images: (N, C, H, W); detached here. They count as student images.
+            logits: the teacher's logits for these images, where they are known already; otherwise the teacher is asked.
+            temperature: tau, above 0. The loss has the factor tau^2 and is averaged over the batch.
+            alpha: the weight of the teacher's term.
+            labels: int64 (N,), or (N, H, W) for segmentation; used where ``beta`` is not 0.
+            beta: the weight of the cross-entropy with ``labels``.
+            criterion: ``f(teacher_logits, student_logits)``, used in place of the KL divergence. With ``rows`` it is
+                called ``f(teacher_logits, student_logits, rows)``.
+            rows: a tensor (N, ...) with one row for each image, such as its weight or its place in a store. The harness
+                may hold images out and put others in their place; the criterion gets the rows of those that are
+                trained on.
+            groups: the teacher's groups for these images, where they are known already.
+            group_loss: ``f(teacher_groups, student_groups)``, added with the weight 1. The student's groups come from
+                the forward pass that gives its logits.
+            group_by: what the groups are: "stages", the outputs of the networks' stages, or "layers", the last map of
+                each layer group (see ``student_groups``).
+            penultimate: the criterion gets one more tensor after the logits: the student's penultimate features (N, D)
+                from the same forward pass, which are the input of ``student_classifier``.
+            clip: the largest common L2 norm of the gradients, as in ``update``.
 
         Returns:
-            The loss, detached.
+            The loss, a scalar, detached.
+
+        Raises:
+            AccessDenied: the method declared less than ``Access.LOGITS``.
+            Unsupported: a network does not have the groups or the classifier that are asked for.
         """
         context = current()
         images = images.detach()
@@ -259,52 +332,75 @@ class Session:
         return loss.detach()
 
     def student_features(self, images: Tensor, *, penultimate: bool = False) -> tuple[Tensor, Tensor]:
-        """The student's logits and features (the input of its head) of normalised images, from one forward pass.
+        """The student's logits and features from one forward pass.
 
-        With ``penultimate`` the features are the input (N, D) of :attr:`student_classifier`.
+        Args:
+            images: (N, C, H, W).
+            penultimate: the features are the input of ``student_classifier``, (N, D).
+
+        Returns:
+            The logits, and the features: the input of the network's head, (N, D), or (N, D, h, w) for segmentation.
         """
         return current().student_side.features(images, penultimate)
 
     @property
     def student_layer_shapes(self) -> tuple[tuple[Shape, ...], ...]:
-        """Of each of the student's layer groups the shapes (C, h, w) of its maps, all the same.
+        """For each layer group of the student, the shapes (C, h, w) of its maps, which are all the same.
 
-        A layer group are the layers that follow each other and make maps of one shape.
+        A layer group consists of layers that follow each other and make maps of one shape.
 
         Raises:
-            Unsupported: the network names no layers; the trial is left out by plan.
+            Unsupported: the network names no layers.
         """
         return current().student_side.layers.shapes
 
     def student_groups(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The student's logits and the last map (N, C, h, w) of each layer group, from one forward pass."""
+        """The student's logits and the last map (N, C, h, w) of each layer group, from one forward pass.
+
+        Raises:
+            Unsupported: the network names no layers.
+        """
         return current().student_side.groups(images)
 
     def student_from(self, images: Tensor, group: int, maps: Tensor) -> Tensor:
-        """The student's logits with ``maps`` (N, C, h, w) in the place of the last ones of a layer group, from 0.
+        """The student's logits where other maps stand in the place of the last map of a layer group.
 
-        It is a whole forward pass and counted as one; what is before the group has no part in the answer.
+        This is a whole forward pass and counted as one, but layers before the group have no part in the result.
+
+        Args:
+            images: (N, C, H, W).
+            group: the layer group, from 0.
+            maps: (N, C, h, w), of the shape that ``student_layer_shapes`` has for the group.
+
+        Raises:
+            MethodError: there is no such group, or the maps have another shape.
+            Unsupported: the network names no layers.
         """
         return current().student_side.go_on_from(images, group, maps)
 
     @property
     def student_classifier(self) -> nn.Linear:
-        """The student's last layer, (classes, D), to be written, or to be left out of an optimiser; not to be called.
+        """The student's last layer, with a weight of (classes, D). Write into it or leave it out of an optimiser; do
+        not call it.
 
-        For a method that trains through another classifier: what is scored is the student as it stands.
+        It is for methods that train the student through another classifier: the student is scored with this one.
 
         Raises:
-            Unsupported: it is no linear layer; the trial is left out by plan.
+            Unsupported: the last layer is not linear.
         """
         return linear_classifier(current().student)
 
     def student_head(self, features: Tensor) -> Tensor:
-        """The student's logits for features, as :meth:`student_features` gives them."""
+        """The student's logits for features as ``student_features`` gives them (without ``penultimate``)."""
         logits: Tensor = head(current().student)(features)
         return logits
 
     def log(self, **values: Tensor | float) -> None:
-        """Record scalars; the curve holds their means between two evaluations."""
+        """Record numbers. The trial's curve holds the mean of each between two evaluations.
+
+        Args:
+            values: numbers or tensors by name; of a tensor the mean is taken.
+        """
         current().log(values)
 
 

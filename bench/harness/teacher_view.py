@@ -16,16 +16,26 @@ from bench.spec.method import Access
 
 @dataclass(frozen=True)
 class BatchNormStatistics:
-    """One batch-norm layer of the teacher: statistics of its input over (N, H, W), and the stored running ones."""
+    """One batch-norm layer of the teacher with C channels: statistics of its input, and the stored running ones.
+
+    Attributes:
+        mean: of the input, over images and places, (C,).
+        var: of the input, over images and places, biased, (C,).
+        running_mean: as the teacher's training left it, (C,).
+        running_var: as the teacher's training left it, (C,).
+    """
 
     mean: Tensor
-    var: Tensor  # biased
+    var: Tensor
     running_mean: Tensor
     running_var: Tensor
 
 
 class TeacherOutput:
-    """The teacher's answer to a batch, as far as the method's declared access goes."""
+    """The teacher's answer to a batch of N images, as far as the method's declared access goes.
+
+    What was not asked for raises an ``AttributeError`` that says how to ask.
+    """
 
     def __init__(
         self,
@@ -47,42 +57,46 @@ class TeacherOutput:
 
     @property
     def labels(self) -> Tensor:
-        """The predicted classes, int64 (N,); (N, H, W) for segmentation."""
+        """The predicted classes, int64 (N,), or (N, H, W) for segmentation."""
         return self._logits.argmax(1)
 
     @property
     def logits(self) -> Tensor:
-        """(N, classes), or (N, classes, H, W) for segmentation; with a gradient from ``Access.GRADIENTS`` on."""
+        """The logits, (N, classes), or (N, classes, H, W) for segmentation.
+
+        They carry a gradient where the images do, with ``Access.GRADIENTS`` or more.
+
+        Raises:
+            AccessDenied: the method declared less than ``Access.LOGITS``.
+        """
         need(Access.LOGITS, "the teacher's logits")
         return self._logits
 
     @property
     def features(self) -> Tensor:
-        """The input of the network's head; only when asked for with ``features=True``.
-
-        (N, D), or (N, D, h, w) for segmentation.
-        """
+        """The input of the network's head, (N, D), or (N, D, h, w) for segmentation; only with ``features=True``."""
         if self._features is None:
             raise AttributeError("ask for features: s.teacher(images, features=True)")
         return self._features
 
     @property
     def batch_norm(self) -> tuple[BatchNormStatistics, ...]:
-        """One entry a batch-norm layer, in the order of the forward pass; only with ``batch_norm=True``."""
+        """One entry for each batch-norm layer, in the order of the forward pass; only with ``batch_norm=True``."""
         if self._batch_norm is None:
             raise AttributeError("ask for the statistics: s.teacher(images, batch_norm=True)")
         return self._batch_norm
 
     @property
     def pooled(self) -> Tensor:
-        """(N, D): each image's spatial means, of all tapped maps side by side; only with ``pooled=...``."""
+        """Each image's spatial means of the maps asked for, side by side, (N, D); only with ``pooled=...``."""
         if self._pooled is None:
             raise AttributeError('ask for the means: s.teacher(images, pooled="batch_norm")')
         return self._pooled
 
     @property
     def groups(self) -> tuple[Tensor, ...]:
-        """The outputs (N, C, h, w) of the network's stages, in the order of the forward pass; only with ``groups``."""
+        """The outputs (N, C, h, w) of the network's stages, in the order of the forward pass; only with
+        ``groups=True``."""
         if self._groups is None:
             raise AttributeError("ask for the groups: s.teacher(images, groups=True)")
         return self._groups
@@ -99,7 +113,7 @@ class TeacherOutput:
 
     @property
     def layers(self) -> tuple[tuple[Tensor, ...], ...]:
-        """The maps (N, C, h, w) of the network's layers, a group for each shape; only with ``layers=True``."""
+        """The maps (N, C, h, w) of the network's layers, one tuple for each layer group; only with ``layers=True``."""
         if self._layers is None:
             raise AttributeError("ask for them: s.teacher(images, layers=True)")
         return self._layers
@@ -120,24 +134,27 @@ class TeacherView:
         layers: bool = False,
         anchor: int | None = None,
     ) -> TeacherOutput:
-        """Ask about normalised images (N, C, H, W).
+        """Ask the teacher about images. They count as teacher images.
 
         Args:
-            images: with a gradient, if the method wants one through the teacher.
-            features: the input of the network's head.
-            batch_norm: the batch's statistics at the input of every batch-norm layer.
-            pooled: each image's spatial means: of the inputs of all batch-norm layers ("batch_norm"), or of the inputs
-                of the network's stages ("stages").
-            groups: the outputs of the network's stages.
-            penultimate: the input of the network's classifier, its last linear layer.
-            layers: the maps of all the layers that the network names, in groups of one shape.
-            anchor: which point of its training, 0 (the earliest) to ``anchors`` - 1 (the trained teacher); the trained
-                teacher by default. With ``@method(..., anchors=...)``.
+            images: normalised (N, C, H, W). Where they carry a gradient, the answer does too (``Access.GRADIENTS``).
+            features: also give the input of the network's head (``Access.FEATURES``).
+            batch_norm: also give the batch's statistics at the input of every batch-norm layer (``Access.BATCH_NORM``).
+            pooled: also give each image's spatial means: "batch_norm" for those of the inputs of all batch-norm layers
+                (``Access.BATCH_NORM``), "stages" for those of the inputs of the network's stages (``Access.FEATURES``).
+            groups: also give the outputs of the network's stages (``Access.FEATURES``).
+            penultimate: also give the input of the last linear layer (``Access.FEATURES``).
+            layers: also give the maps of all layers that the network names, in layer groups (``Access.FEATURES``).
+            anchor: the point of its training to ask, from 0 (the earliest) to ``anchors`` - 1 (the trained teacher);
+                by default the trained teacher. Needs ``@method(..., anchors=...)``.
+
+        Returns:
+            The answer, with the parts that were asked for.
 
         Raises:
             AccessDenied: the method declared less access than it uses.
-            Unsupported: the network has no batch norm, no stages, no layers or no linear classifier; the trial is left
-                out by plan.
+            MethodError: there is no such anchor, or ``pooled`` is neither of the two.
+            Unsupported: the network has no batch norm, no stages, no layers or no linear classifier.
         """
         context = current()
         need(Access.LABELS, "the teacher")
@@ -171,44 +188,52 @@ class TeacherView:
 
     @property
     def anchors(self) -> int:
-        """How many points of its training can be asked about, as the method declares; 0 without."""
+        """How many points of its training can be asked, as the method declares; 0 for a method without anchors."""
         return current().anchors
 
     @property
     def layer_shapes(self) -> tuple[tuple[Shape, ...], ...]:
-        """Of each layer group the shapes (C, h, w) of its maps, all the same; known without a question.
+        """For each layer group, the shapes (C, h, w) of its maps, which are all the same. Known without a question.
 
         Raises:
-            Unsupported: the network names no layers; the trial is left out by plan.
+            AccessDenied: the method declared less than ``Access.FEATURES``.
+            Unsupported: the network names no layers.
         """
         need(Access.FEATURES, "the layers of the teacher")
         return current().teacher_layers.shapes
 
     def pooled_size(self, pooled: Pooled) -> int:
-        """The length D of what ``pooled`` gives for an image, for a head that is made before the first question."""
+        """The length D of what ``pooled`` gives for an image, known without a question.
+
+        Args:
+            pooled: "batch_norm" or "stages", as for a question.
+        """
         _need_pooled(pooled)
         return current().pooled_size(pooled)
 
     def copy(self, *, fresh: bool = False) -> nn.Module:
-        """A copy of the teacher that can be trained, in training mode; images through it count as teacher images.
+        """A copy of the teacher that can be trained, in training mode. Images through it count as teacher images.
 
         Keep it (``s.keep``) like any network. The teacher itself stays as it is.
 
         Args:
-            fresh: with new random weights, so that only the architecture is the teacher's.
+            fresh: give it new random weights, so that only the architecture is the teacher's.
+
+        Raises:
+            AccessDenied: the method declared less than ``Access.PARAMETERS``.
         """
         need(Access.PARAMETERS, "a copy of the teacher")
         return current().copy_teacher(fresh)
 
     @property
     def classifier_bias(self) -> Tensor | None:
-        """A copy of the last linear layer's bias, (classes,), or None where it has none."""
+        """A copy of the last linear layer's bias, (classes,); None where it has none. Needs ``Access.PARAMETERS``."""
         need(Access.PARAMETERS, "the teacher's weights")
         return current().classifier_bias()
 
     @property
     def classifier_weight(self) -> Tensor:
-        """A copy of the last linear layer's weight, (classes, D): the class templates of ZSKD."""
+        """A copy of the last linear layer's weight, (classes, D). Needs ``Access.PARAMETERS``."""
         need(Access.PARAMETERS, "the teacher's weights")
         return current().classifier_weight()
 

@@ -14,12 +14,11 @@ from bench.errors import UserError
 def image_generator(
     latent: int, image: ImageSpec, width: int = 128, *, eps: float = 1e-5, whiten: bool = True
 ) -> nn.Sequential:
-    """DAFL's and DFAD's generator: a linear layer, two up-samplings by 2, three 3x3 convolutions, tanh.
+    """The generator of DAFL and DFAD: a linear layer, two up-samplings by 2, three 3x3 convolutions, tanh.
 
-    Codes (N, latent) in, images (N, channels, size, size) in normalised space out. With ``whiten`` a last batch norm
-    without scale and shift gives every channel zero mean and unit variance over the batch: the images may leave the
-    range of real pixels. DAFL passes 0.8 as the epsilon of the two inner batch norms (its code's second positional
-    argument), DFAD keeps the default.
+    With ``whiten`` a last batch norm without scale and shift gives every channel zero mean and unit variance over the
+    batch, so that the images may leave the range of real pixels. DAFL passes 0.8 as the epsilon of the two inner batch
+    norms (its code's second positional argument), DFAD keeps the default.
 
     Args:
         latent: length of a code.
@@ -27,6 +26,12 @@ def image_generator(
         width: channels of the first layers (128 in the papers); the last hidden layer has half of it.
         eps: epsilon of the two batch norms between the convolutions.
         whiten: end in a batch norm without scale and shift.
+
+    Returns:
+        A network from codes (N, latent) to normalised images (N, channels, size, size).
+
+    Raises:
+        UserError: the size is not a multiple of 4.
     """
     start = _start(image, 4)
     return nn.Sequential(
@@ -48,16 +53,23 @@ def image_generator(
 
 
 def dcgan_generator(latent: int, image: ImageSpec, width: int = 64) -> nn.Sequential:
-    """DFAD's generator for 128x128 images, after DCGAN: a linear layer, four transposed convolutions, tanh.
+    """The generator of DFAD for 128x128 images, after DCGAN: a linear layer, four transposed convolutions, tanh.
 
-    DFAD feeds tanh's output to networks whose data is normalised with mean 0.5 and deviation 0.5. With these the last
-    module changes nothing; with others it maps tanh's range to the same pixels. Weights start as in
-    :func:`dcgan_weights`. 11,243,203 parameters for codes of 256 and 3x128x128, 708M multiply-adds.
+    DFAD feeds the output of tanh to networks whose data is normalised with mean 0.5 and deviation 0.5. With these the
+    last module changes nothing; with others it maps the range of tanh to the same pixels. Weights start from
+    N(0, 0.02^2), those of batch norm from N(1, 0.02^2), biases from 0. For codes of 256 and images of 3x128x128 it has
+    11,243,203 parameters and needs 708M multiply-adds for an image.
 
     Args:
         latent: length of a code (256 in the paper).
         image: the task's geometry; its size must be a multiple of 16.
         width: channels of the last layers (64 in the paper); the first have eight times as many.
+
+    Returns:
+        A network from codes (N, latent) to normalised images (N, channels, size, size).
+
+    Raises:
+        UserError: the size is not a multiple of 16.
     """
     start = _start(image, 16)
     layers: list[nn.Module] = [
@@ -78,18 +90,24 @@ def dcgan_generator(latent: int, image: ImageSpec, width: int = 64) -> nn.Sequen
 
 
 def cmi_generator(latent: int, image: ImageSpec, width: int = 128, *, large: bool = False) -> nn.Sequential:
-    """CMI's and Fast-DFKD's generator, with ``large`` the one that CMI's library has for DAFL, ZSKT, DFAD and DFQ.
+    """The generator of CMI and Fast-DFKD; with ``large`` the one that CMI's library has for DAFL, ZSKT, DFAD and DFQ.
 
-    DAFL's without biases in the hidden convolutions, and a sigmoid at its end: pixels in [0, 1], which the last module
-    normalises. Initialisation is the framework's default; CMI draws it anew in every round, as :func:`dcgan_weights`.
-    2,328,899 parameters and 117M multiply-adds for codes of 256 and 3x32x32; large 4,581,955, and 8,776,259 for codes
-    of 512.
+    It is DAFL's without biases in the hidden convolutions, and ends in a sigmoid: pixels in [0, 1], which the last
+    module normalises. Weights start as torch makes them. For codes of 256 and images of 3x32x32 it has 2,328,899
+    parameters and needs 117M multiply-adds for an image. The large one has 4,581,955 parameters, and 8,776,259 for
+    codes of 512.
 
     Args:
         latent: length of a code (256 in CMI and Fast-DFKD).
         image: the task's geometry; its size must be a multiple of 4.
         width: channels of the first convolution's output (128 in the papers); the last hidden layer has half of it.
         large: begin with twice as many channels.
+
+    Returns:
+        A network from codes (N, latent) to normalised images (N, channels, size, size).
+
+    Raises:
+        UserError: the size is not a multiple of 4.
     """
     start = _start(image, 4)
     first = 2 * width if large else width
@@ -112,16 +130,22 @@ def cmi_generator(latent: int, image: ImageSpec, width: int = 128, *, large: boo
 
 
 def zskt_generator(latent: int, image: ImageSpec, width: int = 128) -> nn.Sequential:
-    """ZSKT's generator: DAFL's without tanh; the last batch norm has a scale and a shift.
+    """The generator of ZSKT: DAFL's without tanh, and with a scale and a shift in the last batch norm.
 
     The images may leave the range of real pixels. This is the latest version of the paper's code; an earlier one began
-    with maps of 10x10, enlarged 1.6 and 2 times, and its last batch norm had neither scale nor shift. Initialisation is
-    the framework's default. 1,051,145 parameters for codes of 100 and 3x32x32.
+    with maps of 10x10, enlarged 1.6 and 2 times, and its last batch norm had neither scale nor shift. Weights start as
+    torch makes them. For codes of 100 and images of 3x32x32 it has 1,051,145 parameters.
 
     Args:
         latent: length of a code (100 in the paper).
         image: the task's geometry; its size must be a multiple of 4.
         width: channels of the first layers (128 in the paper); the last hidden layer has half of it.
+
+    Returns:
+        A network from codes (N, latent) to normalised images (N, channels, size, size).
+
+    Raises:
+        UserError: the size is not a multiple of 4.
     """
     start = _start(image, 4)
     return nn.Sequential(

@@ -18,26 +18,42 @@ from bench.spec.options import OptionSpec, Value, check_spec, check_values, spec
 
 
 class Data(Enum):
-    """The real images that a method needs."""
+    """The real images that a method needs.
 
-    NONE = "none"  # data-free in the strict sense
-    POOL = "pool"  # other real images, without labels
-    TRAIN = "train"  # the task's own training images and labels
+    Attributes:
+        NONE: none; the method is data-free in the strict sense.
+        POOL: other real images, without labels.
+        TRAIN: the task's own training images and labels.
+    """
+
+    NONE = "none"
+    POOL = "pool"
+    TRAIN = "train"
 
 
 POOLS = ("related", "unrelated", "wild")  # the roles of a task's pools
 
 
 class Access(IntEnum):
-    """How far into the teacher a method looks; each level includes those before it."""
+    """How far into the teacher a method looks. Each level includes those before it.
 
-    NONE = 0  # the teacher is never asked
-    LABELS = 1  # the predicted class
-    LOGITS = 2  # the outputs, as numbers
-    GRADIENTS = 3  # the outputs, with the gradient to the image
-    FEATURES = 4  # the input of the classification head
-    BATCH_NORM = 5  # statistics at the batch-norm layers
-    PARAMETERS = 6  # the weights themselves
+    Attributes:
+        NONE: the teacher is never asked.
+        LABELS: the predicted classes.
+        LOGITS: the logits, without a gradient.
+        GRADIENTS: the logits, with the gradient to the images.
+        FEATURES: maps and features inside the network, such as the input of the head.
+        BATCH_NORM: statistics at the batch-norm layers.
+        PARAMETERS: the weights themselves.
+    """
+
+    NONE = 0
+    LABELS = 1
+    LOGITS = 2
+    GRADIENTS = 3
+    FEATURES = 4
+    BATCH_NORM = 5
+    PARAMETERS = 6
 
     @property
     def label(self) -> str:
@@ -93,28 +109,34 @@ def method(
 ) -> Callable[[Runner], Runner]:
     """Declare a function ``f(session, options)`` to be a distillation method.
 
+    The second argument is annotated with the method's options, a frozen dataclass of ``option`` fields. A method
+    without options is a function ``f(session)``.
+
     Args:
-        name: what studies call it; lower case, digits and underscores.
-        title: what tables call it.
-        paper: authors, title, venue, year.
-        data: the real images it needs.
-        access: how far into the teacher it looks. Less is denied by the harness.
-        presets: the paper's settings for other data sets or tasks than those the defaults are for, by the name of a
-            data set or of a task; the task's go before its data set's.
-        quick: settings under which forty steps pass through every part of it, for ``dfkd check``.
-        segmentation: it also takes networks that answer for every pixel, with logits (N, classes, H, W). Of the others,
-            such trials are recorded as ``unsupported``.
-        batch_norm: it needs the statistics of the teacher's batch-norm layers: always, or, given the name of an option,
-            where that option is not 0. On tasks whose teacher has no such layer its trials are ``unsupported``.
-        pool: with ``Data.POOL``, which of the task's pools: "related" (of the same kind as the training images),
-            "unrelated", or "wild" (images of all kinds, such as a search of the web brings). A study may name others.
-        anchors: at how many evenly spaced points of the teacher's training it wants to ask the teacher, the trained
-            teacher among them. On a teacher whose training is not known its trials are ``unsupported``.
-        layers: it needs the maps of both networks' layers. On tasks with a network that names none its trials are
+        name: the name in studies; lower-case letters, digits and underscores.
+        title: the name in tables.
+        paper: authors, title, venue and year.
+        data: the real images that it needs.
+        access: how far into the teacher it looks. The harness denies more than that.
+        presets: the paper's settings for data sets or tasks other than those of the defaults:
+            ``{"cifar10": {"batch": 1024}}``. Those of a task go before those of its data set.
+        quick: settings with which forty steps pass through every part of the method, for ``dfkd check``.
+        segmentation: it also takes networks that answer for every pixel, with logits (N, classes, H, W). Without it
+            trials of such tasks are ``unsupported``.
+        batch_norm: True where it always needs the statistics of the teacher's batch-norm layers; the name of an option
+            where it needs them if that option is not 0. Where the teacher has no such layer its trials are
             ``unsupported``.
+        pool: with ``Data.POOL``, the task's pool to draw from: "related" (of the same kind as the training images),
+            "unrelated", or "wild" (images of all kinds, as a web search finds them). A study may name others.
+        anchors: the number of evenly spaced points of the teacher's training at which it asks the teacher, at least 2;
+            the last is the trained teacher. Where the teacher's training is not known its trials are ``unsupported``.
+        layers: it needs the maps of both networks' layers. Where a network names none its trials are ``unsupported``.
+
+    Returns:
+        A decorator that leaves the function as it is.
 
     Raises:
-        UserError: the declaration is not usable.
+        UserError: the declaration is not usable; the message says what is allowed.
     """
 
     def declare(function: Runner) -> Runner:

@@ -32,17 +32,26 @@ def option(
 ) -> Any:
     """One field of a method's options dataclass.
 
+    The field's annotation is the option's type: ``int``, ``float``, ``bool``, ``str``, ``Literal[...]``,
+    ``tuple[T, ...]`` of one of these, or a union with ``None``. Limits hold for each item of a tuple.
+
     A dataclass that inherits it may give it another default by a plain value: see :func:`specs_of`.
 
     Args:
         default: the paper's value.
-        doc: what it is, in a few words; shown by ``dfkd list methods``.
+        doc: what the option is, in a few words; shown by ``dfkd list methods NAME``.
         unit: its unit ("images", "pixels", ...); empty for a pure number.
         above: the value must be greater than this.
         low: the smallest value allowed.
         high: the largest value allowed.
-        when: other options' values under which this one has an effect, e.g. ``{"optimizer": "sgd"}`` for a momentum.
-            The dead-option detector of ``dfkd check`` sets them before it varies this one.
+        when: values of other options with which this one has an effect, such as ``{"optimizer": "sgd"}`` for a
+            momentum. ``dfkd check`` sets them before it varies this option.
+
+    Returns:
+        A dataclass field.
+
+    Raises:
+        UserError: the default is a list, a dictionary or a set; use a tuple.
     """
     if isinstance(default, list | dict | set):
         raise UserError(f"an option's default must not change: use a tuple, not {default!r}")
