@@ -100,7 +100,7 @@ def _remedy(source: Source, states: set[State], there: Sequence[Path], folders: 
     """What to do about a set with files in ``states``, ``there`` being the one folder with any of them, or nothing."""
     use = "Give --allow-altered to use it as it is"
     if not source.files:
-        return f"{use}, or {source.how_to_place}" if states == {"altered"} else f"To mend it, {source.how_to_place}"
+        return f"{use}, or {source.how_to_place}" if states == {"altered"} else f"To fix it, {source.how_to_place}"
     ours = [folder for folder in there if folder != source.package]  # nothing is put among a package's files
     archive = archive_seen(source, folders)
     target = archive.parent if archive else next(iter(ours), None)

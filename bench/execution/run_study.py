@@ -134,7 +134,7 @@ def run_study(
         audience: told how it comes along.
 
     Raises:
-        UserError: what the user has to mend before anything can run; nothing was written, or all that was is whole.
+        UserError: what the user has to fix before anything can run; nothing was written, or only complete files.
         KeyboardInterrupt: the user stopped it; the running trials are saved, the same call goes on from there.
     """
     _check_executor(executor)

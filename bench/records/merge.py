@@ -30,7 +30,7 @@ class Merged:
 
     trials: int
     duplicates: int  # the same trial with the same content, once more
-    replaced: int  # failures of trials that ended well elsewhere
+    replaced: int  # failures of trials that succeeded elsewhere
     extended: int  # the same trial with fewer image metrics
 
 

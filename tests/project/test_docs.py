@@ -130,7 +130,9 @@ def test_other_code_of_the_documentation_runs_where_the_reader_would_run_it(
     monkeypatch.chdir(tmp_path)
     exec(compile(block.text, str(block), "exec"), {"__name__": "documentation"})
     for written in golden.iterdir():
-        assert json.loads(written.read_text()) == json.loads((ROOT / "tests/unit/records/golden" / written.name).read_text())
+        assert json.loads(written.read_text()) == json.loads(
+            (ROOT / "tests/unit/records/golden" / written.name).read_text()
+        )
 
 
 def workflows(kind: bool) -> list[Block]:

@@ -65,7 +65,7 @@ def check_anchors(key: str, count: int) -> None:
         return
     if not read_passport(folder)["provenance"]["deterministic"]:
         raise UserError(
-            f"teacher {key!r} was not trained on a CPU, so that its way cannot be gone again; {_mend(folder)}"
+            f"teacher {key!r} was not trained on a CPU, so that its way cannot be gone again; {_fix(folder)}"
         )
 
 
@@ -92,7 +92,7 @@ def _make_anchors(task: TaskSpec, key: str, dataset: Dataset, count: int, report
                 shutil.rmtree(work, ignore_errors=True)
                 raise UserError(
                     f"teacher {key!r} gets other weights when it is trained again here (another processor, or other "
-                    f"versions than in its passport), so that its way is not known; {_mend(folder)}"
+                    f"versions than in its passport), so that its way is not known; {_fix(folder)}"
                 )
         files = [_file(work, number) for number in range(1, count)]
         content = {
@@ -172,5 +172,5 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _mend(folder: Path) -> str:
+def _fix(folder: Path) -> str:
     return f"delete {folder}, and it is trained anew with its anchors, or leave such methods out"

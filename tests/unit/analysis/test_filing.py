@@ -131,7 +131,7 @@ def test_markdown_and_json_hold_the_same_verdicts(root: Path, capsys: pytest.Cap
     [
         (["compare", "v0"], "Missing argument 'HEAD'"),
         (["compare", "v0", "v9"], "allowed: main, v0, v1"),
-        (["compare", "v0", "v1", "--alpha", "1"], "--alpha must lie between 0 and 1"),
+        (["compare", "v0", "v1", "--alpha", "1"], "--alpha must be between 0 and 1"),
         (["compare", "v0", "v1", "--metric", "acuracy"], "did you mean 'accuracy'?"),
         (["compare", "v0", "v1", "--metric", "time"], "nothing of v0 and v1 can be compared"),
         (["compare", "v0", "v1", "--json", "--markdown"], "choose one"),

@@ -113,7 +113,7 @@ def test_an_archive_that_lies_there_is_told_with_what_unpacks_it(target, tmp_pat
         f"Run `dfkd data fetch tiny --data {target}`, which unpacks {target / ARCHIVE}"
     )
     assert answer(["data", "status", "tiny", "--data", str(target)]) == 0
-    line = f"to mend it: `dfkd data fetch tiny --data {target}`, which unpacks {target / ARCHIVE}\n"
+    line = f"to fix it: `dfkd data fetch tiny --data {target}`, which unpacks {target / ARCHIVE}\n"
     assert line in capsys.readouterr().out
     assert answer(["data", "fetch", "tiny", "--data", str(target)]) == 0
     assert answer(["data", "verify", "tiny", "--data", str(target)]) == 0
@@ -256,10 +256,10 @@ def test_a_set_of_many_files_is_placed_by_hand(target, monkeypatch, capsys):
     monkeypatch.setitem(data.SOURCES, "tiny", source)
     message = "tiny has no official archive to fetch: put them there yourself"
     assert failure(target) == message
-    with pytest.raises(MissingData, match=r"Many\. To mend it, put them there yourself$"):
+    with pytest.raises(MissingData, match=r"Many\. To fix it, put them there yourself$"):
         data.load("tiny", size=32, folder=target)
     assert answer(["data", "status", "tiny"]) == 0
-    assert "  to mend it: put them there yourself\n" in capsys.readouterr().out
+    assert "  to fix it: put them there yourself\n" in capsys.readouterr().out
     found = replace(data.status("tiny", target)[0], name="Many/list.txt", state="ok")
     (target / "Many").mkdir(parents=True)
     assert data.fetch("tiny", target) == target

@@ -106,7 +106,7 @@ def test_lists_may_have_other_beginnings(root, line):
 )
 def test_a_list_that_cannot_be_used_is_named_with_the_line(root, text, sentence):
     (root / "train.txt").write_text(text)
-    assert refused(root).startswith(f"camvid: {root / 'train.txt'}: {sentence}. To mend it, copy the folder CamVid of ")
+    assert refused(root).startswith(f"camvid: {root / 'train.txt'}: {sentence}. To fix it, copy the folder CamVid of ")
     assert states(root) == {"CamVid/train.txt": "truncated" if text == "\n" else "corrupted", "CamVid/test": "ok"}
 
 
@@ -147,7 +147,7 @@ def test_a_split_with_a_missing_file_says_how_many_images_are_there(root):
 
 @pytest.mark.usefixtures("small_is_official")
 def test_the_whole_folder_missing(tmp_path):
-    with pytest.raises(MissingData, match=r"missing from .*: CamVid\. To mend it, copy the folder CamVid of "):
+    with pytest.raises(MissingData, match=r"missing from .*: CamVid\. To fix it, copy the folder CamVid of "):
         data.load("camvid", size=18, folder=tmp_path)
     with pytest.raises(UserError, match="camvid has no official archive to fetch: copy the folder CamVid of "):
         data.fetch("camvid", tmp_path)

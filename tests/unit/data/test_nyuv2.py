@@ -95,7 +95,7 @@ def test_status_has_a_line_a_split(root):
 )
 def test_a_split_that_cannot_be_used_is_named(root, train, test, sentence):
     path = write_split(root, train, test)
-    assert refused(root).startswith(f"nyuv2: {path}: {sentence}. To mend it, put the images of nyu_depth_v2_")
+    assert refused(root).startswith(f"nyuv2: {path}: {sentence}. To fix it, put the images of nyu_depth_v2_")
 
 
 def test_a_split_that_is_no_matlab_file(root):
@@ -123,7 +123,7 @@ def test_missing_and_damaged_files_are_named(root):
 
 @pytest.mark.usefixtures("small_is_official")
 def test_the_whole_folder_missing(tmp_path):
-    with pytest.raises(MissingData, match=r"missing from .*: NYUv2\. To mend it, put the images of "):
+    with pytest.raises(MissingData, match=r"missing from .*: NYUv2\. To fix it, put the images of "):
         data.load("nyuv2", size=15, folder=tmp_path)
 
 

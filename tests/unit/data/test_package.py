@@ -80,7 +80,7 @@ def test_missing_files_name_the_package_among_the_places(package, tmp_path):
 
 def test_the_command_line_lists_the_package(package, capsys):
     assert answer(["data", "status", "tiny"]) == 0
-    assert f"  looked for, last, in  {package}\n" in capsys.readouterr().out
+    assert f"  searched last  {package}\n" in capsys.readouterr().out
     assert answer(["data", "status", "tiny", "--json"]) == 0
     assert f'"{package}"' in capsys.readouterr().out
     assert answer(["data", "path", "tiny"]) == 0

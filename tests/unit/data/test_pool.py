@@ -142,7 +142,7 @@ def test_an_array_of_another_kind_is_refused(folder, array, options, sentence):
     with pytest.raises(UserError) as error:
         load_pool("pool", size=8, channels=3, folder=folder)
     assert str(error.value).startswith(f"pool: {path}: {sentence}")
-    assert "To mend it, put images.npy, of uint8" in str(error.value)
+    assert "To fix it, put images.npy, of uint8" in str(error.value)
     with pytest.raises(UserError) as error:
         load_pool(str(path), size=8, channels=3)
     assert str(error.value).startswith(f"{path}: {sentence}")
@@ -171,7 +171,7 @@ def test_an_image_that_cannot_be_read_is_named(folder, capsys):
 
 
 def test_nothing_there_is_missing_data(folder, tmp_path):
-    with pytest.raises(MissingData, match=r"pool: missing from .*: pool\. To mend it, put images\.npy, of uint8 "):
+    with pytest.raises(MissingData, match=r"pool: missing from .*: pool\. To fix it, put images\.npy, of uint8 "):
         load_pool("pool", size=8, channels=3, folder=folder)
     with pytest.raises(MissingData, match=r"pool: missing from .*: pool\. "):
         load_pool("pool", size=8, channels=3, folder=tmp_path / "nowhere")

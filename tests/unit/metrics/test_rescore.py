@@ -174,7 +174,7 @@ def test_a_study_is_scored_by_its_name_and_a_trial_by_its_id(results: Path, caps
     assert answer(["score", record.id[:8], "--metrics", "coverage[teacher]"]) == 0
     assert "coverage[teacher]" in load_record(results / "trials" / record.id).image_metrics
     assert answer(["score", "scored"]) == 0  # the study's own metrics
-    assert "all there already" in capsys.readouterr().out
+    assert "all measured already" in capsys.readouterr().out
 
 
 def test_a_metric_that_cannot_be_had_is_told_with_exit_code_1(

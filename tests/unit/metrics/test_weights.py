@@ -344,6 +344,6 @@ def test_the_doctor_tells_of_weights(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert answer(["doctor", "--json"]) == 0
         return next(each for each in json.loads(capsys.readouterr().out) if each["group"] == "weights")
 
-    assert fact()["mend"] == "dfkd weights fetch tiny   (for nothing)"
+    assert fact()["fix"] == "dfkd weights fetch tiny   (for nothing)"
     path = place(tmp_path / "cache/weights")
-    assert fact()["value"] == f"whole, {path}"
+    assert fact()["value"] == f"complete, {path}"
