@@ -38,7 +38,7 @@ def fetch(source: Source, folder: Path | None, folders: Sequence[Path], progress
     target = folders[0] if folder is not None else _folder_for(source, folders)
     statuses = inspect(source, [target])
     if altered := [status.message for status in statuses if status.state == "altered"]:
-        raise UserError(f"{source.name}: {'; '.join(altered)}. Move it away, then fetch again")
+        raise UserError(f"{source.name}: {'; '.join(altered)}. Move it elsewhere, then fetch again")
     wanted = [file for file, status in zip(source.files, statuses, strict=True) if status.state != "ok"]
     if source.archive is not None and wanted:
         _bring_archive(source, source.archive, wanted, target, progress)

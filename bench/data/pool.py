@@ -63,7 +63,7 @@ def locate(what: str, folder: Path | None = None) -> Path | None:
     if source is None:
         path = Path(what).expanduser()
         if not path.exists():
-            raise UserError(f"pool {what!r} is no file or folder, and no data set{nearest(what, data.SOURCES)}")
+            raise UserError(f"pool {what!r} is not a file, folder or data set{nearest(what, data.SOURCES)}")
         return path.absolute()
     if source.kind != "unlabelled" or source.make is not None:
         return None
@@ -106,7 +106,7 @@ def demand_pool(what: str, folder: Path | None = None, allow_altered: bool = Fal
         with trees.usable(path):
             header(path)
     elif not image_files(path):
-        raise MissingData(f"{path}: no images below it; {FORMS} is needed")
+        raise MissingData(f"{path}: no images found; needed is {FORMS}")
 
 
 def inspect(root: Path, thorough: bool = False) -> list[FileStatus]:
@@ -149,13 +149,11 @@ def header(path: Path) -> tuple[int, ...]:
     except OSError as error:
         raise MalformedError("corrupted", f"cannot be read: {error.strerror or error}") from None
     except ValueError:
-        raise MalformedError("corrupted", f"no pool of images: {FORMS} is needed") from None
+        raise MalformedError("corrupted", f"not a pool of images; needed is {FORMS}") from None
     if dtype.hasobject:
         raise MalformedError("corrupted", "an array of Python objects (pickle), which is never loaded")
     if dtype != np.uint8 or len(shape) not in (3, 4) or shape[3:] not in ((), (3,)) or 0 in shape:
-        raise MalformedError(
-            "corrupted", f"an array of {dtype} {shape}, where uint8 (N, H, W, 3) or (N, H, W) is needed"
-        )
+        raise MalformedError("corrupted", f"an array of {dtype} {shape}, expected uint8 (N, H, W, 3) or (N, H, W)")
     if size < (whole := int(np.prod(shape, dtype=np.int64))):
         raise MalformedError("truncated", f"truncated: {size} of {whole} bytes of pixels")
     return tuple(shape)
@@ -192,7 +190,7 @@ def _of_array(path: Path, size: int, channels: int) -> Tensor:
 def _of_folder(root: Path, size: int, channels: int) -> Tensor:
     paths = image_files(root)
     if not paths:
-        raise MissingData(f"{root}: no images below it; {FORMS} is needed")
+        raise MissingData(f"{root}: no images found; needed is {FORMS}")
 
     name = f"pool{channels}"
     return decoded.cached(name, root, paths, size, lambda: {"images": trees.squares(paths, size, channels)})["images"]

@@ -39,7 +39,7 @@ def picture(path: Path) -> NDArray[np.uint8]:
 
     with _opened(path) as image:
         if image.mode.startswith(("I", "F")):
-            raise MalformedError("corrupted", f"mode {image.mode}, where 8 bits a channel are needed")
+            raise MalformedError("corrupted", f"mode {image.mode}, expected 8 bits per channel")
         return np.asarray(image.convert("RGB"))
 
 
@@ -49,10 +49,10 @@ def mask(path: Path, values: int) -> NDArray[np.uint8]:
 
     with _opened(path) as image:
         if image.mode not in ("L", "P"):
-            raise MalformedError("corrupted", f"no label image: mode {image.mode}, where one 8-bit channel is needed")
+            raise MalformedError("corrupted", f"not a label image: mode {image.mode}, expected one 8-bit channel")
         labels = np.asarray(image)
     if (largest := int(labels.max())) >= values:
-        raise MalformedError("corrupted", f"a label of {largest}, where the largest is {values - 1}")
+        raise MalformedError("corrupted", f"a label of {largest}, the largest allowed is {values - 1}")
     return labels
 
 

@@ -78,10 +78,10 @@ def spaces_of(loaded: LoadedStudy) -> list[Space]:
     """
     entries = [(name, options) for name, options in loaded.written if _ranges(options)]
     if not entries:
-        raise UserError("there is nothing to search: no option of the study has a range, as {from: 1, to: 20}")
+        raise UserError("nothing to search: no option of the study has a range, such as {from: 1, to: 20}")
     names = [name for name, _ in entries]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"{twice} has ranges in two entries; a search takes one for each method")
+        raise UserError(f"{twice} has ranges in two entries; a search accepts one per method")
     if RULE not in loaded.study.selection:
         raise UserError(f"a search chooses by images that are held out for the rule {RULE}; add it to `selection`")
     return [_space(task, loaded.cards[name], options) for task in loaded.tasks for name, options in entries]

@@ -253,7 +253,7 @@ def tapped_stages(network: nn.Module) -> list[nn.Module]:
     """
     found = stages(network)
     if not found:
-        raise Unsupported(f"{type(network).__name__} names no stages, and the method asks for its groups")
+        raise Unsupported(f"{type(network).__name__} names no stages, and the method needs its groups")
     return found
 
 
@@ -261,7 +261,7 @@ def _norms(network: nn.Module) -> list[nn.Module]:
     norm = nn.modules.batchnorm._BatchNorm
     found: list[nn.Module] = [module for module in network.modules() if isinstance(module, norm)]
     if not found:
-        raise Unsupported(f"{type(network).__name__} has no batch norm, and the method asks for its statistics")
+        raise Unsupported(f"{type(network).__name__} has no batch norm, and the method needs its statistics")
     return found
 
 

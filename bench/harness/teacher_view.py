@@ -63,28 +63,28 @@ class TeacherOutput:
         (N, D), or (N, D, h, w) for segmentation.
         """
         if self._features is None:
-            raise AttributeError("ask for features: s.teacher(images, features=True)")
+            raise AttributeError("request features: s.teacher(images, features=True)")
         return self._features
 
     @property
     def batch_norm(self) -> tuple[BatchNormStatistics, ...]:
         """One entry a batch-norm layer, in the order of the forward pass; only with ``batch_norm=True``."""
         if self._batch_norm is None:
-            raise AttributeError("ask for the statistics: s.teacher(images, batch_norm=True)")
+            raise AttributeError("request the statistics: s.teacher(images, batch_norm=True)")
         return self._batch_norm
 
     @property
     def pooled(self) -> Tensor:
         """(N, D): each image's spatial means, of all tapped maps side by side; only with ``pooled=...``."""
         if self._pooled is None:
-            raise AttributeError('ask for the means: s.teacher(images, pooled="batch_norm")')
+            raise AttributeError('request the means: s.teacher(images, pooled="batch_norm")')
         return self._pooled
 
     @property
     def groups(self) -> tuple[Tensor, ...]:
         """The outputs (N, C, h, w) of the network's stages, in the order of the forward pass; only with ``groups``."""
         if self._groups is None:
-            raise AttributeError("ask for the groups: s.teacher(images, groups=True)")
+            raise AttributeError("request the groups: s.teacher(images, groups=True)")
         return self._groups
 
     @property
@@ -94,14 +94,14 @@ class TeacherOutput:
         Where the network's head is that layer alone, these are the features.
         """
         if self._penultimate is None:
-            raise AttributeError("ask for them: s.teacher(images, penultimate=True)")
+            raise AttributeError("request them: s.teacher(images, penultimate=True)")
         return self._penultimate
 
     @property
     def layers(self) -> tuple[tuple[Tensor, ...], ...]:
         """The maps (N, C, h, w) of the network's layers, a group for each shape; only with ``layers=True``."""
         if self._layers is None:
-            raise AttributeError("ask for them: s.teacher(images, layers=True)")
+            raise AttributeError("request them: s.teacher(images, layers=True)")
         return self._layers
 
 
@@ -155,7 +155,7 @@ class TeacherView:
             need(Access.FEATURES, "the maps of the teacher's layers")
         wants_gradient = images.requires_grad and torch.is_grad_enabled()
         if wants_gradient:
-            need(Access.GRADIENTS, "gradients through the teacher (else detach the images)")
+            need(Access.GRADIENTS, "gradients through the teacher (otherwise detach the images)")
         answer = context.ask_teacher(
             images, Question(features, batch_norm, pooled, groups, penultimate, layers), anchor
         )

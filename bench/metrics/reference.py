@@ -81,7 +81,7 @@ class Reference:
                             _save(file, ready)
                 self._read[name] = _load(file)
             except OSError as error:
-                raise Unavailable(f"cannot keep reference statistics in {self.folder}: {error.strerror}") from None
+                raise Unavailable(f"cannot store reference statistics in {self.folder}: {error.strerror}") from None
         return self._read[name]
 
 
@@ -107,7 +107,7 @@ def _load(file: Path) -> dict[str, Tensor]:
 
 
 def _altered(file: Path, what: str) -> str:
-    return f"the cached reference {file} {what}; delete {file.parent}, and it is computed again"
+    return f"the cached reference {file} {what}; delete {file.parent} to compute it again"
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

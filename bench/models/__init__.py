@@ -156,7 +156,7 @@ def linear_classifier(network: nn.Module) -> nn.Linear:
 
     layer = _classifier(network)
     if not isinstance(layer, nn.Linear):
-        raise Unsupported(f"{type(network).__name__} has no linear layer at its end, and the method works on that")
+        raise Unsupported(f"{type(network).__name__} does not end in a linear layer, which the method needs")
     return layer
 
 

@@ -29,7 +29,7 @@ class LayerGroups:
         self._layers = layers(network)
         name = type(network).__name__
         if not self._layers:
-            raise Unsupported(f"{name} names no layers, and the method asks for their maps")
+            raise Unsupported(f"{name} names no layers, and the method needs their maps")
         found = _shapes(network, image_shape)
         if len(found) != len(self._layers) or any(len(shape) != 3 for shape in found):
             raise Unsupported(f"not all layers that {name} names make a map (N, C, h, w) and are passed just once")

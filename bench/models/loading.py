@@ -30,7 +30,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         try:
             return load_file(file)
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} is not a whole safetensors file: {error}") from None
+            raise UserError(f"{file} is not a complete safetensors file: {error}") from None
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # many kinds, all meaning that this file cannot be used; torch's advice would be to trust it
@@ -40,7 +40,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{file} holds no state_dict (names and tensors)")
+        raise UserError(f"{file} contains no state_dict (names and tensors)")
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
@@ -58,7 +58,7 @@ def fit(network: nn.Module, weights: Mapping[str, Tensor], source: Path | str, *
     if missing or extra:
         parts = [
             f"missing {', '.join(missing[:4])}" if missing else "",
-            f"not known {', '.join(extra[:4])}" if extra else "",
+            f"unknown {', '.join(extra[:4])}" if extra else "",
         ]
         raise UserError(f"{source} does not fit {type(network).__name__}: {'; '.join(part for part in parts if part)}")
     for name, value in given.items():

@@ -27,7 +27,7 @@ def own_file(name: str) -> Path | None:
     except (ImportError, ValueError):  # a parent that is not there, or no name at all
         spec = None
     if spec is None or not spec.origin:
-        raise UserError(f"network {name!r}: no module {place!r} can be imported")
+        raise UserError(f"network {name!r}: module {place!r} cannot be imported")
     return Path(spec.origin)
 
 

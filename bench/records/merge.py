@@ -117,8 +117,8 @@ def _chosen(con: DuckDBPyConnection, sources: Sequence[Path]) -> tuple[dict[str,
     if contradictions:
         more = f"\n... and {len(contradictions) - SHOWN} more" if len(contradictions) > SHOWN else ""
         raise UserError(
-            f"{len(contradictions)} of the trials differ under the same id; nothing was written. Leave out one of the "
-            "sources, or remove the wrong one's trial\n" + "\n".join(contradictions[:SHOWN]) + more
+            f"{len(contradictions)} trials differ under the same id; nothing was written. Leave out one of the "
+            "sources, or remove the trial from the wrong one\n" + "\n".join(contradictions[:SHOWN]) + more
         )
     return chosen, Merged(len(chosen), duplicates, replaced, extended)
 

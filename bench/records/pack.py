@@ -80,7 +80,7 @@ def pack_files(con: DuckDBPyConnection, results: Path, ids: Sequence[str], table
         raise UserError(f"{results} cannot be read: {error}") from None
     if damaged:
         _name_the_damaged(trials)
-        raise UserError(f"{results} holds records that do not fit the schema")
+        raise UserError(f"{results} contains records that do not match the schema")
     con.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT * EXCLUDE (broken) FROM fresh ORDER BY id")
     con.execute("DROP TABLE fresh")
 

@@ -98,7 +98,7 @@ def method(
         title: what tables call it.
         paper: authors, title, venue, year.
         data: the real images it needs.
-        access: how far into the teacher it looks. Less is denied by the harness.
+        access: its access to the teacher. Less is denied by the harness.
         presets: the paper's settings for other data sets or tasks than those the defaults are for, by the name of a
             data set or of a task; the task's go before its data set's.
         quick: settings under which forty steps pass through every part of it, for ``dfkd check``.
@@ -175,7 +175,7 @@ def check_declared(
 ) -> None:
     """Check all that a method declares; whoever writes a method file may have written anything."""
     if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name):
-        raise UserError(f"a method's name is made of lower-case letters, digits and underscores, not {name!r}")
+        raise UserError(f"a method's name consists of lower-case letters, digits and underscores, not {name!r}")
     for key, text in (("title", title), ("paper", paper)):
         if not isinstance(text, str):
             raise UserError(f"method {name!r}: {key} must be text, not {text!r}")
@@ -205,7 +205,7 @@ def check_declared(
     if data is not Data.POOL and pool != "":
         raise UserError(f"method {name!r}: pool={pool!r} needs Data.POOL, not Data.{data.name}")
     if isinstance(anchors, bool) or not isinstance(anchors, int) or anchors < 0 or anchors == 1:
-        raise UserError(f"method {name!r}: anchors must be 0 or a number from 2 on, not {anchors!r}")
+        raise UserError(f"method {name!r}: anchors must be 0 or at least 2, not {anchors!r}")
     if anchors and access < Access.LABELS:
         raise UserError(f"method {name!r}: anchors need Access.LABELS or more, not Access.{access.name}")
     if not isinstance(layers, bool):

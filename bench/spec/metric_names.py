@@ -71,15 +71,15 @@ def _check(name: str) -> None:
     if bracket and not rest.endswith("]"):
         raise UserError(f"image metric {name!r} lacks its closing bracket")
     if not declared and bracket:
-        raise UserError(f"{name!r}: {family} looks through no extractor; write it without brackets")
+        raise UserError(f"{name!r}: {family} takes no extractor; write it without brackets")
     if not declared:
         return
     if not chosen:
         example = {"NETWORK": "alex", INCEPTION: INCEPTION}.get(declared, "teacher")
-        raise UserError(f"image metric {name!r} needs an extractor, as in {family}[{example}]")
+        raise UserError(f"image metric {name!r} needs an extractor, such as {family}[{example}]")
     twin = family.replace("fd", "fid") if declared == "EXTRACTOR" else family.replace("fid", "fd")
     if twin in _FAMILIES and twin != family and (chosen == INCEPTION) != (declared == INCEPTION):
-        raise UserError(f"{name!r}: the name fid belongs to Inception, and to nothing else; this is {twin}[{chosen}]")
+        raise UserError(f"{name!r}: the name fid is reserved for Inception; this is {twin}[{chosen}]")
     if declared == "NETWORK" and chosen not in PERCEPTUAL:
         raise UserError(f"{name!r}: unknown network {chosen!r}{nearest(chosen, PERCEPTUAL)}")
     if declared != "NETWORK" and chosen not in FEATURE_EXTRACTORS and not OPEN.fullmatch(chosen):

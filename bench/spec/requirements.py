@@ -59,7 +59,9 @@ def why_unsupported(card: MethodCard, task: TaskSpec, options: Mapping[str, Any]
         return f"{card.name} needs batch-norm statistics{where}, and the teacher of {task.name} has no batch norm"
     for network in (task.teacher.network, task.student) if card.layers else ():
         if has_layers(network) is False:
-            return f"{card.name} needs the maps of both networks' layers, and {network} of {task.name} names none"
+            return (
+                f"{card.name} needs the feature maps of both networks' layers, and {network} of {task.name} names none"
+            )
     return ""
 
 

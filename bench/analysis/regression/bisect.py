@@ -66,7 +66,9 @@ def bisect(
     first, last = resolve(root, good), resolve(root, bad)
     line = git(root, "rev-list", "--first-parent", last.sha).splitlines()
     if first.sha not in line[1:]:
-        raise UserError(f"{good} ({first.short}) is no earlier commit of the line that leads to {bad} ({last.short})")
+        raise UserError(
+            f"{good} ({first.short}) is not an earlier commit on the line that leads to {bad} ({last.short})"
+        )
     tried: list[Tried] = []
     with worktree(root, last.sha) as folder:
         low, high = _end(folder, first, measure, "good"), _end(folder, last, measure, "bad")
@@ -164,7 +166,7 @@ def _end(folder: Path, here: Commit, measure: Measure, word: str) -> float:
     git(folder, "checkout", "--quiet", "--detach", here.sha)
     value = measure(folder, here)
     if value is None:
-        raise UserError(f"there is no such number at the {word} commit {here.short} ({here.subject})")
+        raise UserError(f"no such number at the {word} commit {here.short} ({here.subject})")
     return value
 
 

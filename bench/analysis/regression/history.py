@@ -70,7 +70,7 @@ def timeline(root: Path, tracked: Path, tip: str = "HEAD") -> tuple[list[Commit]
     line, folders = line_of(root, resolve(root, tip).sha), tracked_commits(tracked)
     sides = [read_filed(commit.sha, folders[commit.sha], commit) for commit in line if commit.sha in folders]
     if not sides:
-        raise UserError(f"no commit of {tip} is filed in {tracked}; `dfkd track STUDY` files the current one")
+        raise UserError(f"no commit of {tip} is stored in {tracked}; `dfkd track STUDY` stores the current one")
     return line, sides
 
 

@@ -46,7 +46,7 @@ class Executor(Protocol):
 
 EXECUTORS: Mapping[str, str] = {
     "inline": "one after the other in this process",
-    "processes": "one spawned process a trial, so that a crash takes only its own trial down",
+    "processes": "one spawned process per trial, so a crash ends only its own trial",
 }
 
 

@@ -131,7 +131,7 @@ def train_teacher(
                 task, spec, dataset, work, key=key, device=device, report=report, prepare=prepare, watch=watch
             )
         except Diverged as error:
-            raise UserError(f"recipe {spec.recipe!r} on {task.name}: {error}; lower its rate") from None
+            raise UserError(f"recipe {spec.recipe!r} on {task.name}: {error}; lower its learning rate") from None
         passport = {
             "recipe": spec.recipe,
             "recipe_content": get_recipe(spec.recipe).identity,
@@ -186,7 +186,9 @@ def load_teacher(folder: Path, task: TaskSpec, classes: int) -> Teacher:
     if passport["data"] != task.data:
         raise UserError(f"teacher {passport['key']!r} was made for {passport['data']!r}, the task uses {task.data!r}")
     if passport["image"] != task.image.model_dump(mode="json"):
-        raise UserError(f"teacher {passport['key']!r} takes images of another size or normalisation than {task.name!r}")
+        raise UserError(
+            f"teacher {passport['key']!r} expects images of another size or normalisation than {task.name!r}"
+        )
     network = build(str(passport["network"]), task.image, classes)
     fit(network, load_file(file), file)
     return Teacher(network.eval().requires_grad_(False), passport)

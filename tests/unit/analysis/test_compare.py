@@ -159,7 +159,7 @@ def test_ones_own_smallest_effect_wins(tmp_path: Path) -> None:
         ("accuracy", "write METRIC=SIZE"),
         ("acuracy=0.1", "did you mean 'accuracy'?"),
         ("accuracy=big", "must be a number"),
-        ("accuracy=-1", "must be a number from 0"),
+        ("accuracy=-1", "must be a number of at least 0"),
         ("accuracy=nan", "must be a number"),
     ],
 )

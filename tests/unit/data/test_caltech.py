@@ -95,7 +95,7 @@ def test_other_numbers_and_classes_are_altered_and_named(root):
         load(root)
     assert str(error.value).startswith(
         f"caltech101: {root / '101_ObjectCategories'}: altered: zebra where no such class is; "
-        "6 images of ant, officially 5. Give --allow-altered to use it as it is, or download https://data.caltech.edu/"
+        "6 images of ant, officially 5. Pass --allow-altered to use it anyway, or download https://data.caltech.edu/"
     )
     dataset = load(root, allow_altered=True)
     assert dataset.altered == ("caltech101/101_ObjectCategories",)

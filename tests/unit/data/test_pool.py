@@ -106,7 +106,7 @@ def test_every_mode_of_eight_bits_is_read_and_others_are_refused(tmp_path):
         write_image(tmp_path / "modes" / f"{mode}.{ending}", 8, 8, mode=mode)
     assert load_pool(str(tmp_path / "modes"), size=8, channels=3).images.shape == (5, 3, 8, 8)
     Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "modes" / "deep.png")
-    with pytest.raises(UserError, match=r"deep\.png: mode I;16, where 8 bits a channel are needed"):
+    with pytest.raises(UserError, match=r"deep\.png: mode I;16, expected 8 bits per channel"):
         load_pool(str(tmp_path / "modes"), size=8, channels=3)
 
 
@@ -131,9 +131,9 @@ def test_a_pool_is_no_data_set_of_a_task(folder):
     ("array", "options", "sentence"),
     [
         (PIXELS.astype(np.float32), {}, "an array of float32 (5, 8, 8, 3), where uint8 (N, H, W, 3) or (N, H, W) is"),
-        (PIXELS[..., :2], {}, "an array of uint8 (5, 8, 8, 2), where uint8 (N, H, W, 3) or (N, H, W) is needed"),
-        (PIXELS[0, 0], {}, "an array of uint8 (8, 3), where uint8 (N, H, W, 3) or (N, H, W) is needed"),
-        (PIXELS[:0], {}, "an array of uint8 (0, 8, 8, 3), where uint8 (N, H, W, 3) or (N, H, W) is needed"),
+        (PIXELS[..., :2], {}, "an array of uint8 (5, 8, 8, 2), expected uint8 (N, H, W, 3) or (N, H, W)"),
+        (PIXELS[0, 0], {}, "an array of uint8 (8, 3), expected uint8 (N, H, W, 3) or (N, H, W)"),
+        (PIXELS[:0], {}, "an array of uint8 (0, 8, 8, 3), expected uint8 (N, H, W, 3) or (N, H, W)"),
         (np.array([{}]), {"allow_pickle": True}, "an array of Python objects (pickle), which is never loaded"),
     ],
 )
@@ -156,7 +156,7 @@ def test_a_truncated_array_and_one_that_is_none(folder):
         load_pool("pool", size=8, channels=3, folder=folder)
     for content in (b"", b"\x93NUMPY\x01\x00", b"no array at all"):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=rf"{path}: no pool of images: a folder of images \(png, jpg"):
+        with pytest.raises(UserError, match=rf"{path}: not a pool of images; needed is a folder of images \(png, jpg"):
             load_pool(str(path), size=8, channels=3)
 
 
@@ -175,9 +175,11 @@ def test_nothing_there_is_missing_data(folder, tmp_path):
         load_pool("pool", size=8, channels=3, folder=folder)
     with pytest.raises(MissingData, match=r"pool: missing from .*: pool\. "):
         load_pool("pool", size=8, channels=3, folder=tmp_path / "nowhere")
-    with pytest.raises(MissingData, match=r"no images below it; a folder of images \(png, jpg, jpeg, webp, bmp\) or"):
+    with pytest.raises(
+        MissingData, match=r"no images found; needed is a folder of images \(png, jpg, jpeg, webp, bmp\) or"
+    ):
         load_pool(str(folder / "pool"), size=8, channels=3)
-    with pytest.raises(UserError, match=r"'digist' is no file or folder, and no data set; did you mean 'digits'\?"):
+    with pytest.raises(UserError, match=r"'digist' is not a file, folder or data set; did you mean 'digits'\?"):
         load_pool("digist", size=8, channels=3)
 
 

@@ -173,7 +173,7 @@ def test_import_refuses_what_does_not_fit(digits: Dataset, tmp_path: Path) -> No
         import_teacher(TASK, tmp_path / "none.pt", digits)
     broken = tmp_path / "half.safetensors"
     broken.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
-    with pytest.raises(UserError, match="not a whole safetensors file"):
+    with pytest.raises(UserError, match="not a complete safetensors file"):
         import_teacher(TASK, broken, digits)
 
 

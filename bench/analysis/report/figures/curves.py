@@ -192,9 +192,9 @@ def caption(group: Group) -> str:
     if any(row.data == "train" for row in rows):
         parts.append("Dotted: trained on real images.")
     if any(map(never_asks, rows)):
-        parts.append("† never asks the teacher, and is not among the curves over teacher images.")
+        parts.append("† never queries the teacher, so it has no curve over teacher images.")
     if group.key.headline not in ("last", "ema"):
-        parts.append("Drawn is the last student, not the selected one.")
+        parts.append("The curves show the last student, not the selected one.")
     if (count := sum(bool(row.ok) for row in group.rows)) > len(rows):
         parts.append(f"{len(rows)} of {count} rows: the best, and the baselines.")
     return " ".join(parts)

@@ -19,9 +19,9 @@ from bench.spec.task import PublishedScore
 
 OPTIONS = ("Option", "Default", "Type", "Limits", "Values here", "Meaning")
 SHOWN_VALUES = 8  # of one option; the others are counted
-INSTALLED = "Meaning, default, type and limits are those of the method's file that is installed where this was written."
-UNKNOWN = "The method is not installed, or cannot be read, where this was written: these are the values of the records."
-QUOTED = "Published: from papers, with other budgets, teachers and selection rules than here. In no ranking."
+INSTALLED = "Meaning, default, type and limits come from the method's file as installed where this report was written."
+UNKNOWN = "The method was not installed or readable where this report was written: these are the records' values."
+QUOTED = "Published: from papers, with other budgets, teachers and selection rules. Not ranked."
 
 OfMethod = Sequence[tuple[Group, Row, tuple[int, int] | None]]  # rows, with rank and how many have one
 

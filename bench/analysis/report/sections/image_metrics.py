@@ -123,7 +123,7 @@ def image_notes(group: Group) -> list[str]:
     rows = [row for row in group.rows if row.ok]
     values = (entry for of_rows in measured_of(group).values() for found in of_rows.values() for _, entry in found)
     features = ", d: dimension of the features" if any(entry.dimension is not None for entry in values) else ""
-    found = [f"Mean over seeds; n: images of each seed{features}. ↑ ↓: better that way."]
+    found = [f"Mean over seeds; n: images per seed{features}. ↑ ↓: the better direction."]
     found += [f"Compared with {count} training images: {', '.join(titles)}." for count, titles in compared.items()]
     for status, mark in MARKS.items():
         for (stated, note), (titles, labels) in said.items():
