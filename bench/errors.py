@@ -1,4 +1,4 @@
-"""What a user is told: every mistake of theirs ends in one clear sentence and exit code 2."""
+"""What a user sees: every user mistake gives one clear sentence and exit code 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``dfkd data``: what is there of the data sets, and bringing what is not."""
+"""``dfkd data``: which data sets are present, and downloading missing ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fetch(
 ) -> None:
     """Download the missing files of data sets; each is moved into place after its checksum is verified."""
     for name in names:
-        find(name)  # a wrong name is told before anything is downloaded
+        find(name)  # a wrong name is reported before anything is downloaded
     for name in names:
         folder = fetch_data(name, data, out.Download())
         out.say(f"{name}: complete in {folder}")

@@ -1,4 +1,4 @@
-"""Results folders: finding them where nobody named one, and what lies in them unfinished."""
+"""Results folders: finding them if none is named, and their unfinished trials."""
 
 from __future__ import annotations
 

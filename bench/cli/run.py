@@ -88,7 +88,7 @@ def audience_for(quiet: bool) -> LiveTable | PlainLines:
 
 
 def _print_plan(plan: Plan) -> None:
-    """The trials of a study, a line each; then every method's options, which its seeds share."""
+    """The trials of a study, one line each; then every method's options, which its seeds share."""
     table = out.table("id", "task", "method", "seed", "budget", "state", right=["seed"])
     for trial in plan.trials:
         state = "finished" if trial.id in plan.finished else "to run"
@@ -134,7 +134,7 @@ def print_summary(summary: Summary) -> None:
 
 
 def _print_unsupported(outcomes: list[TrialResult]) -> None:
-    """What was left out by plan, a line a reason."""
+    """What was skipped as unsupported, one line per reason."""
     reasons = Counter(outcome.record.reason for outcome in outcomes)
     for reason, number in reasons.items():
         out.say(f"skipped: {reason} ({out.count(number, 'trial')})")

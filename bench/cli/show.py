@@ -116,7 +116,7 @@ def _print_record(record: Record, where: str, files: Sequence[tuple[str, int]]) 
 
 
 def _print_repeat(record: Record, results: Path) -> None:
-    """The commands without an indent, to be copied as they are."""
+    """The commands without an indent, ready to copy."""
     from bench.spec.custom_tasks import kept_task
     from bench.spec.method_registry import find_methods
     from bench.spec.rerun import how_to_repeat

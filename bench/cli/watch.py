@@ -44,7 +44,7 @@ def training_words(progress: TrainingProgress) -> str:
 
 
 class TeacherLines:
-    """Tells of a teacher's training in plain lines: soon after the start, then less and less often, and at the end."""
+    """Reports a teacher's training in plain lines: soon after the start, then less and less often, and at the end."""
 
     def __init__(self) -> None:
         self._next: dict[str, float] = {}

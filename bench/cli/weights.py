@@ -1,4 +1,4 @@
-"""``dfkd weights``: what is there of the weights files that image metrics need, and bringing what is not."""
+"""``dfkd weights``: which weights files of image metrics are present, and downloading missing ones."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def fetch(
 ) -> None:
     """Download weights files; each is moved into place after its sha256 is verified."""
     for name in names:
-        known(name)  # a wrong name is told before anything is downloaded
+        known(name)  # a wrong name is reported before anything is downloaded
     for name in names:
         out.say(f"{name}: {fetch_weights(name, weights, out.Download())}")
 

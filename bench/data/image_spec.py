@@ -28,7 +28,7 @@ class ImageSpec(Strict):
 
 
 class Augmentation(Strict):
-    """What happens to real training images, anew each time they are used: random crops and mirror images.
+    """The augmentation of real training images, drawn each time they are used: random crops and mirror images.
 
     Images larger than the task's (see ``TaskSpec.resize``), or padded to be so, are cropped at random to its size.
     """

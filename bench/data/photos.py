@@ -22,7 +22,7 @@ def make() -> tuple[Pair, Pair]:
     from PIL import Image
 
     folder = _folder()
-    assert folder is not None, "the source is bundled: somebody looked for it before"
+    assert folder is not None, "the source is bundled: it was looked for before"
     patches = []
     for name in NAMES:
         with Image.open(folder / name) as photo:

@@ -54,7 +54,7 @@ def load_pool(what: str, *, size: int, channels: int, folder: Path | None = None
 def locate(what: str, folder: Path | None = None) -> Path | None:
     """The file or folder in which the pool's images lie, or None for the training images of a data set.
 
-    Raises MissingData if ``pool`` is not there, and UserError for a ``what`` that is nothing.
+    Raises MissingData if ``pool`` is missing, and UserError for an unknown ``what``.
     """
     from bench import data
     from bench.data import files
@@ -92,7 +92,7 @@ def content_name(path: Path) -> str:
 def demand_pool(what: str, folder: Path | None = None, allow_altered: bool = False) -> None:
     """Look for the pool ``what`` without reading its images.
 
-    Raises MissingData if its files are not there, and UserError for one that cannot be used or for a ``what`` that is
+    Raises MissingData if its files are missing, and UserError for one that cannot be used or for a ``what`` that is
     nothing.
     """
     from bench import data

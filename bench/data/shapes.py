@@ -4,7 +4,7 @@ Each image shows one to four discs, boxes, triangles and striped patches of rand
 and overlap on textured ground, with noise over all of it. Colours are drawn alike for every class, and a striped patch
 has the outline of a disc, a box or a triangle: neither colour nor outline alone tells the classes apart.
 
-Every machine and every release of NumPy gives the same bytes: all that is random are the raw words of the Philox bit
+All machines and NumPy releases give the same bytes: the only random numbers are the raw words of the Philox bit
 generator (the part of NumPy's random numbers that is promised never to change), and all arithmetic is on integers, or
 on floating-point numbers that hold them exactly.
 """

@@ -140,7 +140,7 @@ def shortened(statuses: Sequence[FileStatus]) -> list[FileStatus]:
 
 
 def names_in(folder: Path) -> frozenset[str]:
-    """The names in a folder, or none where there is no folder: one look instead of one a file."""
+    """The names in a folder, or none where there is no folder: one look instead of one per file."""
     try:
         return frozenset(each.name for each in folder.iterdir())
     except OSError:

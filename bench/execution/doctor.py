@@ -1,4 +1,4 @@
-"""What there is to work with, and for each thing that is missing the one command or file that fixes it."""
+"""What is installed, and the command or file that fixes each missing thing."""
 
 from __future__ import annotations
 
@@ -167,9 +167,9 @@ def _weights() -> Iterator[Fact]:
 
 
 def _told(group: str, name: str, look: Callable[[], str], fix: str) -> Fact:
-    """A fact that may be impossible to find out: a broken library must not keep the rest from being told."""
+    """A fact that may be impossible to find out: a broken library must not hide the other facts."""
     try:
         return Fact(group, name, look())
-    except Exception as error:  # whatever an import of somebody else's code may raise
+    except Exception as error:  # importing third-party code may raise anything
         first = str(error).partition("\n")[0]
         return Fact(group, name, f"{type(error).__name__}: {first}", ok=False, fix=fix)

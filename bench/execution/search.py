@@ -97,8 +97,8 @@ def fixed(loaded: LoadedStudy) -> LoadedStudy:
 def search(loaded: LoadedStudy, space: Space, cells: int, seed: int, run: Run, curves: Curves) -> Iterable[Suggestion]:
     """Suggest cells one after the other, by a tree-structured Parzen estimator (Bergstra et al. 2011), and run each.
 
-    The same seed suggests the same cells as long as trials come to the same ends, so a search that is started again
-    finds the records of its trials and goes on. Nothing is pruned: every trial has the study's whole budget.
+    The same seed suggests the same cells as long as trials give the same results, so a restarted search
+    finds the records of its trials and continues. Nothing is pruned: every trial has the study's whole budget.
 
     Args:
         loaded: the study.

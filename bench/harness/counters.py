@@ -69,7 +69,7 @@ class Counter:
             features.register_hook(self._last.at_features)
 
     def watch_copy(self, copy: nn.Module) -> None:
-        """Count a trainable copy of the teacher as the teacher: whoever trains one asks it no less."""
+        """Count a trainable copy of the teacher as the teacher: training a copy queries it just as much."""
         meter = self._meter
 
         def forward(count: int, _: Tensor, __: Tensor) -> None:

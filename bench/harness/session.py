@@ -77,7 +77,7 @@ class Session:
         return kept
 
     def steps(self, phase: str, share: float | None = None) -> Iterator[float]:
-        """Loop until the phase's share of the budget (or all that is left) is spent.
+        """Loop until the phase's share of the budget (or whatever is left) is spent.
 
         Yields the phase's own progress, 0 to 1. The harness evaluates, saves and counts between two passes.
 
@@ -108,7 +108,7 @@ class Session:
         return streams.on_host(stream) if host else streams[stream]
 
     def images(self, batch: int, *, part: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-        """The next real images that the method declared, normalised (N, C, H, W), shuffled anew every epoch.
+        """The next real images that the method declared, normalised (N, C, H, W), reshuffled every epoch.
 
         They are augmented as the task says (crops, mirror images). With ``Data.TRAIN`` the second tensor is their
         labels, int64 (N,); for segmentation (N, H, W), with -100 for pixels of no class, which torch's cross-entropy

@@ -44,12 +44,12 @@ def current() -> TrialContext:
 
 
 class BudgetSpent(BaseException):
-    """Ends a method that goes on after its budget is used up."""
+    """Ends a method that continues after its budget is used up."""
 
 
 @dataclass
 class Hooks:
-    """Who is told what a running method does; the clock runs while they are called."""
+    """Observers of a running method; the clock runs while they are called."""
 
     after_step: Callable[[], None] = lambda: None
     on_phase: Callable[[str], None] = lambda phase: None  # noqa: ARG005
@@ -93,7 +93,7 @@ class TrialContext:
             precision: ``float32``, or the type of autocast.
             anchors: the teacher's weights at its anchors, the earliest first, without those of the teacher itself.
             fresh_teacher: makes the teacher's architecture with fresh weights.
-            hooks: who is told of steps, phases and kept things.
+            hooks: observers of steps, phases and kept objects.
             skip_phases: those that had ended when the trial was stopped.
         """
         self.image = image
@@ -306,7 +306,7 @@ class TrialContext:
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """All that :meth:`restore` needs to go on with the same bits; plain data and tensors only."""
+        """Everything that :meth:`restore` needs to continue with the same bits; plain data and tensors only."""
         return {
             "phases": list(self.phases),
             "phase_start": self._phase_start,

@@ -70,7 +70,7 @@ def inception(name: str, chosen: Path | None, device: torch.device) -> Extractor
     ``inception-random``: the same with random weights. ``chosen`` is where to look first for the file.
 
     Raises:
-        MissingWeights: the file is not there.
+        MissingWeights: the file is missing.
         UserError: it does not fit.
     """
     network = inception_network()

@@ -23,13 +23,13 @@ from bench.metrics.kernel import kernel_mean
 from bench.metrics.neighbours import radii
 from bench.utils.paths import cache_folder
 
-VERSION = 1  # of what the statistics mean; a higher one computes them anew
+VERSION = 1  # of what the statistics mean; a higher one recomputes them
 
 
 class Reference:
     """Statistics of real images (uint8, N of them) through one extractor.
 
-    They lie in the cache, in a folder named after the data, the extractor and a hash of all that they depend on: the
+    They are cached in a folder named after the data, the extractor and a hash of everything that they depend on: the
     images, the extractor's weights and code, and the preprocessing.
     """
 

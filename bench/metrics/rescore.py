@@ -60,7 +60,7 @@ def score_trials(
     Args:
         results: a results folder that no run is using.
         wish: what to measure.
-        ids: the trials; none: all that ended well.
+        ids: the trials; none: all successful ones.
         told: what is being done now, before it takes its time.
 
     Raises:

@@ -1,7 +1,7 @@
 """Weights files of the networks that image metrics look through: what they are, where they lie, whether they are whole.
 
 They are other people's, large, and never brought but by :func:`fetch_weights`. A file counts by its sha256 alone; one
-of the right name with other contents is told as altered and never used. Imports no torch.
+of the right name with other contents is reported as altered and never used. Imports no torch.
 """
 
 from __future__ import annotations

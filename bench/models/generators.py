@@ -81,7 +81,7 @@ def cmi_generator(latent: int, image: ImageSpec, width: int = 128, *, large: boo
     """CMI's and Fast-DFKD's generator, with ``large`` the one that CMI's library has for DAFL, ZSKT, DFAD and DFQ.
 
     DAFL's without biases in the hidden convolutions, and a sigmoid at its end: pixels in [0, 1], which the last module
-    normalises. Initialisation is the framework's default; CMI draws it anew in every round, as :func:`dcgan_weights`.
+    normalises. Initialisation is the framework's default; CMI redraws it in every round, as :func:`dcgan_weights`.
     2,328,899 parameters and 117M multiply-adds for codes of 256 and 3x32x32; large 4,581,955, and 8,776,259 for codes
     of 512.
 

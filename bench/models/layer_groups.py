@@ -44,7 +44,7 @@ class LayerGroups:
         return [_tap(self._end(group), into) for group in range(len(self.shapes))]
 
     def replace_end(self, group: int, value: Tensor) -> RemovableHandle:
-        """A hook that puts ``value`` (N, C, h, w) in the place of a group's last map: all that follows works on it.
+        """A hook that puts ``value`` (N, C, h, w) in the place of a group's last map: everything after it works on it.
 
         Raises:
             MethodError: there is no such group, or its maps are of another shape.

@@ -1,4 +1,4 @@
-"""Archives: a whole results folder in one Parquet file, a row a trial.
+"""Archives: a whole results folder in one Parquet file, one row per trial.
 
 It holds every record, its curve and its contact sheet; not the students, images and logs, of which it only knows names
 and sizes. The study and a user's own tasks are in the file's metadata. Rows are in the order of their tasks: who asks

@@ -87,10 +87,10 @@ class Outline(NamedTuple):
 
 
 def read_outline(results: Path) -> list[Outline]:
-    """A line a trial, in the order of the ids; a folder's records are opened, and not checked further.
+    """One line per trial, in the order of the ids; a folder's records are opened but not checked further.
 
     Raises:
-        UserError: a record is damaged, so far as this is seen here.
+        UserError: a record is damaged, as far as this is checked here.
     """
     if is_archive(results):
         from bench.records.archive import archive_outline

@@ -105,7 +105,7 @@ class TeacherFacts(_Part):
 
 
 class ImageMetric(_Part):
-    """One property of the images that the student was trained on, and all that it depends on."""
+    """One property of the images that the student was trained on, and everything that it depends on."""
 
     value: float | None = Field(description="null when it could not be measured; the note says why")
     status: Literal["ok", "unreliable", "unavailable", "failed"] = Field(
@@ -160,7 +160,7 @@ class ImageFacts(_Part):
 
 
 class Record(_Part):
-    """``record.json``: all that is known of one finished trial."""
+    """``record.json``: everything known about one finished trial."""
 
     version: Literal[1] = Field(default=SCHEMA, alias="schema", description="version of this schema")
     id: str = Field(pattern="^[0-9a-f]{16}$", description="start of the SHA-256 of `trial` as canonical JSON")

@@ -173,7 +173,7 @@ def check_declared(
     anchors: Any = 0,
     layers: Any = False,
 ) -> None:
-    """Check all that a method declares; whoever writes a method file may have written anything."""
+    """Check everything that a method declares; a method file may contain anything."""
     if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise UserError(f"a method's name consists of lower-case letters, digits and underscores, not {name!r}")
     for key, text in (("title", title), ("paper", paper)):

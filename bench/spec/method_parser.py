@@ -86,7 +86,7 @@ def _static_specs(tree: ast.Module, node: ast.FunctionDef, file: Path) -> tuple[
     classes = [item for item in tree.body if isinstance(item, ast.ClassDef) and item.name == name]
     if len(classes) != 1 or classes[0].bases or classes[0].keywords or not _is_frozen(classes[0]):
         raise NotStaticError
-    # Built anew from its literals, so that reading and importing share one set of rules.
+    # Rebuilt from its literals, so that reading and importing share one set of rules.
     lines = {}
     fields = []
     for item in classes[0].body:

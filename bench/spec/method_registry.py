@@ -1,4 +1,4 @@
-"""The registry of methods: built in, installed, and in files of one's own."""
+"""The registry of methods: built in, installed, and in the user's own files."""
 
 from __future__ import annotations
 

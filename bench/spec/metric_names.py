@@ -53,7 +53,7 @@ def image_metrics(names: Iterable[str]) -> tuple[str, ...]:
     """The metrics that a user's names stand for, each once: ``fid`` is ``fid[inception]``, a protocol all of its own.
 
     Raises:
-        UserError: one is not known, or is one of Inception's with another extractor; the nearest name is told.
+        UserError: one is not known, or is one of Inception's with another extractor; the message has the nearest name.
     """
     found: dict[str, None] = {}
     for name in names:

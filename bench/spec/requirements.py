@@ -30,7 +30,7 @@ def unsupported(trials: Iterable[Trial]) -> dict[str, str]:
 
 
 def missing_data(trials: Iterable[Trial], folder: Path | None, allow_altered: bool) -> dict[str, str]:
-    """The trials whose data set or pool is not there, by id, and why.
+    """The trials whose data set or pool is missing, by id, with the reason.
 
     Raises:
         UserError: a file that is there and cannot be used.

@@ -75,7 +75,7 @@ def how_to_repeat(
     try:
         task = own(record.trial.task)
         return commands(record, task), caveats(record, installed, task)
-    except UserError as error:  # the task, or a network of it, is not there any more
+    except UserError as error:  # the task, or one of its networks, no longer exists
         return "", [f"No command can repeat it here: {error}."]
 
 

@@ -42,7 +42,7 @@ def read_yaml(file: Path) -> Any:
     """The file's content as mappings and lists that know their lines.
 
     Raises:
-        UserError: it is not there, not text, or not YAML (with the line).
+        UserError: it is missing, not text, or not YAML (with the line).
     """
     try:
         text = file.read_text(encoding="utf-8")

@@ -36,7 +36,7 @@ class Comparison:
     base: Filed
     head: Filed
     numbers: tuple[Number, ...]
-    failed: tuple[Turn, ...]  # well in base, failed in head
+    failed: tuple[Turn, ...]  # ok in base, failed in head
     fixed: tuple[Turn, ...]
     missing: tuple[Missing, ...]
     notes: tuple[str, ...]
@@ -68,7 +68,7 @@ def compare(
         base, head: earlier and later.
         alpha: the chance that any number of two sides that differ in nothing is called better, worse or changed.
         own: smallest effects by metric, in place of the suite's.
-        only: the numbers to compare; all that have a smallest effect, if none is named.
+        only: the numbers to compare; by default all that have a smallest effect.
     """
     before, after = cells_of(base.records), cells_of(head.records)
     labels = labels_of([*after.values(), *before.values()])

@@ -33,11 +33,11 @@ HEAVY = ("student.safetensors", "images.safetensors", "images.png")  # per trial
 
 @dataclass(frozen=True)
 class Filed:
-    """One side of a comparison: all that was measured of a commit, or lies in a folder."""
+    """One side of a comparison: everything measured of a commit, or stored in a folder."""
 
     name: str  # as the user wrote it
     folder: Path
-    commit: Commit | None  # None: a folder that nobody tracked
+    commit: Commit | None  # None: an untracked folder
     records: tuple[Record, ...]
     bits: Mapping[str, str]  # trial id -> hash of the student's weights, where it is known
     runs: tuple[Run, ...]

@@ -2,7 +2,7 @@
 
 The steps are found by ruptures' PELT (Killick, Fearnhead and Eckley, 2012) with squared deviations from the mean of a
 segment. What is ours is the noise that a step has to rise above: not the scatter from commit to commit, which is zero
-as long as the same code gives the same bits, but the part of the scatter over seeds that is drawn anew when bits
+as long as the same code gives the same bits, but the part of the scatter over seeds that is redrawn when bits
 change.
 """
 
@@ -221,7 +221,7 @@ def _pelt(means: Sequence[float], penalty: float) -> list[int]:
 
 def _that_hold(table: Sequence[Sequence[float]], cuts: Sequence[int], smallest: float, paired: bool) -> list[int]:
     """The cuts without those whose step is too small, or is the doing of a single seed; the weakest goes first, and its
-    neighbours are looked at anew."""
+    neighbours are examined again."""
     kept = list(cuts)
     while kept:
         edges = [0, *kept, len(table)]

@@ -89,7 +89,7 @@ def explanation(comparison: Comparison) -> str:
 
 
 def objects(comparison: Comparison) -> list[dict[str, Any]]:
-    """Plain objects, one a number, turn, missing thing or note; ``what`` says which it is."""
+    """Plain objects, one per number, turn, missing thing or note; ``what`` says which it is."""
     sides = {"base": comparison.base, "head": comparison.head}
     named = {name: side.commit.sha if side.commit else str(side.folder) for name, side in sides.items()}
     regressed = {"what": "comparison", "regression": comparison.regressed, "alpha": comparison.alpha, **named}

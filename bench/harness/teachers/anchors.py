@@ -47,7 +47,7 @@ def get_anchors(
         device: where to train a teacher that is not cached.
 
     Raises:
-        Unsupported: the teacher was imported; nobody knows its training.
+        Unsupported: the teacher was imported; its training is unknown.
         UserError: the training cannot be repeated, is shorter than ``count`` steps, or a file is damaged.
     """
     if not count:

@@ -39,7 +39,7 @@ class Teacher:
 
 
 def silent(progress: TrainingProgress) -> None:
-    """The report of a training that nobody watches."""
+    """Reports nothing about a training."""
     del progress
 
 
@@ -93,13 +93,13 @@ def train_teacher(
 ) -> Path:
     """Train and cache a teacher, unless it is there; returns its folder. One process trains, others wait for it.
 
-    A training that was stopped goes on where it was last saved.
+    An interrupted training resumes from its last checkpoint.
 
     Args:
         task: says data set, classes and geometry.
         spec: network, recipe and seed.
         dataset: its training images train the teacher, its test images score it.
-        report: told how it comes along.
+        report: called with the progress.
         altered_data: whether files other than the official ones were allowed; part of the key.
         device: where to train.
         backbone: a checkpoint of an ImageNet network for the teacher's backbone; part of the key.

@@ -83,7 +83,7 @@ def _facts(rows: OfMethod, card: MethodCard | None) -> list[tuple[str, str]]:
 
 
 def _options(rows: OfMethod, card: MethodCard | None) -> list[dict[str, str]]:
-    """A line an option: those that the installed file declares, then those that only the records have."""
+    """One line per option: those that the installed file declares, then those that only the records have."""
     used: dict[str, Counter[str]] = defaultdict(Counter)
     for _, row, _ in rows:
         for option, value in row.records[0].trial.options.items():
@@ -118,7 +118,7 @@ def _options_notes(rows: OfMethod, card: MethodCard | None) -> list[str]:
 
 
 def _lines(group: Group, row: Row, rank: tuple[int, int] | None, paged: Collection[str]) -> list[dict[str, Any]]:
-    """A line with all that was measured of a row and the first number from a paper; a line each further one."""
+    """A line with everything measured of a row and the first number from a paper; one line per further number."""
     quotes = [entry for entry in group.published.methods if entry.method == row.method]
     first = {
         "task": group.key.task,

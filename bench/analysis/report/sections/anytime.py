@@ -55,7 +55,7 @@ def never_asks(row: Row) -> bool:
 
 
 def anytime_table(group: Group, measured: AnytimeOf) -> list[list[str]]:
-    """A head and one line a row that has a score; empty where no curve was read."""
+    """A head and one line per row that has a score; empty where no curve was read."""
     units = _units(group)
     lines = [
         list(_cells(row, measured[row.records[0].id], units)) for row in group.rows if row.records[0].id in measured

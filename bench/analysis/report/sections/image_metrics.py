@@ -85,7 +85,7 @@ def measured_of(group: Group) -> dict[Column, dict[int, list[tuple[Record, Image
 
 
 def image_table(group: Group) -> list[list[str]]:
-    """A head and one line a method: mean over seeds of each metric; empty when the study asked for none.
+    """A head and one line per method: mean over seeds of each metric; empty when the study asked for none.
 
     In brackets: n, the number of images; d, the dimension of the extractor's features; pairs, of which a diversity is
     the mean. ``!``: at least one seed's value is unreliable. ``—``: there is none. ``image_notes`` says why.

@@ -31,7 +31,7 @@ def title(block: TaskSet) -> str:
 
 
 def overall_table(block: TaskSet) -> list[list[str]]:
-    """A head and a line a method, the best interquartile mean first."""
+    """A head and one line per method, the best interquartile mean first."""
     return [HEAD, *(_line(block, method, found) for method, found in block.means.items())]
 
 
@@ -72,7 +72,7 @@ def in_markdown(block: TaskSet) -> tuple[str, list[list[str]], list[str], list[t
 
 
 def overall_csv(blocks: Sequence[TaskSet]) -> str:
-    """One line a method of every block; empty where there is no number."""
+    """One line per method of every block; empty where there is no number."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     of_interval = [

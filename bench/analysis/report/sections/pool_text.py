@@ -18,7 +18,7 @@ NOTE = (
 
 
 def pool_table(group: Group) -> list[list[str]]:
-    """A head and one line a pool: images, near duplicates of test images, image metrics; empty without pools."""
+    """A head and one line per pool: images, near duplicates of test images, image metrics; empty without pools."""
     pools = list(_pools(group))
     if not pools:
         return []

@@ -26,7 +26,7 @@ ABSENT = "—"
 
 
 def robustness_table(of: Sensitivity, group: Group) -> list[list[str]]:
-    """A head and one line a method."""
+    """A head and one line per method."""
     head = [
         "Method",
         "Cells",
@@ -47,11 +47,11 @@ def robustness_table(of: Sensitivity, group: Group) -> list[list[str]]:
     return [[*head, f"Not above {FLOOR}"], *([*line, below] for line, below in zip(lines, floored, strict=True))]
 
 
-Importances = Sequence[Importance | None]  # one a method
+Importances = Sequence[Importance | None]  # one per method
 
 
 def importance_table(of: Sensitivity, importances: Importances) -> list[list[str]]:
-    """A head and one line a method that has an importance; empty where none has."""
+    """A head and one line per method that has an importance; empty if none has one."""
     lines = [
         [grid.name, *_shares(grid, of, found), "exact" if found.fit is None else f"estimated (R² {found.fit:.2f})"]
         for grid, found in zip(of.grids, importances, strict=True)

@@ -16,7 +16,7 @@ ABSENT = "—"
 
 
 def sweep_table(sweep: Sweep) -> list[list[str]]:
-    """A head and one line a cell: of each measure the mean over seeds, in brackets the lowest and the highest seed."""
+    """A head and one line per cell: of each measure the mean over seeds, lowest and highest seed in brackets."""
     head = [sweep.option, "Seeds", *(f"{each.title}{' (logged)' if each.logged else ''}" for each in sweep.measures)]
     lines = [
         [cell.label, str(len(cell.row.ok)), *(_cell(measure.readings[place]) for measure in sweep.measures)]
