@@ -61,7 +61,7 @@ HELP = {
 }
 app = typer.Typer(
     cls=_InOrder,
-    help="Data-free knowledge distillation, measured honestly: one harness, fixed budgets, real images.",
+    help="Benchmark data-free knowledge distillation: one harness, fixed budgets, real images.",
     epilog="First steps: `dfkd doctor`, then `dfkd run demo`, then `dfkd report`.",
     no_args_is_help=True,
     **PLAIN,

@@ -55,7 +55,7 @@ def search(
 
     Cells are chosen by the agreement with the teacher on held-out synthetic images, never by the test score.
 
-    Exit code: 0 every method has a cell without failures, 1 one has none, 2 there is something to fix first, 130
+    Exit code: 0 every method has a cell without failures, 1 a method has none, 2 there is something to fix first, 130
     stopped by Ctrl-C.
     """
     check_optuna()

@@ -45,7 +45,7 @@ class Executor(Protocol):
 
 
 EXECUTORS: Mapping[str, str] = {
-    "inline": "one after the other in this process",
+    "inline": "trials one after the other in this process",
     "processes": "one spawned process per trial, so a crash ends only its own trial",
 }
 
