@@ -70,7 +70,7 @@ def test_files_that_python_3_wrote_load_as_altered(folder, protocol, key):
     loaded = load(folder)
     assert loaded.fingerprint == official.fingerprint
     assert loaded.altered == tuple(FILES)
-    with pytest.raises(UserError, match=r"data_batch_1: altered: md5 .*Give --allow-altered"):
+    with pytest.raises(UserError, match=r"data_batch_1: altered: md5 .*Pass --allow-altered"):
         data.load("tiny", size=32, folder=folder)
 
 

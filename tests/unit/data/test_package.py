@@ -71,7 +71,7 @@ def test_missing_files_name_the_package_among_the_places(package, tmp_path):
     for path in package.iterdir():
         path.unlink()
     places = f"{tmp_path / 'cache' / 'data'}, {package}"
-    assert data.status("tiny")[-1].message == f"{TEST_LABELS} (or t10k-labels-idx1-ubyte.gz) was not found in {places}"
+    assert data.status("tiny")[-1].message == f"{TEST_LABELS} (or t10k-labels-idx1-ubyte.gz) is not found in {places}"
     with pytest.raises(UserError, match=f"from {places}: "):
         data.load("tiny", size=28)
 

@@ -130,7 +130,7 @@ def test_a_pool_is_no_data_set_of_a_task(folder):
 @pytest.mark.parametrize(
     ("array", "options", "sentence"),
     [
-        (PIXELS.astype(np.float32), {}, "an array of float32 (5, 8, 8, 3), where uint8 (N, H, W, 3) or (N, H, W) is"),
+        (PIXELS.astype(np.float32), {}, "an array of float32 (5, 8, 8, 3), expected uint8 (N, H, W, 3) or (N, H, W)"),
         (PIXELS[..., :2], {}, "an array of uint8 (5, 8, 8, 2), expected uint8 (N, H, W, 3) or (N, H, W)"),
         (PIXELS[0, 0], {}, "an array of uint8 (8, 3), expected uint8 (N, H, W, 3) or (N, H, W)"),
         (PIXELS[:0], {}, "an array of uint8 (0, 8, 8, 3), expected uint8 (N, H, W, 3) or (N, H, W)"),

@@ -100,7 +100,7 @@ def test_another_file_of_the_same_variables_is_altered(folder):
     write(folder, {TRAIN: official(TRAIN, compressed=False)})
     assert load(folder).altered == (TRAIN,)
     assert load(folder).fingerprint == fingerprint
-    with pytest.raises(UserError, match=r"train_32x32\.mat: altered: md5 .*Give --allow-altered"):
+    with pytest.raises(UserError, match=r"train_32x32\.mat: altered: md5 .*Pass --allow-altered"):
         data.load("tiny", size=32, folder=folder)
 
 

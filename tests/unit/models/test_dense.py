@@ -211,7 +211,7 @@ def without(name: str) -> Callable[[dict[str, Tensor]], object]:
             lambda weights: weights.update({"bn1.bias": torch.zeros(3)}),
             "bn1.bias is (3,), not (64,)",
         ),
-        (lambda weights: weights.update({"extra": torch.zeros(3)}), "extra is not known"),
+        (lambda weights: weights.update({"extra": torch.zeros(3)}), "extra is unknown"),
         (
             lambda weights: weights.clear(),
             "conv1.weight is missing; bn1.weight is missing; bn1.bias is missing and 262 more",

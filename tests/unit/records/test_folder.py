@@ -114,7 +114,7 @@ def test_foreign_folder_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("...")
     with pytest.raises(UserError, match="is not a results folder"):
         open_results(tmp_path)
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="contains other files"):
         open_results(tmp_path, create=True)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -313,7 +313,7 @@ def test_a_task_is_added_once_and_the_suites_own_stay(tmp_path: Path) -> None:
     add_tasks([task])
     add_tasks([task])
     assert tasks() == {**before, "mine": task}
-    with pytest.raises(UserError, match="another task 'mine'"):
+    with pytest.raises(UserError, match="a task 'mine' already exists"):
         add_tasks([own(tmp_path, augment={"flip": True})])
     assert get_task("mine") == task
     assert get_task("digits/lenet5-half").built_in
