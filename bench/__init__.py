@@ -1,6 +1,6 @@
 """Data-free knowledge distillation, measured honestly.
 
-The names below are all that a method file needs; everything else in this package is the harness's own.
+A method file needs only the names below; everything else in this package is internal to the harness.
 They are imported on first use, because the command line must answer without loading torch.
 """
 

@@ -1,4 +1,4 @@
-"""What a user is told: every mistake of theirs ends in one clear sentence and exit code 2."""
+"""What a user sees: every user mistake gives one clear sentence and exit code 2."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. The message says what is wrong, where, and what is allowed.
+    """A mistake that the user can fix. The message says what is wrong, where, and what is allowed.
 
     The command line prints the message without a traceback and exits with code 2.
     """
 
 
 class MissingData(UserError):
-    """A data set's files are not there. The message names them, and the command or folder that mends it."""
+    """A data set's files are missing. The message names them, and the command or folder that fixes it."""
 
 
 class MissingWeights(UserError):
-    """A metric's weights file is not there. The message names it, and the command or folder that mends it."""
+    """A metric's weights file is missing. The message names it, and the command or folder that fixes it."""
 
 
 class Unavailable(Exception):

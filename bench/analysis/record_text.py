@@ -51,7 +51,7 @@ def _plain(facts: Mapping[str, Fact]) -> dict[str, Fact]:
 def _scores(record: Record) -> dict[str, Fact]:
     """Every rule's score with what the rule is; the headline is marked."""
     if record.status != "ok":
-        return {"none": "the trial did not end well"}
+        return {"none": "the trial did not succeed"}
     found: dict[str, Fact] = {}
     for rule, score in record.scores.items():
         mark = ", the headline" if rule == record.headline else ""
@@ -100,7 +100,7 @@ def _pool(record: Record) -> dict[str, Fact]:
         "name": pool.name,
         "images": f"{pool.images:,}",
         **({"of types that are not read": _counted(pool.skipped)} if pool.skipped else {}),
-        "nearly the same as a test image": f"{pool.near_duplicates:,}",
+        "nearly identical to a test image": f"{pool.near_duplicates:,}",
         "sha256": pool.fingerprint,
         **{name: _measured(metric) for name, metric in pool.image_metrics.items()},
     }

@@ -24,15 +24,15 @@ from bench.utils.git import checkout_of
 
 
 def bisect(
-    what: Annotated[str, typer.Argument(metavar="STUDY|TRIAL", help="A study, or a trial's id or how it begins.")],
-    good: Annotated[str, typer.Option(metavar="COMMIT", help="Where the number was still right.")],
-    number: Annotated[str, typer.Option(metavar="NAME", help="As in `dfkd list metrics`; or `failures`.")],
-    bad: Annotated[str, typer.Option(metavar="COMMIT", help="Where it no longer was.")] = "HEAD",
+    what: Annotated[str, typer.Argument(metavar="STUDY|TRIAL", help="A study, or a trial's id or its beginning.")],
+    good: Annotated[str, typer.Option(metavar="COMMIT", help="The last commit known to be good.")],
+    number: Annotated[str, typer.Option(metavar="NAME", help="A metric from `dfkd list metrics`, or `failures`.")],
+    bad: Annotated[str, typer.Option(metavar="COMMIT", help="A commit known to be bad.")] = "HEAD",
     threshold: Annotated[
-        float | None, typer.Option(metavar="X", help="Between the two values.  [default: the middle of them]")
+        float | None, typer.Option(metavar="X", help="A value between good and bad.  [default: their midpoint]")
     ] = None,
-    method: Annotated[str | None, typer.Option(metavar="NAME", help="Of a study with several.")] = None,
-    task: Annotated[str | None, typer.Option(metavar="NAME", help="Of a study with several.")] = None,
+    method: Annotated[str | None, typer.Option(metavar="NAME", help="One method of a study with several.")] = None,
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="One task of a study with several.")] = None,
     tracked: Tracked = None,
     repo: Repo = None,
     data: DataFolder = None,
@@ -41,10 +41,10 @@ def bisect(
     ] = "processes",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
-    """Find the commit that changed a number, by running one cell of a study at a few commits in a checkout apart.
+    """Find the commit that changed a number, by running one cell of a study at a few commits.
 
-    What is filed already is not run again; commits at which it cannot run are passed over.
-    Exit code: 0 the commit is found, 1 it is one of several, 2 there is something to mend first.
+    It runs in a separate checkout. Stored results are reused; commits at which it cannot run are skipped.
+    Exit code: 0 the commit was found, 1 it is one of several, 2 there is something to fix first.
     """
     check_name(number)
     root = checkout_of(repo or Path())
@@ -56,12 +56,12 @@ def bisect(
     measure = search.cell_measure(study, place, number, base, extra)
     found = search.bisect(root, good, bad, measure, threshold, _tell)
     if len(found.commits) > 1:
-        out.say(f"\none of {len(found.commits)} commits, of which the others cannot be measured:")
+        out.say(f"\none of {len(found.commits)} commits, of which the rest cannot be measured:")
         out.pairs([(each.short, each.subject) for each in found.commits])
         raise typer.Exit(1)
     (commit,) = found.commits
     out.say(f"\n{commit.sha}\n{commit.subject} ({commit.date[:10]})")
-    out.say(f"the first at which {number} is on the other side of {found.threshold:.4g}")
+    out.say(f"the first commit at which {number} is on the other side of {found.threshold:.4g}")
 
 
 def _cell(what: str, root: Path, tracked: Path, task: str | None, method: str | None) -> tuple[dict[str, Any], Path]:
@@ -72,7 +72,7 @@ def _cell(what: str, root: Path, tracked: Path, task: str | None, method: str | 
         place = inside.relative_to(root.resolve()) if inside.is_relative_to(root.resolve()) else Path()
         return of_study(file, task, method), place
     if task or method:
-        raise UserError("a trial has one task and one method; --task and --method are for studies")
+        raise UserError("--task and --method are for studies; a trial has one task and one method")
     folders = [folder for start in (tracked, *BASES) for folder in results_folders(start)]
     return study_of(load_record(find_trial(folders, what))), Path()
 

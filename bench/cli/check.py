@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 def check(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="A method file, or a name from `dfkd list methods`.")],
-    task: Annotated[str | None, typer.Option(help="The task to try it on; one of the digits by default.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task to test it on.  [default: a digits task]")] = None,
     tasks: TaskFiles = None,
     as_json: Json = False,
 ) -> None:
-    """Try a method against the contract: budgets, reproducibility, resuming, honesty about data and teacher, options.
+    """Test a method against the contract: budgets, repeatability, resuming, data and teacher access, options.
 
-    Exit code: 0 all is well, 1 something is wrong, 2 the file cannot be used.
+    Exit code: 0 all checks passed, 1 a check failed, 2 the file cannot be used.
     """
     know(tasks)
     if task is not None:

@@ -1,4 +1,4 @@
-"""``dfkd data``: what is there of the data sets, and bringing what is not."""
+"""``dfkd data``: which data sets are present, and downloading missing ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.data import status as data_status
 from bench.data.files import archive_seen, folder_of
 from bench.errors import UserError
 
-app = typer.Typer(help="Look at data sets and fetch them; nothing else downloads.", no_args_is_help=True, **PLAIN)
+app = typer.Typer(help="Inspect and download data sets; nothing else downloads.", no_args_is_help=True, **PLAIN)
 
 Names = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME]...", help=f"Of: {', '.join(NAMES)}.  [default: all]")
@@ -26,11 +26,11 @@ Names = Annotated[
 
 @app.command()
 def status(names: Names = None, data: DataFolder = None, as_json: Json = False) -> None:
-    """Show each data set's files and their state, its licence and citation, and what to place by hand."""
+    """Show each data set's files with their state, its licence and citation, and what to place by hand."""
     chosen = [(name, data_status(name, data)) for name in names or NAMES]
     if as_json:
         return out.print_json([_row(name, files, data) for name, files in chosen])
-    out.say("looked for, in this order, in")
+    out.say("searched, in this order:")
     for folder in search_folders(data):
         out.say(f"  {folder}")
     for name, files in chosen:
@@ -43,9 +43,9 @@ def fetch(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help=f"Of: {', '.join(NAMES)}.")],
     data: DataFolder = None,
 ) -> None:
-    """Download what is missing of a data set; a file is put in place after its checksum was verified."""
+    """Download the missing files of data sets; each is moved into place after its checksum is verified."""
     for name in names:
-        find(name)  # a wrong name is told before anything is downloaded
+        find(name)  # a wrong name is reported before anything is downloaded
     for name in names:
         folder = fetch_data(name, data, out.Download())
         out.say(f"{name}: complete in {folder}")
@@ -53,9 +53,9 @@ def fetch(
 
 @app.command()
 def verify(names: Names = None, data: DataFolder = None) -> None:
-    """Compare every file with the official checksum; of sets of many image files, decode every one.
+    """Compare every file with the official checksum, and decode every image of data sets with many files.
 
-    Exit code: 0 all is well, 1 a file is not the official one, or a set that was named is not there.
+    Exit code: 0 all is well, 1 a file is not the official one, or a named data set is missing.
     """
     bad = False
     for name in names or NAMES:
@@ -73,7 +73,7 @@ def verify(names: Names = None, data: DataFolder = None) -> None:
 
 @app.command()
 def path(names: Names = None, data: DataFolder = None) -> None:
-    """Print the folder that holds a data set, or without a name the folders that are searched, in order."""
+    """Print the folder of a data set; without a name, print the searched folders in order."""
     if not names:
         for folder in search_folders(data):
             out.say(str(folder))
@@ -95,9 +95,9 @@ def _folder_of(name: str, files: Sequence[FileStatus]) -> Path:
             return folder
     source = find(name)
     if source.make is not None:
-        raise UserError(f"{name} is generated: it lies in no folder")
+        raise UserError(f"{name} is generated: it has no folder")
     fetch = f"run `dfkd data fetch {name}`, or " if source.files else ""
-    raise UserError(f"{name} is not there; {fetch}{source.how_to_place}")
+    raise UserError(f"{name} is missing; {fetch}{source.how_to_place}")
 
 
 def _row(name: str, files: Sequence[FileStatus], folder: Path | None) -> dict[str, Any]:
@@ -139,10 +139,10 @@ def _print_set(name: str, files: Sequence[FileStatus], folder: Path | None) -> N
         out.say(f"  {file.state:<9}  {file.name}, {out.size(number)}{where}")
         if file.state not in ("ok", "missing"):
             out.say(f"             {file.message}")
-    last = [("looked for, last, in", str(source.package))] if source.package else []
+    last = [("searched last", str(source.package))] if source.package else []
     out.pairs([("licence", source.licence), ("citation", source.citation), *last])
     if any(state != "ok" for state in states):
-        out.say(f"  to mend it: {_remedy(source, archive_seen(source, search_folders(folder)))}")
+        out.say(f"  to fix it: {_remedy(source, archive_seen(source, search_folders(folder)))}")
 
 
 def _remedy(source: Source, archive: Path | None) -> str:

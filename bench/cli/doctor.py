@@ -9,7 +9,7 @@ from bench.cli.settings import DataFolder, Json
 
 
 def doctor(data: DataFolder = None, as_json: Json = False) -> None:
-    """Show what there is to work with, and for each thing that is missing how to mend it."""
+    """Show what there is to work with, and for each thing that is missing how to fix it."""
     from bench.execution.doctor import examine
 
     facts = examine(data)
@@ -23,5 +23,5 @@ def doctor(data: DataFolder = None, as_json: Json = False) -> None:
         out.say(f"  {'✓' if fact.ok else '✗'} {fact.name}: {fact.value}")
         if not fact.ok:
             missing += 1
-            out.say(f"      to mend it: {fact.mend}")
-    return out.say(f"\n{out.count(missing, 'thing')} missing" if missing else "\nall is there")
+            out.say(f"      to fix it: {fact.fix}")
+    return out.say(f"\n{out.count(missing, 'problem')} found" if missing else "\nno problems found")

@@ -18,12 +18,16 @@ from bench.utils.git import SHALLOW, checkout_of, is_shallow
 
 
 def history(
-    branch: Annotated[str, typer.Argument(metavar="[BRANCH]", help="Where the line of commits ends.")] = "HEAD",
+    branch: Annotated[
+        str, typer.Argument(metavar="[BRANCH]", help="The branch or commit at which the history ends.")
+    ] = "HEAD",
     tracked: Tracked = None,
     repo: Repo = None,
     metric: Metric = None,
     smallest: Smallest = None,
-    page: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write a page with a figure each.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write an HTML page with a figure per number.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show every number along the tracked commits, and the commits at which it stepped to another level."""
@@ -58,7 +62,7 @@ def _print(found: list[Series]) -> None:
         table.add_row(each.task, each.method, each.metric, str(len(each.commits)), now, str(len(each.steps)))
     out.show(table)
     if not any(each.steps for each in found):
-        return out.say("\nNo number has moved by as much as matters.")
+        return out.say("\nNo number has changed by as much as matters.")
     steps = out.table("task", "method", "number", "commit", "date", "before", "after", "verdict", "subject")
     for each in found:
         for place in range(len(each.steps)):

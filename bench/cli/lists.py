@@ -48,16 +48,18 @@ def tasks(tasks: TaskFiles = None, as_json: Json = False) -> None:
             ", ".join(f"{role}: {pool}" for role, pool in row["pools"].items()),
         )
     out.show(table)
-    return out.say("\nA second recipe is the quick one, for two CPU cores: `dfkd teacher train TASK --quick`.")
+    return out.say(
+        "\nThe second recipe, if any, is the quick one, for two CPU cores: `dfkd teacher train TASK --quick`."
+    )
 
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Show one method and all of its options.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show one method with all its options.")] = None,
     method: MethodFiles = None,
     as_json: Json = False,
 ) -> None:
-    """List the methods: the real data each needs, and how far into the teacher it looks."""
+    """List the methods with the real data and teacher access that each needs."""
     cards = find_methods(method or [])
     chosen = [get_card(name, cards)] if name else list(cards.values())
     if as_json:
@@ -73,7 +75,7 @@ def methods(
 
 @app.command()
 def metrics(as_json: Json = False) -> None:
-    """List the metrics: what each number means, its unit and which direction is better."""
+    """List the metrics with meaning, unit and better direction."""
     rows = [
         {
             "name": metric.name,
@@ -98,9 +100,9 @@ def metrics(as_json: Json = False) -> None:
     out.show(table)
     out.say(f"\nEXTRACTOR: {', '.join(FEATURE_EXTRACTORS)}, {OPEN_WORDS}")
     out.say(f"NETWORK: {', '.join(PERCEPTUAL)}")
-    out.say(f"short for others: {'; '.join(f'{name} = {whole}' for name, whole in ALIASES.items())}")
+    out.say(f"aliases: {'; '.join(f'{name} = {whole}' for name, whole in ALIASES.items())}")
     out.say("; ".join(f"{name} = {', '.join(parts)}" for name, parts in PROTOCOLS.items()))
-    return out.say("\nA study's `image_metrics` are those of kind image; the others are always there.")
+    return out.say("\nA study's `image_metrics` are those of kind image; the others are always measured.")
 
 
 @app.command()
@@ -124,7 +126,7 @@ def studies(
         budget = "; ".join(dict.fromkeys(map(in_words, budgets)))
         table.add_row(name, ", ".join(found.tasks), chosen, str(len(study.seeds)), budget, study.description)
     out.show(table)
-    return out.say("\n`dfkd run NAME` runs one; `dfkd run NAME --dry-run` shows what it comes to.")
+    return out.say("\n`dfkd run NAME` runs one; `dfkd run NAME --dry-run` shows its trials.")
 
 
 def _bounds(low: float | None, high: float | None) -> str:

@@ -101,7 +101,7 @@ def count(number: int, noun: str) -> str:
 
 
 class Download:
-    """Tells of a download: a line that counts on a terminal, a line a file elsewhere."""
+    """Reports a download: a counting line on a terminal, one line per file elsewhere."""
 
     def __init__(self) -> None:
         self._terminal = sys.stdout.isatty()

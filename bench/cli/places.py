@@ -1,4 +1,4 @@
-"""Results folders: finding them where nobody named one, and what lies in them unfinished."""
+"""Results folders: finding them if none is named, and their unfinished trials."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def latest() -> Path:
     """The results folder below ``runs`` in which a trial ended last."""
     folders = results_folders(RUNS)
     if not folders:
-        raise UserError(f"no results folder below ./{RUNS}; name one with --results, or make one with `dfkd run`")
+        raise UserError(f"no results folder below ./{RUNS}; name one with --results, or create one with `dfkd run`")
     return max(folders, key=_changed)
 
 

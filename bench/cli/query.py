@@ -19,13 +19,13 @@ SHOWN = 200  # rows of a table on the terminal
 
 def query(
     sql: Annotated[
-        str, typer.Argument(metavar="SQL", help="A SELECT of the views trials, curves, metrics and meters.")
+        str, typer.Argument(metavar="SQL", help="A SELECT on the views trials, curves, metrics and meters.")
     ],
     results: Sources = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print all rows as CSV, and nothing else.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Ask the records in SQL (DuckDB's). `dfkd query "describe trials"` lists a view's columns."""
+    """Query the records in SQL (DuckDB's dialect). `dfkd query "describe trials"` lists a view's columns."""
     from bench.records.query import query as ask
 
     answer = ask(searched(results or []), sql)
@@ -58,7 +58,7 @@ def archive(
     from bench.records.archive import write_archive
 
     count = write_archive(results, file)
-    out.say(f"{file}: {out.count(count, 'trial')}, {out.size(file.stat().st_size)}; students and images are not in it")
+    out.say(f"{file}: {out.count(count, 'trial')}, {out.size(file.stat().st_size)}; without students and images")
 
 
 def merge(
@@ -67,7 +67,7 @@ def merge(
         Path, typer.Option("--out", metavar="PATH", help="A new folder, or a new archive if it ends in .parquet.")
     ],
 ) -> None:
-    """Join results of several machines: exact duplicates once, contradictions refused, nothing overwritten."""
+    """Join results of several machines: duplicates once, conflicts refused, nothing overwritten."""
     from bench.records.merge import merge as join
 
     merged = join(sources, target)
@@ -75,7 +75,7 @@ def merge(
     dropped = (
         ("exact duplicates", merged.duplicates),
         ("records with fewer image metrics", merged.extended),
-        ("failures of trials that ended well elsewhere", merged.replaced),
+        ("failures of trials that succeeded elsewhere", merged.replaced),
     )
     out.pairs((f"dropped {what}", f"{count:,}") for what, count in dropped if count)
 

@@ -32,11 +32,11 @@ def run(
     ] = "processes",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Trials at a time.  [default: what the cores allow; 1 on a GPU]"),
+        typer.Option(min=1, metavar="N", help="Trials to run in parallel.  [default: as the cores allow; 1 on a GPU]"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and write nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Plain lines in place of the live table.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print plain lines instead of the live table.")] = False,
     method: MethodFiles = None,
     data: DataFolder = None,
     weights: Weights = None,
@@ -44,12 +44,12 @@ def run(
         bool, typer.Option("--allow-altered", help="Use data files that are not the official ones, and record which.")
     ] = False,
     checkpoint_seconds: Annotated[
-        float, typer.Option(min=0.0, metavar="S", help="How often a running trial is saved.")
+        float, typer.Option(min=0.0, metavar="S", help="Seconds between checkpoints of a running trial.")
     ] = CHECKPOINT_SECONDS,
 ) -> None:
-    """Run a study; the same command goes on where it was stopped, and runs nothing twice.
+    """Run a study. The same command continues an interrupted run; nothing runs twice.
 
-    Exit code: 0 all trials are ok, 1 some failed, 2 there is something to mend first, 130 stopped by Ctrl-C.
+    Exit code: 0 all trials are ok, 1 some failed, 2 there is something to fix first, 130 stopped by Ctrl-C.
     """
     file, files = find_study(study), method or []
     if dry_run:
@@ -81,7 +81,7 @@ def run(
             )
     except KeyboardInterrupt:
         ended = out.count(view.ended_count, "trial")
-        out.say(f"\nstopped; {ended} ended, the running ones are saved: the same command goes on from there")
+        out.say(f"\nstopped; {ended} ended, the running ones are saved: the same command continues")
         raise typer.Exit(130) from None
     print_summary(summary)
     if summary.failures:
@@ -95,7 +95,7 @@ def audience_for(quiet: bool) -> LiveTable | PlainLines:
 
 
 def _print_plan(plan: Plan) -> None:
-    """The trials of a study, a line each; then every method's options, which its seeds share."""
+    """The trials of a study, one line each; then every method's options, which its seeds share."""
     table = out.table("id", "task", "method", "seed", "budget", "state", right=["seed"])
     for trial in plan.trials:
         state = "finished" if trial.id in plan.finished else "to run"
@@ -131,20 +131,20 @@ def print_summary(summary: Summary) -> None:
     _print_failures(summary.failures)
     ok = summary.statuses.get("ok", 0)
     kept = f" ({summary.kept} of them before this run)" if summary.kept else ""
-    again = "; the same command tries the others again" if summary.failures else ""
+    again = "; the same command retries the others" if summary.failures else ""
     out.say(f"{ok} of {out.count(len(plan.trials), 'trial')} ok{kept}{again}")
     if summary.unmeasured:
-        out.say(f"not measured on trials that had finished before: {', '.join(summary.unmeasured)}")
-        out.say(f"  `dfkd score {plan.results}` measures them from the images that were kept")
+        out.say(f"not measured on earlier trials: {', '.join(summary.unmeasured)}")
+        out.say(f"  `dfkd score {plan.results}` measures them from the stored images")
     out.say(f"records: {plan.results / 'trials'}")
     out.say(f"next: dfkd report --results {plan.results}")
 
 
 def _print_unsupported(outcomes: list[TrialResult]) -> None:
-    """What was left out by plan, a line a reason."""
+    """What was skipped as unsupported, one line per reason."""
     reasons = Counter(outcome.record.reason for outcome in outcomes)
     for reason, number in reasons.items():
-        out.say(f"left out: {reason} ({out.count(number, 'trial')})")
+        out.say(f"skipped: {reason} ({out.count(number, 'trial')})")
 
 
 def _print_failures(failures: list[TrialResult]) -> None:

@@ -24,7 +24,7 @@ def score(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="TRIAL|STUDY", help="A trial's id, or how it begins; a study in ./runs by name; a results folder."
+            metavar="TRIAL|STUDY", help="A trial's id or its beginning; a study in ./runs by name; a results folder."
         ),
     ],
     metrics: Annotated[
@@ -34,25 +34,26 @@ def score(
     results: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="DIR", help="Where to look for a trial; may be repeated.  [default: ./runs and ./results]"
+            metavar="DIR",
+            help="Results folder to search for a trial; may be repeated.  [default: ./runs and ./results]",
         ),
     ] = None,
     weights: Weights = None,
     data: DataFolder = None,
     images: Annotated[
-        int | None, typer.Option(min=2, metavar="N", help="Use so many synthetic images at most.  [default: all kept]")
+        int | None, typer.Option(min=2, metavar="N", help="Maximum number of synthetic images.  [default: all stored]")
     ] = None,
     real_images: Annotated[
         int | None,
-        typer.Option(min=2, metavar="N", help="Compare with so many training images at most.  [default: all]"),
+        typer.Option(min=2, metavar="N", help="Maximum number of training images to compare with.  [default: all]"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    again: Annotated[bool, typer.Option("--again", help="Measure also what has a value already.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Measure again what already has a value.")] = False,
     tasks: TaskFiles = None,
 ) -> None:
-    """Measure image metrics of finished trials and write them into their records; nothing is trained again.
+    """Measure image metrics of finished trials and write them into their records, without training.
 
-    Exit code: 0 all were measured, 1 some could not be (the reason is told), 2 there is something to mend first.
+    Exit code: 0 all were measured, 1 some could not be measured (with the reason), 2 there is something to fix first.
     """
     know(tasks)
     folder, ids = _find(what, results or [])
@@ -66,7 +67,7 @@ def score(
             _print(scored, names)
             found.append(scored)
     if not found:
-        raise UserError(f"{folder} holds no trial that ended well")
+        raise UserError(f"{folder} has no successful trial")
     out.say(f"\nrecords: {folder / 'trials'}\nnext: dfkd report --results {folder}")
     if any(scored.reason or _lacking(scored.record, names) for scored in found):
         raise typer.Exit(1)
@@ -97,7 +98,7 @@ def _print(scored: Scored, names: tuple[str, ...]) -> None:
     if scored.reason:
         return out.say(f"{scored.record.id}: not measured: {scored.reason}")
     if not scored.measured:
-        return out.say(f"{scored.record.id}: all there already; --again measures anew")
+        return out.say(f"{scored.record.id}: all measured already; --again measures them again")
     table = out.table("metric", "value", "images", "note", right=["value", "images"])
     for name in names:
         metric = scored.record.image_metrics[name]

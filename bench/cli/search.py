@@ -30,16 +30,18 @@ def search(
     cells: Annotated[
         int | None,
         typer.Option(
-            "--cells", min=1, metavar="N", help=f"Suggestions a method and task.  [default: the sample's, or {CELLS}]"
+            "--cells", min=1, metavar="N", help=f"Suggestions per method and task.  [default: the sample's, or {CELLS}]"
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, metavar="S", help="Of the suggestions.  [default: the sample's, or 0]")
+        int | None, typer.Option(min=0, metavar="S", help="Seed of the suggestions.  [default: the sample's, or 0]")
     ] = None,
     executor: Annotated[
         str, typer.Option(help="; ".join(f"{name}: {doc}" for name, doc in EXECUTORS.items()) + ".")
     ] = "processes",
-    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Seeds of a suggestion at a time.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Seeds of a suggestion to run in parallel.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     method: MethodFiles = None,
     data: DataFolder = None,
@@ -49,11 +51,11 @@ def search(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Search a study's ranges with optuna; the same command goes on where it was stopped.
+    """Search a study's ranges with optuna. The same command continues an interrupted search.
 
     Cells are chosen by the agreement with the teacher on held-out synthetic images, never by the test score.
 
-    Exit code: 0 every method has a cell that went well, 1 one has none, 2 there is something to mend first, 130
+    Exit code: 0 every method has a cell without failures, 1 a method has none, 2 there is something to fix first, 130
     stopped by Ctrl-C.
     """
     check_optuna()
@@ -91,7 +93,7 @@ def search(
                     out.say(f"{space.method} on {space.task}, {len(seen)} of {count}: {cell.words}: {_words(cell)}")
             found.append((space, best_first(seen)))
     except KeyboardInterrupt:
-        out.say("\nstopped; what has ended is kept: the same command goes on from there")
+        out.say("\nstopped; finished trials are kept: the same command continues")
         raise typer.Exit(130) from None
     if as_json:
         out.print_json([_plain(space, cell) for space, ranked in found for cell in ranked])
@@ -103,12 +105,14 @@ def search(
 
 def _print(found: Sequence[tuple[Space, list[Suggestion]]], folder: Path) -> None:
     for space, ranked in found:
-        out.say(f"\n{space.method} on {space.task}: {out.count(len(ranked), 'cell')}, the best by held-out agreement")
+        out.say(f"\n{space.method} on {space.task}: {out.count(len(ranked), 'cell')}, best by held-out agreement")
         table = out.table("options", "held-out agreement", "test score", right=["held-out agreement", "test score"])
         for cell in ranked[:SHOWN]:
             table.add_row(cell.words, _words(cell), out.percent(cell.score))
         out.show(table)
-    out.say("\nheld-out agreement: with the teacher on held-out synthetic images; the test score chose nothing")
+    out.say(
+        "\nheld-out agreement: with the teacher, on held-out synthetic images; the test score is not used to choose"
+    )
     out.say(f"next: dfkd report --results {folder}")
 
 

@@ -21,16 +21,18 @@ PLAIN: _Plain = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "a
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON list of objects, and nothing else.")]
 DataFolder = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="Where to look for data sets first (else DFKD_DATA, then the cache)."),
+    typer.Option(
+        "--data", metavar="DIR", help="Search this folder for data sets first, then DFKD_DATA, then the cache."
+    ),
 ]
 Weights = Annotated[
     Path | None,
     typer.Option(
-        "--weights", metavar="PATH", help="A folder, or a file, to look in first for the weights of image metrics."
+        "--weights", metavar="PATH", help="A folder or file to search first for the weights of image metrics."
     ),
 ]
 AllowAltered = Annotated[
-    bool, typer.Option("--allow-altered", help="Use well-formed data files that are not the official ones.")
+    bool, typer.Option("--allow-altered", help="Use valid data files that are not the official ones.")
 ]
 Sources = Annotated[
     list[Path] | None,
@@ -41,31 +43,35 @@ Sources = Annotated[
     ),
 ]
 TaskFiles = Annotated[
-    list[Path] | None, typer.Option("--tasks", metavar="FILE", help="A file of tasks of your own; may be repeated.")
+    list[Path] | None, typer.Option("--tasks", metavar="FILE", help="A YAML file with your own tasks; may be repeated.")
 ]
 MethodFiles = Annotated[
-    list[Path] | None, typer.Option("--method", metavar="FILE", help="A method file of your own; may be repeated.")
+    list[Path] | None, typer.Option("--method", metavar="FILE", help="Your own method file; may be repeated.")
 ]
 
 Tracked = Annotated[
     Path | None,
     typer.Option(
-        "--tracked", metavar="DIR", help="Where commits are filed.  [default: results/tracked in the checkout]"
+        "--tracked",
+        metavar="DIR",
+        help="Where the records of commits are stored.  [default: results/tracked in the checkout]",
     ),
 ]
 Repo = Annotated[
     Path | None,
-    typer.Option("--repo", metavar="DIR", help="The git checkout.  [default: the one that holds the current folder]"),
+    typer.Option(
+        "--repo", metavar="DIR", help="The git checkout.  [default: the one that contains the current folder]"
+    ),
 ]
 Metric = Annotated[
-    list[str] | None, typer.Option("--metric", metavar="NAME", help="This number only; may be repeated.")
+    list[str] | None, typer.Option("--metric", metavar="NAME", help="Only this number; may be repeated.")
 ]
 Smallest = Annotated[
     list[str] | None,
     typer.Option(
         "--smallest",
         metavar="METRIC=SIZE",
-        help="The smallest effect that matters, as in accuracy=0.005 or fd[teacher]=2%; may be repeated.",
+        help="The smallest effect that matters, such as accuracy=0.005 or fd[teacher]=2%; may be repeated.",
     ),
 ]
 

@@ -20,11 +20,11 @@ TRIAL_PAGES = 200  # a report of thousands of trials stays small
 
 
 def show(
-    trial: Annotated[str, typer.Argument(metavar="TRIAL_ID", help="A trial's id, or how it begins.")],
+    trial: Annotated[str, typer.Argument(metavar="TRIAL_ID", help="A trial's id or its beginning.")],
     results: Sources = None,
     as_json_: Json = False,
 ) -> None:
-    """Show all that is known of a trial: its identity, scores, what it spent and where it comes from."""
+    """Show everything about a trial: identity, scores, cost and provenance."""
     folders = searched(results or [])
     started = unfinished(folders, trial)
     if len(started) == 1 and not any(name.startswith(trial) for root in folders for name in trial_ids(root)):
@@ -52,14 +52,16 @@ def report(
     target: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="DIR", help="Where to.  [default: RESULTS/report, beside an archive ARCHIVE-report]"
+            "--out",
+            metavar="DIR",
+            help="Folder to write.  [default: RESULTS/report; for an archive, ARCHIVE-report next to it]",
         ),
     ] = None,
     trial_pages: Annotated[
-        int, typer.Option(min=0, metavar="N", help="How many trials get a page at most; 0 for none.")
+        int, typer.Option(min=0, metavar="N", help="Maximum number of trial pages; 0 for none.")
     ] = TRIAL_PAGES,
 ) -> None:
-    """Write the leaderboard, its figures and a page for all records of a results folder."""
+    """Write the leaderboard, figures and pages of a results folder."""
     chosen = results or latest()
 
     from bench.analysis.report import render
@@ -92,7 +94,7 @@ def _unfinished(trial: Unfinished) -> dict[str, Any]:
 
 
 def _print_unfinished(trial: Unfinished) -> None:
-    out.say(f"{trial.id}: unfinished; running now, or stopped: the same `dfkd run` goes on with it")
+    out.say(f"{trial.id}: unfinished: running now, or interrupted; the same `dfkd run` continues it")
     progress = trial.progress
     rows = [("folder", str(trial.folder)), ("checkpoint", "yes" if trial.saved else "none yet")]
     if progress is not None:
@@ -114,7 +116,7 @@ def _print_record(record: Record, where: str, files: Sequence[tuple[str, int]]) 
 
 
 def _print_repeat(record: Record, results: Path) -> None:
-    """The commands without an indent, to be copied as they are."""
+    """The commands without an indent, ready to copy."""
     from bench.spec.custom_tasks import kept_task
     from bench.spec.method_registry import find_methods
     from bench.spec.rerun import how_to_repeat

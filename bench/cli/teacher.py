@@ -17,7 +17,7 @@ from bench.spec.teacher_key import known_teachers, quick_teacher
 from bench.utils.hardware import choose_device
 from bench.utils.paths import teacher_folder
 
-app = typer.Typer(help="Train, import and look at teachers.", no_args_is_help=True, **PLAIN)
+app = typer.Typer(help="Train, import and inspect teachers.", no_args_is_help=True, **PLAIN)
 
 
 @app.command()
@@ -35,14 +35,14 @@ def train(
     allow_altered: AllowAltered = False,
     tasks: TaskFiles = None,
 ) -> None:
-    """Train a task's teacher and keep it in the cache; `dfkd run` does so by itself when it needs one.
+    """Train a task's teacher and cache it; `dfkd run` does so automatically.
 
-    A training that is stopped goes on where it was last saved, by the same command.
+    The same command resumes an interrupted training from its last checkpoint.
     """
     know(tasks)
     spec = get_task(task)
     if quick and recipe:
-        raise UserError("--quick names a recipe already; leave out --recipe")
+        raise UserError("--quick already selects a recipe; leave out --recipe")
     base = quick_teacher(spec) if quick else spec.teacher
     wanted = TeacherSpec(network=base.network, recipe=recipe or base.recipe, seed=base.seed if seed is None else seed)
     epochs = get_recipe(wanted.recipe).epochs
@@ -77,12 +77,12 @@ def train(
 @app.command(name="import")
 def import_(
     file: Annotated[Path, typer.Argument(help="safetensors, or a torch file with a state_dict.")],
-    task: Annotated[str, typer.Option(help="The task whose teacher network the weights fit.")],
+    task: Annotated[str, typer.Option(help="The task whose teacher network the weights belong to.")],
     data: DataFolder = None,
     allow_altered: AllowAltered = False,
     tasks: TaskFiles = None,
 ) -> None:
-    """Take a checkpoint of your own as a teacher: checked, scored on the test images, kept in the cache."""
+    """Import your own checkpoint as a teacher: it is validated, scored on the test images and cached."""
     know(tasks)
     spec = get_task(task)
 
@@ -102,7 +102,7 @@ def list_(as_json: Json = False) -> None:
     if as_json:
         return out.print_json(found)
     if not found:
-        return out.say(f"no teachers in {teacher_folder()} yet; `dfkd run` or `dfkd teacher train TASK` makes them")
+        return out.say(f"no teachers in {teacher_folder()} yet; `dfkd run` and `dfkd teacher train TASK` train them")
     table = out.table("key", "data", "recipe", "seed", "test score", right=["seed", "test score"])
     for passport in found:
         numbers = (str(passport["seed"]), out.percent(passport["score"]))
@@ -112,10 +112,10 @@ def list_(as_json: Json = False) -> None:
 
 @app.command()
 def show(
-    key: Annotated[str, typer.Argument(help="A teacher's key, or how it begins.")],
+    key: Annotated[str, typer.Argument(help="A teacher's key or its beginning.")],
     as_json: Json = False,
 ) -> None:
-    """Show a teacher's passport, and whether its weights are still those that it was made for."""
+    """Show a teacher's passport, and whether its weights still match it."""
     passport = find_passport(key)
     if as_json:
         return out.print_json([{**passport, "weights": weights_state(passport)}])

@@ -22,30 +22,31 @@ def track(
     tracked: Tracked = None,
     repo: Repo = None,
     dirty: Annotated[
-        bool, typer.Option("--dirty", help="Accept a changed tree; its numbers are filed apart from the commit's.")
+        bool,
+        typer.Option("--dirty", help="Accept a modified tree; its numbers are stored separately from the commit's."),
     ] = False,
     benchmark: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="pytest-benchmark's JSON of this commit; may be repeated, one a run."),
+        typer.Option(metavar="FILE", help="A pytest-benchmark JSON file of this commit; may be repeated, one per run."),
     ] = None,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep students and images; else a hash of each student takes their place.")
+        bool, typer.Option("--keep", help="Keep students and images.  [default: only a hash of each student]")
     ] = False,
     executor: Annotated[
         str, typer.Option(help="; ".join(f"{name}: {doc}" for name, doc in EXECUTORS.items()) + ".")
     ] = "processes",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Trials at a time.  [default: what the cores allow; 1 on a GPU]"),
+        typer.Option(min=1, metavar="N", help="Trials to run in parallel.  [default: as the cores allow; 1 on a GPU]"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", help="Plain lines in place of the live table.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print plain lines instead of the live table.")] = False,
     method: MethodFiles = None,
     data: DataFolder = None,
 ) -> None:
-    """Run a study on the current commit and file its records under it; again, and it goes on where it was stopped.
+    """Run a study on the current commit and store its records under it. An interrupted run continues.
 
-    Exit code: 0 all trials are ok, 1 some failed (they are filed, too), 2 something is to be mended first, 130 stopped.
+    Exit code: 0 all trials are ok, 1 some failed (they are stored too), 2 there is something to fix first, 130 stopped.
     """
     file = find_study(study)
     root = checkout_of(repo or Path())
@@ -66,7 +67,7 @@ def track(
                 audience=audience,
             )
     except KeyboardInterrupt:
-        out.say("\nstopped; the same command goes on from there")
+        out.say("\nstopped; the same command continues")
         raise typer.Exit(130) from None
     with locked(folder):
         label(folder, head)
@@ -74,6 +75,6 @@ def track(
         if not keep:
             lighten(folder)
     print_summary(summary)
-    out.say(f"filed under {head.short} ({head.subject})")
+    out.say(f"stored under {head.short} ({head.subject})")
     if summary.failures:
         raise typer.Exit(1)

@@ -44,7 +44,7 @@ def training_words(progress: TrainingProgress) -> str:
 
 
 class TeacherLines:
-    """Tells of a teacher's training in plain lines: soon after the start, then less and less often, and at the end."""
+    """Reports a teacher's training in plain lines: soon after the start, then less and less often, and at the end."""
 
     def __init__(self) -> None:
         self._next: dict[str, float] = {}
@@ -243,7 +243,7 @@ def _left(progress: Progress) -> str:
 
 
 def _headline(plan: Plan, workers: int) -> str:
-    done = f", {len(plan.finished)} of them finished before" if plan.finished else ""
+    done = f", {len(plan.finished)} of them already finished" if plan.finished else ""
     at_a_time = f", {workers} at a time" if workers > 1 and len(plan.waiting) > 1 else ""
     trials = out.count(len(plan.trials), "trial")
     budget = " or ".join(dict.fromkeys(in_words(trial.budget) for trial in plan.trials))
@@ -255,6 +255,6 @@ def say_idle(plan: Plan) -> None:
     for idle in idle_sweeps(plan.trials):
         live = ", ".join(f"{name}={value_words(value)}" for name, value in idle.live.items())
         out.say(
-            f"note: {idle.option} of {idle.method} on {idle.task} may do nothing: it is known to have an effect with "
-            f"{live}, and no trial has that"
+            f"note: {idle.option} of {idle.method} on {idle.task} may have no effect: it is declared to act only with "
+            f"{live}, and no trial has this"
         )

@@ -1,4 +1,4 @@
-"""``dfkd weights``: what is there of the weights files that image metrics need, and bringing what is not."""
+"""``dfkd weights``: which weights files of image metrics are present, and downloading missing ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.cli.settings import PLAIN, Json, Weights
 from bench.metrics.weights import FILES, WeightsStatus, fetch_weights, known, weights_folders, weights_status
 
 app = typer.Typer(
-    help="Look at the metrics' weights files and fetch them; no metric downloads any.", no_args_is_help=True, **PLAIN
+    help="Inspect and download the metrics' weights files; no metric downloads any.", no_args_is_help=True, **PLAIN
 )
 
 ONE_OF = f"Of: {', '.join(FILES)}."
@@ -25,7 +25,7 @@ def status(weights: Weights = None, as_json: Json = False) -> None:
     found = weights_status(weights)
     if as_json:
         return out.print_json([_row(each, weights) for each in found])
-    out.say("looked for, in this order, in")
+    out.say("searched, in this order:")
     for place in weights_folders(weights):
         out.say(f"  {place}")
     for each in found:
@@ -36,7 +36,7 @@ def status(weights: Weights = None, as_json: Json = False) -> None:
             ("needed by", each.file.used_by),
             ("licence", each.file.licence),
             ("other names", ", ".join(each.file.other_names)),
-            ("to mend it", remedy if each.state != "ok" else ""),
+            ("to fix it", remedy if each.state != "ok" else ""),
         ]
         out.pairs((name, text) for name, text in rows if text and (name != "altered" or each.state == "altered"))
     return None
@@ -46,12 +46,12 @@ def status(weights: Weights = None, as_json: Json = False) -> None:
 def fetch(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help=ONE_OF)],
     weights: Annotated[
-        Path | None, typer.Option("--weights", metavar="DIR", help="Where to put them (else the cache).")
+        Path | None, typer.Option("--weights", metavar="DIR", help="Folder for the files.  [default: the cache]")
     ] = None,
 ) -> None:
-    """Download weights files; one is put in place after its sha256 was verified."""
+    """Download weights files; each is moved into place after its sha256 is verified."""
     for name in names:
-        known(name)  # a wrong name is told before anything is downloaded
+        known(name)  # a wrong name is reported before anything is downloaded
     for name in names:
         out.say(f"{name}: {fetch_weights(name, weights, out.Download())}")
 
@@ -63,7 +63,7 @@ def verify(
 ) -> None:
     """Compare every file with the official sha256.
 
-    Exit code: 0 all is well, 1 a file is not the official one, or one that was named is not there.
+    Exit code: 0 all is well, 1 a file is not the official one, or a named file is missing.
     """
     for name in names or []:
         known(name)

@@ -67,7 +67,7 @@ def fetch(name: str, folder: Path | None = None, progress: Progress | None = Non
         files.demand_usable(source, statuses, [], allow_altered=False)  # MissingData if its package is not installed
         return next(each.path.parent for each in statuses if each.path)
     if source.make is not None:
-        raise UserError(f"{source.name} is generated: there is nothing to fetch")
+        raise UserError(f"{source.name} is generated: nothing to download")
     return download.fetch(source, folder, search_folders(folder), progress)
 
 

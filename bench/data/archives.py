@@ -31,7 +31,7 @@ def unpack_gz(archive: Path, file: SourceFile, folder: Path) -> None:
 def unpack_tar(archive: Path, files: Sequence[SourceFile], folder: Path) -> None:
     """Put ``files`` from a ``.tar.gz`` at their places in the data folder; other members stay where they are.
 
-    Raises RefusedError for a member with a path that leads out of the archive, a file that is missing, not a regular
+    Raises RefusedError for a member with a path that points outside the archive, a file that is missing, not a regular
     file or not official, and what tarfile raises for a file that it cannot read.
     """
     left = {file.name: file for file in files}
@@ -39,17 +39,17 @@ def unpack_tar(archive: Path, files: Sequence[SourceFile], folder: Path) -> None
         for member in tar:
             path = PurePosixPath(member.name)
             if path.is_absolute() or ".." in path.parts:
-                raise RefusedError(f"its member {member.name!r} leads out of the archive")
+                raise RefusedError(f"its member {member.name!r} points outside the archive")
             if (file := left.pop(path.as_posix(), None)) is None:
                 continue
             contents = tar.extractfile(member) if member.isreg() else None  # of a link, it would follow the link
             if contents is None:
-                raise RefusedError(f"its member {member.name!r} is no regular file")
+                raise RefusedError(f"its member {member.name!r} is not a regular file")
             if member.size != file.size:
                 raise RefusedError(f"its member {member.name!r} has {member.size} bytes, official {file.size}")
             _put(contents, file, folder)
     if left:
-        raise RefusedError(f"it does not hold {', '.join(left)}")
+        raise RefusedError(f"it does not contain {', '.join(left)}")
 
 
 def _put(contents: IO[bytes] | gzip.GzipFile, file: SourceFile, folder: Path) -> None:

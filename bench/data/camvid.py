@@ -63,11 +63,11 @@ def _scenes(root: Path, name: str) -> Iterator[LabelledImage]:
         if not words:
             continue
         if len(words) != 2:
-            sentence = f"line {number}: {len(words)} paths, where an image and its mask are needed"
+            sentence = f"line {number}: {len(words)} paths, expected an image and its mask"
             raise MalformedError("corrupted", sentence)
         image, mask = _resolve(root, words[0], name, number), _resolve(root, words[1], f"{name}annot", number)
         if image in lines:
-            raise MalformedError("corrupted", f"line {number}: {words[0]} is in line {lines[image]} already")
+            raise MalformedError("corrupted", f"line {number}: {words[0]} is already in line {lines[image]}")
         lines[image] = number
         yield LabelledImage(image, mask)
     if not lines:
@@ -89,7 +89,7 @@ def _resolve(root: Path, word: str, folder: str, line: int) -> Path:
     """The file that a list means: the last two parts of a path, or a bare name in the usual ``folder``."""
     parts = [each for each in PurePosixPath(word.replace("\\", "/")).parts if each != "/"][-2:]
     if not parts or ".." in parts or any(":" in each for each in parts):
-        raise MalformedError("corrupted", f"line {line}: {word} leads out of the folder")
+        raise MalformedError("corrupted", f"line {line}: {word} points outside the folder")
     return root.joinpath(folder, *parts) if len(parts) == 1 else root.joinpath(*parts)
 
 

@@ -95,7 +95,7 @@ def _pixels(pixels: object, images: int) -> Array:
         found = "x".join(map(str, pixels.shape))
         raise MalformedError("corrupted", f"corrupted: its data are {found} of type {pixels.code}, not {wanted}")
     if not isinstance(pixels.data, bytes | bytearray) or len(pixels.data) != images * ROW:
-        raise MalformedError("corrupted", f"corrupted: its data are not the {images * ROW} bytes that they should be")
+        raise MalformedError("corrupted", f"corrupted: its data are not the expected {images * ROW} bytes")
     return pixels
 
 
@@ -114,7 +114,7 @@ def _how_to_place(archive: Archive, files: Sequence[SourceFile]) -> str:
     names = ", ".join(file.name.partition("/")[2] for file in files)
     return (
         f"download {archive.urls[0]}, unpack it with `tar xzf {archive.name}`, "
-        f"and name the folder that then has {folder} ({names}) in it with --data or DFKD_DATA"
+        f"and name the folder that then contains {folder} ({names}) in it with --data or DFKD_DATA"
     )
 
 

@@ -145,7 +145,7 @@ def _look(
 
 def _same(found: tuple[int, int], first: tuple[int, int] | None) -> tuple[int, int]:
     if first is not None and found != first:
-        raise MalformedError("corrupted", f"{_by(found)} pixels, where the images before it have {_by(first)}")
+        raise MalformedError("corrupted", f"{_by(found)} pixels, the images before it have {_by(first)}")
     return found
 
 

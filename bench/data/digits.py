@@ -45,7 +45,7 @@ SOURCES = (
         licence="CC BY 4.0 (UCI Machine Learning Repository)",
         citation="E. Alpaydin, C. Kaynak: Optical recognition of handwritten digits, UCI Machine Learning Repository, "
         "1998 (its test part, as distributed with scikit-learn)",
-        how_to_place="Install scikit-learn, which brings it",
+        how_to_place="Install scikit-learn, which includes it",
         read=read,
         bundled=bundled,
     ),

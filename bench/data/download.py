@@ -24,7 +24,7 @@ def fetch(source: Source, folder: Path | None, folders: Sequence[Path], progress
     """Bring all files of ``source`` into ``folder``, else where some of them lie already, else into ``folders[0]``.
 
     Files that are official already are left alone, truncated and corrupted ones are replaced, and an altered one is an
-    error: it may be somebody's work. Each file is stored unpacked. An archive that lies in the data folder already is
+    error: it may be someone's work. Each file is stored unpacked. An archive that lies in the data folder already is
     taken instead of a download. Returns the data folder. Raises UserError, also for an incomplete set of many files,
     which can only be placed by hand.
     """
@@ -38,7 +38,7 @@ def fetch(source: Source, folder: Path | None, folders: Sequence[Path], progress
     target = folders[0] if folder is not None else _folder_for(source, folders)
     statuses = inspect(source, [target])
     if altered := [status.message for status in statuses if status.state == "altered"]:
-        raise UserError(f"{source.name}: {'; '.join(altered)}. Move it away, then fetch again")
+        raise UserError(f"{source.name}: {'; '.join(altered)}. Move it elsewhere, then fetch again")
     wanted = [file for file, status in zip(source.files, statuses, strict=True) if status.state != "ok"]
     if source.archive is not None and wanted:
         _bring_archive(source, source.archive, wanted, target, progress)

@@ -98,19 +98,19 @@ def _unusable(
 
 def _remedy(source: Source, states: set[State], there: Sequence[Path], folders: Sequence[Path]) -> str:
     """What to do about a set with files in ``states``, ``there`` being the one folder with any of them, or nothing."""
-    use = "Give --allow-altered to use it as it is"
+    use = "Pass --allow-altered to use it anyway"
     if not source.files:
-        return f"{use}, or {source.how_to_place}" if states == {"altered"} else f"To mend it, {source.how_to_place}"
+        return f"{use}, or {source.how_to_place}" if states == {"altered"} else f"To fix it, {source.how_to_place}"
     ours = [folder for folder in there if folder != source.package]  # nothing is put among a package's files
     archive = archive_seen(source, folders)
     target = archive.parent if archive else next(iter(ours), None)
     fetch = f"`dfkd data fetch {source.name}{f' --data {shlex.quote(str(target))}' if target else ''}`"
     if states == {"altered"}:
-        return f"{use}, or move it away and run {fetch}"
-    first = "Move away what is altered, then run" if "altered" in states else "Run"
+        return f"{use}, or move it elsewhere and run {fetch}"
+    first = "Move the altered files elsewhere, then run" if "altered" in states else "Run"
     if archive:
         return f"{first} {fetch}, which unpacks {archive}"
-    return f"{first} {fetch}, or {'put the official files there by hand' if ours else source.how_to_place}"
+    return f"{first} {fetch}, or {'place the official files there by hand' if ours else source.how_to_place}"
 
 
 def _places(source: Source, folders: Sequence[Path]) -> list[Path]:
@@ -145,7 +145,7 @@ def _is_folder(path: Path) -> bool:
 def _inspect_tree(tree: Tree, found: Path | None, folders: Sequence[Path], thorough: bool) -> list[FileStatus]:
     if found is not None:
         return tree.inspect(found / tree.root, thorough=thorough)
-    message = f"the folder {tree.root} is found in none of {', '.join(map(str, folders))}"
+    message = f"the folder {tree.root} was not found in {', '.join(map(str, folders))}"
     return [FileStatus(tree.root, None, "missing", None, None, None, None, message)]
 
 
@@ -155,7 +155,7 @@ def _inspect(source: Source, file: SourceFile, found: Path | None, folders: Sequ
         return _judge(source, file, path)
     places = ", ".join(map(str, _places(source, folders)))
     gz = f" (or {Path(file.name).name}.gz)" if file.gz_md5 else ""
-    message = f"{file.name}{gz} is {f'missing from {found}' if found else f'found in none of {places}'}"
+    message = f"{file.name}{gz} is {f'missing from {found}' if found else f'not found in {places}'}"
     return FileStatus(file.name, None, "missing", file.size, None, file.md5, None, message)
 
 
@@ -195,7 +195,7 @@ def _unpack(data: bytes, file: SourceFile) -> bytes:
         short = f"{len(data)} of {file.gz_size} bytes" if early else "the gzip stream ends early"
         raise MalformedError("truncated", f"truncated: {short}") from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise MalformedError("corrupted", f"not a whole gzip file: {error}") from None
+        raise MalformedError("corrupted", f"not a complete gzip file: {error}") from None
 
 
 def _parse(source: Source, file: SourceFile, data: bytes) -> Any:
@@ -219,7 +219,7 @@ def _read(source: Source, file: SourceFile, path: Path | None) -> Any:
 
 def _bundled(source: Source, path: Path | None) -> FileStatus:
     if path is None:
-        message = f"{source.title} is not there: the package that brings it is not installed"
+        message = f"{source.title} is missing: the package that contains it is not installed"
         return FileStatus(source.name, None, "missing", None, None, None, None, message)
     size = path.stat().st_size if path.is_file() else None
     return FileStatus(path.name, path, "ok", None, size, None, None, f"{path}: comes with an installed package")

@@ -30,15 +30,15 @@ class ImageSpec(Strict):
     @model_validator(mode="after")
     def _one_number_a_channel(self) -> ImageSpec:
         if len(self.mean) != self.channels or len(self.std) != self.channels or min(self.std) <= 0:
-            raise ValueError("mean and std need one number a channel, std above 0")
+            raise ValueError("mean and std need one number per channel, std above 0")
         return self
 
 
 class Augmentation(Strict):
-    """What happens to real training images, anew each time they are used: random crops and mirror images.
+    """The augmentation of real training images, drawn each time they are used: random crops and mirror images.
 
     Images larger than the task's (see ``TaskSpec.resize``), or padded to be so, are cropped at random to its size.
     """
 
-    pad: int = Field(default=0, ge=0, description="pixels of black added on every side before the random crop")
-    flip: bool = Field(default=False, description="mirror every second image, left and right")
+    pad: int = Field(default=0, ge=0, description="black pixels added on every side before the random crop")
+    flip: bool = Field(default=False, description="mirror half of the images horizontally, at random")

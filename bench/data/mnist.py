@@ -57,7 +57,7 @@ def _how_to_place(root: str) -> str:
     names = ", ".join(name for name, _ in _NAMES_AND_SIZES)
     return (
         f"put {names} (unpacked, or each as .gz) into a folder {root}/raw, "
-        f"and name the folder that has {root} in it with --data or DFKD_DATA"
+        f"and name the folder that contains {root} with --data or DFKD_DATA"
     )
 
 

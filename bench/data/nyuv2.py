@@ -86,7 +86,7 @@ def _numbers(variables: dict[str, Any], name: str) -> list[int]:
         raise MalformedError("corrupted", f"it has no numbers {name}")
     numbers = [int(each) for each in found.reshape(-1)]
     if not (np.equal(found.reshape(-1), numbers).all() and min(numbers) >= 1 and max(numbers) <= IMAGES):
-        raise MalformedError("corrupted", f"{name} has others than whole numbers from 1 to {IMAGES}")
+        raise MalformedError("corrupted", f"{name} has values other than whole numbers from 1 to {IMAGES}")
     if len(set(numbers)) < len(numbers):
         raise MalformedError("corrupted", f"{name} has an image twice")
     return numbers

@@ -22,7 +22,7 @@ def make() -> tuple[Pair, Pair]:
     from PIL import Image
 
     folder = _folder()
-    assert folder is not None, "the source is bundled: somebody looked for it before"
+    assert folder is not None, "the source is bundled: it was looked for before"
     patches = []
     for name in NAMES:
         with Image.open(folder / name) as photo:
@@ -52,7 +52,7 @@ SOURCES = (
         files=(),
         licence="Creative Commons, with attribution (both photographs)",
         citation="china.jpg by danielbuechele and flower.jpg by vultilion, Flickr, as distributed with scikit-learn",
-        how_to_place="Install scikit-learn, which brings it",
+        how_to_place="Install scikit-learn, which includes it",
         bundled=bundled,
         make=make,
         kind="unlabelled",

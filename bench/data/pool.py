@@ -69,7 +69,7 @@ def load_pool(what: str, *, size: int, channels: int, folder: Path | None = None
 def locate(what: str, folder: Path | None = None) -> Path | None:
     """The file or folder in which the pool's images lie, or None for the training images of a data set.
 
-    Raises MissingData if ``pool`` is not there, and UserError for a ``what`` that is nothing.
+    Raises MissingData if ``pool`` is missing, and UserError for an unknown ``what``.
     """
     from bench import data
     from bench.data import files
@@ -78,7 +78,7 @@ def locate(what: str, folder: Path | None = None) -> Path | None:
     if source is None:
         path = Path(what).expanduser()
         if not path.exists():
-            raise UserError(f"pool {what!r} is no file or folder, and no data set{nearest(what, data.SOURCES)}")
+            raise UserError(f"pool {what!r} is not a file, folder or data set{nearest(what, data.SOURCES)}")
         return path.absolute()
     if source.kind != "unlabelled" or source.make is not None:
         return None
@@ -123,7 +123,7 @@ def _content(path: Path) -> str:
         return digest.hexdigest()
     paths = image_files(path)
     if not paths:
-        raise MissingData(f"{path}: no images below it; {FORMS} is needed")
+        raise MissingData(f"{path}: no images found; needed is {FORMS}")
     for each in paths:
         with trees.usable(each):
             add(trees.picture(each))
@@ -133,7 +133,7 @@ def _content(path: Path) -> str:
 def demand_pool(what: str, folder: Path | None = None, allow_altered: bool = False) -> None:
     """Look for the pool ``what`` without reading its images.
 
-    Raises MissingData if its files are not there, and UserError for one that cannot be used or for a ``what`` that is
+    Raises MissingData if its files are missing, and UserError for one that cannot be used or for a ``what`` that is
     nothing.
     """
     from bench import data
@@ -147,7 +147,7 @@ def demand_pool(what: str, folder: Path | None = None, allow_altered: bool = Fal
         with trees.usable(path):
             header(path)
     elif not image_files(path):
-        raise MissingData(f"{path}: no images below it; {FORMS} is needed")
+        raise MissingData(f"{path}: no images found; needed is {FORMS}")
 
 
 def inspect(root: Path, thorough: bool = False) -> list[FileStatus]:
@@ -249,13 +249,11 @@ def header(path: Path) -> tuple[int, ...]:
     except OSError as error:
         raise MalformedError("corrupted", f"cannot be read: {error.strerror or error}") from None
     except ValueError:
-        raise MalformedError("corrupted", f"no pool of images: {FORMS} is needed") from None
+        raise MalformedError("corrupted", f"not a pool of images; needed is {FORMS}") from None
     if dtype.hasobject:
         raise MalformedError("corrupted", "an array of Python objects (pickle), which is never loaded")
     if dtype != np.uint8 or len(shape) not in (3, 4) or shape[3:] not in ((), (3,)) or 0 in shape:
-        raise MalformedError(
-            "corrupted", f"an array of {dtype} {shape}, where uint8 (N, H, W, 3) or (N, H, W) is needed"
-        )
+        raise MalformedError("corrupted", f"an array of {dtype} {shape}, expected uint8 (N, H, W, 3) or (N, H, W)")
     if size < (whole := int(np.prod(shape, dtype=np.int64))):
         raise MalformedError("truncated", f"truncated: {size} of {whole} bytes of pixels")
     return tuple(shape)
@@ -292,7 +290,7 @@ def _of_array(path: Path, size: int, channels: int) -> Tensor:
 def _of_folder(root: Path, size: int, channels: int) -> Tensor:
     paths = image_files(root)
     if not paths:
-        raise MissingData(f"{root}: no images below it; {FORMS} is needed")
+        raise MissingData(f"{root}: no images found; needed is {FORMS}")
 
     name = f"pool{channels}"
     return decoded.cached(name, root, paths, size, lambda: {"images": trees.squares(paths, size, channels)})["images"]

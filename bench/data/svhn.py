@@ -85,7 +85,7 @@ def _variable(found: Mapping[str, Any], name: str) -> NDArray[Any]:
 
     if not isinstance(value := found.get(name), np.ndarray):
         there = ", ".join(key for key in found if not key.startswith("__")) or "nothing of it"
-        raise MalformedError("corrupted", f"corrupted: it should have the variables X and y, and has {there}")
+        raise MalformedError("corrupted", f"corrupted: expected the variables X and y, found {there}")
     return value
 
 
@@ -114,7 +114,7 @@ SOURCES = (
         citation="Y. Netzer, T. Wang, A. Coates, A. Bissacco, B. Wu, A. Y. Ng: Reading digits in natural images with "
         "unsupervised feature learning, NIPS workshop, 2011",
         how_to_place="download train_32x32.mat and test_32x32.mat from http://ufldl.stanford.edu/housenumbers/, "
-        "and name the folder that has both in it with --data or DFKD_DATA",
+        "and name the folder that contains both with --data or DFKD_DATA",
         parse=parse,
         read=read,
     ),

@@ -49,7 +49,7 @@ def picture(path: Path) -> NDArray[np.uint8]:
 
     with _opened(path) as image:
         if image.mode.startswith(("I", "F")):
-            raise MalformedError("corrupted", f"mode {image.mode}, where 8 bits a channel are needed")
+            raise MalformedError("corrupted", f"mode {image.mode}, expected 8 bits per channel")
         upright = ImageOps.exif_transpose(image)
         if upright.has_transparency_data:
             colours = upright.convert("RGBA")
@@ -67,12 +67,12 @@ def mask(path: Path, values: int, palettes: Palettes | None = None) -> NDArray[n
 
     with _opened(path) as image:
         if image.mode not in ("L", "P", "1"):
-            raise MalformedError("corrupted", f"no label image: mode {image.mode}, where one 8-bit channel is needed")
+            raise MalformedError("corrupted", f"not a label image: mode {image.mode}, expected one 8-bit channel")
         spread = SPREAD.get(_raw_mode(image), 1)  # asked before the pixels are read, which forgets it
         labels = np.asarray(image).astype(np.uint8) // spread
         colours = image.getpalette("RGB") if image.mode == "P" else None
     if (largest := int(labels.max())) >= values:
-        raise MalformedError("corrupted", f"a label of {largest}, where the largest is {values - 1}")
+        raise MalformedError("corrupted", f"a label of {largest}, the largest allowed is {values - 1}")
     if palettes is not None and colours is not None:
         palettes.check(path, colours, np.unique(labels).tolist())
     return labels
@@ -185,7 +185,7 @@ def shortened(statuses: Sequence[FileStatus]) -> list[FileStatus]:
 
 
 def names_in(folder: Path) -> frozenset[str]:
-    """The names in a folder, or none where there is no folder: one look instead of one a file."""
+    """The names in a folder, or none where there is no folder: one look instead of one per file."""
     try:
         return frozenset(each.name for each in folder.iterdir())
     except OSError:

@@ -53,7 +53,7 @@ def plain(data: bytes, official_size: int) -> object:
         if ended and len(data) < official_size:
             sentence = f"truncated: its pickle ends after {len(data)} bytes, the official file has {official_size}"
             raise MalformedError("truncated", sentence) from None
-        raise MalformedError("corrupted", f"corrupted: not a whole pickle: {error}") from None
+        raise MalformedError("corrupted", f"corrupted: not a complete pickle: {error}") from None
 
 
 def text(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What there is to work with, and for each thing that is missing the one command or file that mends it."""
+"""What is installed, and the command or file that fixes each missing thing."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Fact:
-    """One line of the examination; ``mend`` is the command or file that helps where ``ok`` is false."""
+    """One line of the examination; ``fix`` is the command or file that helps where ``ok`` is false."""
 
     group: str
     name: str
     value: str
     ok: bool = True
-    mend: str = ""
+    fix: str = ""
 
 
 def examine(data_folder: Path | None = None) -> Iterator[Fact]:
@@ -60,14 +60,14 @@ def _machine() -> Iterator[Fact]:
     yield Fact(
         group,
         "cores",
-        f"{usable_cores()} to use, {logical} threads in all; OMP_NUM_THREADS {_setting('OMP_NUM_THREADS')}",
+        f"{usable_cores()} usable, {logical} threads in total; OMP_NUM_THREADS {_setting('OMP_NUM_THREADS')}",
     )
     memory = psutil.virtual_memory()
     yield Fact(group, "memory", f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} GiB free")
     yield _told(
         group,
         "gpus",
-        lambda: ", ".join(gpus()) or "none: trials run on the processor",
+        lambda: ", ".join(gpus()) or "none: trials run on the CPU",
         "pip install --force-reinstall torch",
     )
 
@@ -87,12 +87,12 @@ def _libraries() -> Iterator[Fact]:
 def _torchvision() -> str:
     from bench.utils.torchvision_compat import torchvision
 
-    return f"{torchvision().__version__}, imports"
+    return f"{torchvision().__version__}, can be imported"
 
 
 def _data(folder: Path | None) -> Iterator[Fact]:
     group = "data sets"
-    yield Fact(group, "looked for in", ", ".join(str(each) for each in data.search_folders(folder)))
+    yield Fact(group, "searched in", ", ".join(str(each) for each in data.search_folders(folder)))
     for name in data.NAMES:
         source, found = data.find(name), data.status(name, folder)
         bad = [each for each in found if each.state != "ok"]
@@ -100,12 +100,12 @@ def _data(folder: Path | None) -> Iterator[Fact]:
         if not bad:
             yield Fact(group, name, f"complete, {where or 'generated'}")
             continue
-        by_hand = f"by hand: `dfkd data status {name}` says what goes where"
+        by_hand = f"by hand: see `dfkd data status {name}`"
         fetch = source.how_to_place if not source.files else f"dfkd data fetch {name}   ({by_hand})"
         if len(bad) == len(found) and all(each.state == "missing" for each in bad):
-            yield Fact(group, name, "not there", ok=False, mend=fetch)
+            yield Fact(group, name, "missing", ok=False, fix=fetch)
         else:
-            yield Fact(group, name, "; ".join(each.message for each in bad), ok=False, mend=fetch)
+            yield Fact(group, name, "; ".join(each.message for each in bad), ok=False, fix=fetch)
 
 
 def _cache() -> Iterator[Fact]:
@@ -113,8 +113,8 @@ def _cache() -> Iterator[Fact]:
     free = _free_bytes(folder)
     room = f", {free / GIB:.1f} GiB free" if free is not None else ""
     ok = _writable(folder)
-    mend = "" if ok else "name a folder that can be written in DFKD_CACHE"
-    yield Fact("cache", "folder", f"{folder}, {'can' if ok else 'cannot'} be written{room}", ok, mend)
+    fix = "" if ok else "set DFKD_CACHE to a writable folder"
+    yield Fact("cache", "folder", f"{folder}, {'writable' if ok else 'not writable'}{room}", ok, fix)
 
 
 def _nearest_existing(folder: Path) -> Path:
@@ -138,13 +138,13 @@ def _teachers() -> Iterator[Fact]:
     try:
         known = {str(passport["key"]): passport for passport in passports()}
     except UserError as error:
-        yield Fact(group, "cache", str(error), ok=False, mend=f"delete the folder named here, below {teacher_folder()}")
+        yield Fact(group, "cache", str(error), ok=False, fix=f"delete the folder named here, in {teacher_folder()}")
         return
     own = {teacher_key(task): task.name for task in tasks().values()}
     for key, name in own.items():
         if key not in known:
             yield Fact(
-                group, name, "not trained yet", ok=False, mend=f"dfkd teacher train {name}   (`dfkd run` does it too)"
+                group, name, "not trained yet", ok=False, fix=f"dfkd teacher train {name}   (`dfkd run` also does this)"
             )
     for key, passport in known.items():
         state, title = weights_state(passport), own.get(key, key)
@@ -161,15 +161,15 @@ def _teachers() -> Iterator[Fact]:
 
 def _weights() -> Iterator[Fact]:
     for each in weights_status():
-        mend = "" if each.state == "ok" else f"dfkd weights fetch {each.file.name}   (for {each.file.used_by})"
-        value = {"ok": f"whole, {each.path}", "missing": "not there"}.get(each.state, each.message)
-        yield Fact("weights", each.file.name, value, each.state == "ok", mend)
+        fix = "" if each.state == "ok" else f"dfkd weights fetch {each.file.name}   (for {each.file.used_by})"
+        value = {"ok": f"complete, {each.path}", "missing": "missing"}.get(each.state, each.message)
+        yield Fact("weights", each.file.name, value, each.state == "ok", fix)
 
 
-def _told(group: str, name: str, look: Callable[[], str], mend: str) -> Fact:
-    """A fact that may be impossible to find out: a broken library must not keep the rest from being told."""
+def _told(group: str, name: str, look: Callable[[], str], fix: str) -> Fact:
+    """A fact that may be impossible to find out: a broken library must not hide the other facts."""
     try:
         return Fact(group, name, look())
-    except Exception as error:  # whatever an import of somebody else's code may raise
+    except Exception as error:  # importing third-party code may raise anything
         first = str(error).partition("\n")[0]
-        return Fact(group, name, f"{type(error).__name__}: {first}", ok=False, mend=mend)
+        return Fact(group, name, f"{type(error).__name__}: {first}", ok=False, fix=fix)

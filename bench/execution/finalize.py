@@ -46,7 +46,7 @@ def judged(ended: FinishedTrial, weights: Path | None) -> dict[str, Any]:
     chosen = ended.curve.select(ended.prepared.trial.selection)
     headline = ended.prepared.trial.selection[0]
     if headline not in chosen:
-        reason = f"the headline rule {headline!r} has nothing to choose by: the method trains without s.distill"
+        reason = f"the headline rule {headline!r} has nothing to choose by: the method does not train with s.distill"
         return {"status": "crashed", "reason": reason}
     return {
         "scores": {rule: choice.score for rule, choice in chosen.items()},

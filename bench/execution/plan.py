@@ -1,4 +1,4 @@
-"""What a study comes to: its trials, and which of them are finished already. Nothing is written."""
+"""The plan of a study: its trials, and which of them are already finished. Nothing is written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUNS = Path("runs")  # where a study's results go, by its name, unless another f
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study comes to: its trials (no two with one id), and which of them are finished already."""
+    """The plan of a study: its trials (no two with the same id), and which of them are already finished."""
 
     study: Study
     trials: tuple[Trial, ...]

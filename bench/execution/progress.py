@@ -1,4 +1,4 @@
-"""How far a running trial is, for whoever shows it; the folder it works in, and the file in which a worker tells."""
+"""The progress of a running trial, for display; its working folder, and the file in which a worker reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a study: from its file to a record of every trial, and once more from where it stopped."""
+"""Running a study: from its file to a record of every trial, and resuming an interrupted run."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Audience(Watcher, Protocol):
 
 
 class Silence:
-    """The audience of a study that nobody watches."""
+    """An audience that prints nothing."""
 
     def planned(self, plan: Plan, workers: int) -> None:
         pass
@@ -118,7 +118,7 @@ def run_study(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     audience: Audience | None = None,
 ) -> Summary:
-    """Run a study's trials that are not finished yet; a trial's failure becomes its record and the study goes on.
+    """Run a study's trials that are not finished yet; a trial's failure becomes its record and the study continues.
 
     Args:
         file: the study.
@@ -131,11 +131,11 @@ def run_study(
         weights: a folder or file to look in first for the weights of image metrics.
         allow_altered: use data files that are well-formed but not the official ones.
         checkpoint_seconds: how often a running trial is saved.
-        audience: told how it comes along.
+        audience: called with the progress.
 
     Raises:
-        UserError: what the user has to mend before anything can run; nothing was written, or all that was is whole.
-        KeyboardInterrupt: the user stopped it; the running trials are saved, the same call goes on from there.
+        UserError: what the user has to fix before anything can run; nothing was written, or only complete files.
+        KeyboardInterrupt: the user stopped it; the running trials are saved, and the same call continues.
     """
     _check_executor(executor)
     plan = plan_study(
@@ -234,7 +234,7 @@ def _train_teachers(
             audience.teacher(task.name, progress)
 
         dataset = data.load(task.data, size=task.stored_size, folder=folder, allow_altered=allow_altered)
-        for count in anchors:  # a teacher that is not there is trained on the way
+        for count in anchors:  # a missing teacher is trained here
             get_anchors(task, key, dataset, count, report, torch.device(device))
         get_teacher(task, key, dataset, report, torch.device(device))
 

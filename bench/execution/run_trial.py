@@ -38,7 +38,7 @@ CHECKPOINT_SECONDS = 30.0
 
 
 class Interrupted(BaseException):
-    """The user stops the study; the trial is saved and goes on next time."""
+    """The user stops the study; the trial is saved and resumes next time."""
 
 
 @dataclass

@@ -78,10 +78,10 @@ def spaces_of(loaded: LoadedStudy) -> list[Space]:
     """
     entries = [(name, options) for name, options in loaded.written if _ranges(options)]
     if not entries:
-        raise UserError("there is nothing to search: no option of the study has a range, as {from: 1, to: 20}")
+        raise UserError("nothing to search: no option of the study has a range, such as {from: 1, to: 20}")
     names = [name for name, _ in entries]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"{twice} has ranges in two entries; a search takes one for each method")
+        raise UserError(f"{twice} has ranges in two entries; a search accepts one per method")
     if RULE not in loaded.study.selection:
         raise UserError(f"a search chooses by images that are held out for the rule {RULE}; add it to `selection`")
     return [_space(task, loaded.cards[name], options) for task in loaded.tasks for name, options in entries]
@@ -97,8 +97,8 @@ def fixed(loaded: LoadedStudy) -> LoadedStudy:
 def search(loaded: LoadedStudy, space: Space, cells: int, seed: int, run: Run, curves: Curves) -> Iterable[Suggestion]:
     """Suggest cells one after the other, by a tree-structured Parzen estimator (Bergstra et al. 2011), and run each.
 
-    The same seed suggests the same cells as long as trials come to the same ends, so a search that is started again
-    finds the records of its trials and goes on. Nothing is pruned: every trial has the study's whole budget.
+    The same seed suggests the same cells as long as trials give the same results, so a restarted search
+    finds the records of its trials and continues. Nothing is pruned: every trial has the study's whole budget.
 
     Args:
         loaded: the study.

@@ -23,7 +23,7 @@ class Ending:
 
 
 def ending_of(error: BaseException, file: Path) -> Ending | None:
-    """The status that an error stands for; None for those that the user must mend before anything can run."""
+    """The status that an error stands for; None for those that the user must fix before anything can run."""
     text = f"{error}".partition("\n")[0] or type(error).__name__
     kinds: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
         ((DataLeak,), "leaked"),

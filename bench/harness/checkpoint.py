@@ -1,4 +1,4 @@
-"""Saving a running trial, so that a killed one goes on where it stopped: its file, and what a method asked to keep."""
+"""Saving a running trial, so that a killed one resumes where it stopped: its file, and what a method asked to keep."""
 
 from __future__ import annotations
 

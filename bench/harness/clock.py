@@ -75,4 +75,4 @@ class IdleCheck:
         self._spent, self._work = spent, work
         if self._idle > IDLE_STEPS or self._stuck > STUCK_STEPS:
             steps = max(self._idle, self._stuck) - 1
-            raise MethodError(f"{steps:,} steps of {phase!r} spent nothing of what the budget limits")
+            raise MethodError(f"{steps:,} steps of {phase!r} spent nothing of the budget")

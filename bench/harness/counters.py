@@ -69,7 +69,7 @@ class Counter:
             features.register_hook(self._last.at_features)
 
     def watch_copy(self, copy: nn.Module) -> None:
-        """Count a trainable copy of the teacher as the teacher: whoever trains one asks it no less."""
+        """Count a trainable copy of the teacher as the teacher: training a copy queries it just as much."""
         meter = self._meter
 
         def forward(count: int, _: Tensor, __: Tensor) -> None:
@@ -253,7 +253,7 @@ def tapped_stages(network: nn.Module) -> list[nn.Module]:
     """
     found = stages(network)
     if not found:
-        raise Unsupported(f"{type(network).__name__} names no stages, and the method asks for its groups")
+        raise Unsupported(f"{type(network).__name__} names no stages, and the method needs its groups")
     return found
 
 
@@ -261,7 +261,7 @@ def _norms(network: nn.Module) -> list[nn.Module]:
     norm = nn.modules.batchnorm._BatchNorm
     found: list[nn.Module] = [module for module in network.modules() if isinstance(module, norm)]
     if not found:
-        raise Unsupported(f"{type(network).__name__} has no batch norm, and the method asks for its statistics")
+        raise Unsupported(f"{type(network).__name__} has no batch norm, and the method needs its statistics")
     return found
 
 

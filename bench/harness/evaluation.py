@@ -19,7 +19,7 @@ PIXELS = 1000 * 32 * 32  # of a batch of whole images in segmentation
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a network's answers on the test images come to; all in [0, 1].
+    """The scores of a network's predictions on the test images; all in [0, 1].
 
     ``score`` is in the task's metric: accuracy, or mean IoU for segmentation. ``agreement`` is the share of test images
     (of pixels that have a class) on which student and teacher agree. ``details`` are further test metrics by name, with

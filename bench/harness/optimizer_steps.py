@@ -35,7 +35,7 @@ class Updates:
         parameters = parameters_of(optimizer)
         optimizer.zero_grad(set_to_none=True)
         if not loss.requires_grad:
-            raise MethodError("the loss depends on nothing that can be learned (was it detached?)")
+            raise MethodError("the loss depends on no trainable parameter (was it detached?)")
         self._finite &= torch.isfinite(loss.detach())
         with torch.autocast(self._device.type, enabled=False):
             if self._scaled:
@@ -44,7 +44,7 @@ class Updates:
             else:
                 loss.backward(inputs=parameters)
         if all(parameter.grad is None for parameter in parameters):
-            raise MethodError("no parameter of the optimiser has a part in the loss: its gradient does not get there")
+            raise MethodError("the loss does not depend on any parameter of the optimiser: no gradient reaches them")
         self.on_gradients(optimizer)
         if clip is not None:
             if self._scaled:

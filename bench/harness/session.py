@@ -172,7 +172,7 @@ class Session:
         """
         context = current()
         if context.data is Data.NONE:
-            raise DataLeak("the method asks for real images, but declares Data.NONE")
+            raise DataLeak("the method requests real images, but declares Data.NONE")
         if part is None:
             source = context.real
         elif context.data is Data.TRAIN:
@@ -407,7 +407,7 @@ class Session:
 def _pool() -> RealImages:
     context = current()
     if context.data is not Data.POOL:
-        raise DataLeak(f"the method asks for a pool, but declares Data.{context.data.name}")
+        raise DataLeak(f"the method requests a pool, but declares Data.{context.data.name}")
     return context.real
 
 

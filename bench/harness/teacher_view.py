@@ -76,21 +76,21 @@ class TeacherOutput:
     def features(self) -> Tensor:
         """The input of the network's head, (N, D), or (N, D, h, w) for segmentation; only with ``features=True``."""
         if self._features is None:
-            raise AttributeError("ask for features: s.teacher(images, features=True)")
+            raise AttributeError("request features: s.teacher(images, features=True)")
         return self._features
 
     @property
     def batch_norm(self) -> tuple[BatchNormStatistics, ...]:
         """One entry for each batch-norm layer, in the order of the forward pass; only with ``batch_norm=True``."""
         if self._batch_norm is None:
-            raise AttributeError("ask for the statistics: s.teacher(images, batch_norm=True)")
+            raise AttributeError("request the statistics: s.teacher(images, batch_norm=True)")
         return self._batch_norm
 
     @property
     def pooled(self) -> Tensor:
         """Each image's spatial means of the maps asked for, side by side, (N, D); only with ``pooled=...``."""
         if self._pooled is None:
-            raise AttributeError('ask for the means: s.teacher(images, pooled="batch_norm")')
+            raise AttributeError('request the means: s.teacher(images, pooled="batch_norm")')
         return self._pooled
 
     @property
@@ -98,7 +98,7 @@ class TeacherOutput:
         """The outputs (N, C, h, w) of the network's stages, in the order of the forward pass; only with
         ``groups=True``."""
         if self._groups is None:
-            raise AttributeError("ask for the groups: s.teacher(images, groups=True)")
+            raise AttributeError("request the groups: s.teacher(images, groups=True)")
         return self._groups
 
     @property
@@ -108,14 +108,14 @@ class TeacherOutput:
         Where the network's head is that layer alone, these are the features.
         """
         if self._penultimate is None:
-            raise AttributeError("ask for them: s.teacher(images, penultimate=True)")
+            raise AttributeError("request them: s.teacher(images, penultimate=True)")
         return self._penultimate
 
     @property
     def layers(self) -> tuple[tuple[Tensor, ...], ...]:
         """The maps (N, C, h, w) of the network's layers, one tuple for each layer group; only with ``layers=True``."""
         if self._layers is None:
-            raise AttributeError("ask for them: s.teacher(images, layers=True)")
+            raise AttributeError("request them: s.teacher(images, layers=True)")
         return self._layers
 
 
@@ -172,7 +172,7 @@ class TeacherView:
             need(Access.FEATURES, "the maps of the teacher's layers")
         wants_gradient = images.requires_grad and torch.is_grad_enabled()
         if wants_gradient:
-            need(Access.GRADIENTS, "gradients through the teacher (else detach the images)")
+            need(Access.GRADIENTS, "gradients through the teacher (otherwise detach the images)")
         answer = context.ask_teacher(
             images, Question(features, batch_norm, pooled, groups, penultimate, layers), anchor
         )

@@ -44,12 +44,12 @@ def current() -> TrialContext:
 
 
 class BudgetSpent(BaseException):
-    """Ends a method that goes on after its budget is used up."""
+    """Ends a method that continues after its budget is used up."""
 
 
 @dataclass
 class Hooks:
-    """Who is told what a running method does; the clock runs while they are called."""
+    """Observers of a running method; the clock runs while they are called."""
 
     after_step: Callable[[], None] = lambda: None
     on_phase: Callable[[str], None] = lambda phase: None  # noqa: ARG005
@@ -93,7 +93,7 @@ class TrialContext:
             precision: ``float32``, or the type of autocast.
             anchors: the teacher's weights at its anchors, the earliest first, without those of the teacher itself.
             fresh_teacher: makes the teacher's architecture with fresh weights.
-            hooks: who is told of steps, phases and kept things.
+            hooks: observers of steps, phases and kept objects.
             skip_phases: those that had ended when the trial was stopped.
         """
         self.image = image
@@ -155,7 +155,7 @@ class TrialContext:
             raise MethodError(f"the loop {phase!r} begins inside a step of another loop")
         end = 1.0 if share is None else self._shares + share
         if not self._shares < end <= 1.0 + 1e-9:
-            raise MethodError(f"the shares of the phases up to {phase!r} add up to {end:g}; at most 1 is there")
+            raise MethodError(f"the shares of the phases up to {phase!r} add up to {end:g}; the maximum is 1")
         self._shares = end
         self.phases.append(phase)
         if phase in self._skip_phases:
@@ -215,7 +215,7 @@ class TrialContext:
     def copy_teacher(self, fresh: bool) -> nn.Module:
         """See :meth:`bench.harness.teacher_view.TeacherView.copy`."""
         if fresh and self._fresh_teacher is None:
-            raise MethodError("nobody knows how to build this teacher with fresh weights")
+            raise MethodError("this teacher cannot be built with fresh weights")
         network = self._fresh_teacher() if fresh and self._fresh_teacher else bare_copy(self._teacher.network)
         copy = network.to(self.device).requires_grad_(True).train()
         self._counter.watch_copy(copy)
@@ -281,7 +281,7 @@ class TrialContext:
 
     def keep(self, name: str, thing: Any) -> Any:
         if name in self.kept:
-            raise MethodError(f"two things are kept as {name!r}")
+            raise MethodError(f"two objects are kept as {name!r}")
         checkpoint.check_kept(name, thing)
         thing = checkpoint.move_to(thing, self.device)
         self.kept[name] = thing
@@ -306,7 +306,7 @@ class TrialContext:
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """All that :meth:`restore` needs to go on with the same bits; plain data and tensors only."""
+        """Everything that :meth:`restore` needs to continue with the same bits; plain data and tensors only."""
         return {
             "phases": list(self.phases),
             "phase_start": self._phase_start,
@@ -329,7 +329,9 @@ class TrialContext:
             MethodError: the method did not keep the same things before this loop as when the checkpoint was written.
         """
         if set(state["kept"]) != set(self.kept):
-            raise MethodError("the method keeps other things than when it was stopped; keep everything before the loop")
+            raise MethodError(
+                "the method keeps different objects than when it was stopped; keep everything before the loop"
+            )
         for name, value in state["meter"].items():
             setattr(self.meter, name, value)
         self.capture.restore(state["capture"])

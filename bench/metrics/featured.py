@@ -14,7 +14,7 @@ from bench.metrics.neighbours import density_coverage, precision_recall
 from bench.metrics.scene import ImageSets, Measured
 
 SPLITS = 10
-STRAIGHT = 20  # images a dimension from which on a Fréchet distance falls along a line in 1 / images, as measured
+STRAIGHT = 20  # images per dimension from which on a Fréchet distance falls along a line in 1 / images, as measured
 NEIGHBOURS, BALL = 3, 5  # of precision and recall, and of density and coverage, as their papers have them
 
 
@@ -43,7 +43,9 @@ def frechet_at_infinity(scene: ImageSets, name: str) -> Measured:
     count, dimension = features.shape
     doubts = _below_twice(scene, name)
     if not doubts and count < STRAIGHT * dimension:
-        doubts = (f"{count} images for {dimension} dimensions: below {STRAIGHT} a dimension the line is not straight",)
+        doubts = (
+            f"{count} images for {dimension} dimensions: below {STRAIGHT} per dimension the line is not straight",
+        )
     return Measured(value, doubts, facts=_compared(scene, name))
 
 

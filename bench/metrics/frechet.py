@@ -90,7 +90,7 @@ def frechet_infinity(features: Tensor, reference: Moments, points: int = 15, see
     """The distance extrapolated to infinitely many images (Chong and Forsyth, 2020); may be below 0.
 
     Distances of ``points`` random parts of features (N, D), of sizes evenly spaced from N / 10 (at least 2) to N, lie
-    about a straight line in 1 / size; this is where it meets 0. With fewer than some twenty images a dimension the line
+    about a straight line in 1 / size; this is where it meets 0. With fewer than about 20 images per dimension the line
     is bent: the value is too low, and with fewer images than dimensions it is above the distance itself.
 
     Raises:

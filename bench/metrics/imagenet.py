@@ -70,7 +70,7 @@ def inception(name: str, chosen: Path | None, device: torch.device) -> Extractor
     ``inception-random``: the same with random weights. ``chosen`` is where to look first for the file.
 
     Raises:
-        MissingWeights: the file is not there.
+        MissingWeights: the file is missing.
         UserError: it does not fit.
     """
     network = inception_network()
@@ -158,7 +158,7 @@ def of_torchvision(name: str, chosen: Path | None, device: torch.device) -> Extr
     short = name.removeprefix(PREFIX)
     models = torchvision().models
     if short in models.list_models(module=models.segmentation):
-        raise UserError(f"{name} is made for segmentation; an extractor has to be a classification network")
+        raise UserError(f"{name} is a segmentation network; an extractor must be a classification network")
     network = _fresh(name, 1000)  # complains about a wrong name before any file is looked for
     file = _file_of(short, chosen)
     weights = {key: value for key, value in read_weights(file).items() if not SIDE_OUTPUTS.match(key)}
@@ -195,7 +195,7 @@ def _file_of(short: str, chosen: Path | None) -> Path:
         if found:
             return found[0]
     raise MissingWeights(
-        f"there are no weights of {PREFIX}{short}: no {', '.join(patterns)} in {', '.join(map(str, places))}; "
+        f"no weights found for {PREFIX}{short}: no {', '.join(patterns)} in {', '.join(map(str, places))}; "
         f"place such a file in {own_folder()}"
     )
 

@@ -1,5 +1,5 @@
 """The protocol of RDSKD's table (Han et al., ICASSP 2021, by its code): very few images, so that its numbers can be
-compared with. Five images a class for IS and FID, at most ten pairs a class for LPIPS; none of it says much.
+compared with. Five images per class for IS and FID, at most ten pairs per class for LPIPS; none of it means much.
 
 Its code writes float images through a JPEG encoder before it scores them, and takes torchvision's Inception for IS;
 here the kept pixels are scored as they are, through the extractor that the metric's name says.
@@ -52,7 +52,7 @@ def few_perceptual(scene: ImageSets, name: str) -> Measured:
     if not len(first):
         raise Unavailable("no class has two images")
     value = paired(perceptual, scene.images[first], scene.images[second]).mean().item()
-    doubt = WARNING.format(f"at most {PAIRS} pairs of successive images a class")
+    doubt = WARNING.format(f"at most {PAIRS} pairs of successive images per class")
     facts = {"images": len(torch.cat([first, second]).unique()), "pairs": len(first)}
     return Measured(value, (doubt,), facts=facts | diversity.facts_of(perceptual))
 

@@ -23,13 +23,13 @@ from bench.metrics.kernel import kernel_mean
 from bench.metrics.neighbours import radii
 from bench.utils.paths import cache_folder
 
-VERSION = 1  # of what the statistics mean; a higher one computes them anew
+VERSION = 1  # of what the statistics mean; a higher one recomputes them
 
 
 class Reference:
     """Statistics of real images (uint8, N of them) through one extractor.
 
-    They lie in the cache, in a folder named after the data, the extractor and a hash of all that they depend on: the
+    They are cached in a folder named after the data, the extractor and a hash of everything that they depend on: the
     images, the extractor's weights and code, and the preprocessing.
     """
 
@@ -81,7 +81,7 @@ class Reference:
                             _save(file, ready)
                 self._read[name] = _load(file)
             except OSError as error:
-                raise Unavailable(f"cannot keep reference statistics in {self.folder}: {error.strerror}") from None
+                raise Unavailable(f"cannot store reference statistics in {self.folder}: {error.strerror}") from None
         return self._read[name]
 
 
@@ -107,7 +107,7 @@ def _load(file: Path) -> dict[str, Tensor]:
 
 
 def _altered(file: Path, what: str) -> str:
-    return f"the cached reference {file} {what}; delete {file.parent}, and it is computed again"
+    return f"the cached reference {file} {what}; delete {file.parent} to compute it again"
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -60,7 +60,7 @@ def score_trials(
     Args:
         results: a results folder that no run is using.
         wish: what to measure.
-        ids: the trials; none: all that ended well.
+        ids: the trials; none: all successful ones.
         told: what is being done now, before it takes its time.
 
     Raises:
@@ -116,7 +116,7 @@ class _Shop:
         images = _kept_images(folder)
         task = get_task(record.trial.task)
         if task.sha != record.trial.task_sha:
-            raise UserError(f"the task {task.name!r} is not the one that the trial ran on: its definition has changed")
+            raise UserError(f"the task {task.name!r} is not the task of the trial: its definition has changed")
         dataset, device = self._data(task, record), torch.device(self._wish.device)
         teacher = self._teacher_of(task, record, dataset)
         around = MetricContext(
@@ -144,7 +144,7 @@ class _Shop:
             self._dataset = (key, dataset)
         dataset = self._dataset[1]
         if dataset.fingerprint != record.provenance.get("data", {}).get("fingerprint", dataset.fingerprint):
-            raise MissingData(f"the images of {task.data!r} here are not those that the trial ran on")
+            raise MissingData(f"the images of {task.data!r} here are not those of the trial")
         return dataset
 
     def _teacher_of(self, task: TaskSpec, record: Record, dataset: Dataset) -> Teacher:
@@ -170,7 +170,7 @@ def _kept_images(folder: Path) -> Tensor:
 
     file = folder / KEPT
     if not file.is_file():
-        raise UserError(f"{file} is not there: the trial kept no images, or they were not published with its record")
+        raise UserError(f"{file} is missing: the trial stored no images, or they were not published with its record")
     try:
         return load_file(file)["images"]
     except (SafetensorError, KeyError) as error:

@@ -1,7 +1,7 @@
 """Weights files of the networks that image metrics look through: what they are, where they lie, whether they are whole.
 
 They are other people's, large, and never brought but by :func:`fetch_weights`. A file counts by its sha256 alone; one
-of the right name with other contents is told as altered and never used. Imports no torch.
+of the right name with other contents is reported as altered and never used. Imports no torch.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def fetch_weights(name: str, folder: Path | None = None, progress: Progress | No
     if target.exists():
         if _digest(target) == file.digest:
             return target
-        raise UserError(f"{_altered(file, target)}. Move it away, then fetch again")
+        raise UserError(f"{_altered(file, target)}. Move it elsewhere, then fetch again")
     problems = []
     for url in file.urls:
         try:
@@ -194,7 +194,7 @@ def _inspect(file: WeightsFile, chosen: Path | None) -> WeightsStatus:
     if altered is not None:
         return WeightsStatus(file, "altered", altered, f"{_altered(file, altered)}, and is not used")
     places = ", ".join(str(each) for each in weights_folders(chosen))
-    what = f"the weights file {file.file} ({in_mib(file.size)}) is not there; looked for in {places}"
+    what = f"the weights file {file.file} ({in_mib(file.size)}) is missing; searched in {places}"
     return WeightsStatus(file, "missing", None, what)
 
 

@@ -9,7 +9,7 @@ torchvision, or ``module:function`` or ``path/to/file.py:function`` for a user's
 A network's ``head`` is the module from its features to the logits: the features of a method's ``features=True`` are the
 head's input, as the papers define them. Its last layer is the classifier. Networks with stages that a method may tap
 (ResNets: the four stages; wide ResNets: the three groups; LeNets: the two poolings) list these modules as ``stages``.
-Networks whose inner maps may be told apart more finely list all modules that make them as ``layers`` (ResNets and wide
+Networks with more finely divided inner maps list all modules that make them as ``layers`` (ResNets and wide
 ResNets: the blocks; VGGs: the convolutions, after ReLU; LeNets: convolution, batch norm and ReLU).
 """
 
@@ -156,7 +156,7 @@ def linear_classifier(network: nn.Module) -> nn.Linear:
 
     layer = _classifier(network)
     if not isinstance(layer, nn.Linear):
-        raise Unsupported(f"{type(network).__name__} has no linear layer at its end, and the method works on that")
+        raise Unsupported(f"{type(network).__name__} does not end in a linear layer, which the method needs")
     return layer
 
 

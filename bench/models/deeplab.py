@@ -48,7 +48,7 @@ def deeplabv3_resnet50(image: ImageSpec, classes: int) -> DeepLab:
     starts from ImageNet's weights, see :func:`load_backbone`.
     """
     if image.channels != 3:
-        raise UserError(f"deeplabv3-resnet50 takes images of 3 channels, not {image.channels}")
+        raise UserError(f"deeplabv3-resnet50 takes images with 3 channels, not {image.channels}")
     whole = torchvision().models.resnet50(weights=None, replace_stride_with_dilation=[False, True, True])
     parts = OrderedDict((name, part) for name, part in whole.named_children() if name not in ("avgpool", "fc"))
     return DeepLab(nn.Sequential(parts), 2048, classes)
@@ -82,8 +82,8 @@ def load_backbone(network: nn.Module, weights: Mapping[str, Tensor], file: Path)
         for name, value in needed.items()
         if name in given and given[name].shape != value.shape
     ]
-    problems += [f"{name} is not known" for name in given if name not in backbone.state_dict()]
+    problems += [f"{name} is unknown" for name in given if name not in backbone.state_dict()]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UserError(f"{file} does not fit ResNet-50's backbone: {'; '.join(problems[:3])}{more}")
+        raise UserError(f"{file} does not match ResNet-50's backbone: {'; '.join(problems[:3])}{more}")
     backbone.load_state_dict(given, strict=False)

@@ -46,7 +46,7 @@ def from_torchvision(name: str, image: ImageSpec, classes: int) -> nn.Module:
             raise UserError(f"{name} is not made for classification or segmentation")
         raise UserError(f"unknown network {name!r}{nearest(name, [PREFIX + each for each in allowed])}")
     if image.channels != 3:
-        raise UserError(f"{name} takes images of 3 channels, not {image.channels}")
+        raise UserError(f"{name} takes images with 3 channels, not {image.channels}")
     options: dict[str, Any] = {}
     if short in ("googlenet", "inception_v3"):
         options = {"aux_logits": False, "init_weights": True}  # left out, the second warns and is True

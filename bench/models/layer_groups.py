@@ -29,7 +29,7 @@ class LayerGroups:
         self._layers = layers(network)
         name = type(network).__name__
         if not self._layers:
-            raise Unsupported(f"{name} names no layers, and the method asks for their maps")
+            raise Unsupported(f"{name} names no layers, and the method needs their maps")
         found = _shapes(network, image_shape)
         if len(found) != len(self._layers) or any(len(shape) != 3 for shape in found):
             raise Unsupported(f"not all layers that {name} names make a map (N, C, h, w) and are passed just once")
@@ -44,7 +44,7 @@ class LayerGroups:
         return [_tap(self._end(group), into) for group in range(len(self.shapes))]
 
     def replace_end(self, group: int, value: Tensor) -> RemovableHandle:
-        """A hook that puts ``value`` (N, C, h, w) in the place of a group's last map: all that follows works on it.
+        """A hook that puts ``value`` (N, C, h, w) in the place of a group's last map: everything after it works on it.
 
         Raises:
             MethodError: there is no such group, or its maps are of another shape.

@@ -43,7 +43,7 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], list[str]]:
         try:
             return load_file(file), []
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} is not a whole safetensors file: {error}") from None
+            raise UserError(f"{file} is not a complete safetensors file: {error}") from None
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # many kinds, all meaning that this file cannot be used; torch's advice would be to trust it
@@ -55,11 +55,11 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], list[str]]:
         chosen = next((key for key in WRAPPERS if key in inside), inside[0] if len(inside) == 1 else None)
         if chosen is None:
             several = f": which of {', '.join(sorted(inside)[:6])}?" if inside else " (names and tensors)"
-            raise UserError(f"{file} holds no state_dict{several}")
+            raise UserError(f"{file} contains no state_dict{several}")
         content = next(value for key, value in content.items() if str(key) == chosen)
         done.append(f"taken from {chosen!r}")
     if not _is_state(content):
-        raise UserError(f"{file} holds no state_dict (names and tensors)")
+        raise UserError(f"{file} contains no state_dict (names and tensors)")
     return {str(name): value for name, value in content.items()}, done
 
 
@@ -131,7 +131,7 @@ def fit(network: nn.Module, weights: Mapping[str, Tensor], source: Path | str, *
     if missing or extra:
         parts = [
             f"missing {', '.join(missing[:4])}" if missing else "",
-            f"not known {', '.join(extra[:4])}" if extra else "",
+            f"unknown {', '.join(extra[:4])}" if extra else "",
         ]
         raise UserError(f"{source} does not fit {type(network).__name__}: {'; '.join(part for part in parts if part)}")
     for name, value in given.items():

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Expansion, channels, blocks, stride of the first block. What the strides come to is limited to 8.
+# Expansion, channels, blocks, stride of the first block. The product of the strides is limited to 8.
 GROUPS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
@@ -42,7 +42,7 @@ class InvertedResidual(nn.Module):
 def mobilenet_v2(channels: int) -> nn.Sequential:
     """Images (N, channels, H, W) in, maps (N, 320, H / 8, W / 8) out.
 
-    Once the strides come to 8, later ones become dilation, from the next group on: 64 channels run at dilation 1, 96
+    At a total stride of 8, later ones become dilation, from the next group on: 64 channels run at dilation 1, 96
     and 160 at 2, 320 at 4. Convolutions are drawn after Kaiming (normal, fan in).
     """
     layers: list[nn.Module] = [

@@ -24,10 +24,10 @@ def own_file(name: str) -> Path | None:
         return Path(place).resolve()
     try:
         spec = importlib.util.find_spec(place)
-    except (ImportError, ValueError):  # a parent that is not there, or no name at all
+    except (ImportError, ValueError):  # a missing parent, or no name at all
         spec = None
     if spec is None or not spec.origin:
-        raise UserError(f"network {name!r}: no module {place!r} can be imported")
+        raise UserError(f"network {name!r}: module {place!r} cannot be imported")
     return Path(spec.origin)
 
 

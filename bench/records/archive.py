@@ -1,4 +1,4 @@
-"""Archives: a whole results folder in one Parquet file, a row a trial.
+"""Archives: a whole results folder in one Parquet file, one row per trial.
 
 It holds every record, its curve and its contact sheet; not the students, images and logs, of which it only knows names
 and sizes. The study and a user's own tasks are in the file's metadata. Rows are in the order of their tasks: who asks
@@ -35,7 +35,7 @@ def write_archive(results: Path, file: Path) -> int:
     """
     check_new(file, archive=True)
     if is_archive(results):
-        raise UserError(f"{results} is an archive already")
+        raise UserError(f"{results} is already an archive")
     folders = trial_folders(open_folder(results))
     with connect() as con:
         pack_files(con, results, [folder.name for folder in folders], "packed")
@@ -89,7 +89,7 @@ def check_archive(file: Path) -> dict[str, str]:
         UserError: it does not exist, is no archive of records, or is of a newer schema.
     """
     if not file.is_file():
-        raise UserError(f"{file} does not exist; `dfkd archive RESULTS {file}` makes one")
+        raise UserError(f"{file} does not exist; `dfkd archive RESULTS {file}` creates one")
     with connect() as con:
         facts = file_facts(con, file).get("dfkd")
     if facts is None:
@@ -156,7 +156,7 @@ def check_new(path: Path, archive: bool) -> None:
         UserError: there is something already, or an archive's name does not end as it must.
     """
     if path.exists():
-        raise UserError(f"{path} exists already, and nothing is overwritten; choose another name")
+        raise UserError(f"{path} already exists and is not overwritten; choose another name")
     if archive and path.suffix != ".parquet":
         raise UserError(f"an archive's name must end in .parquet: {path}")
 

@@ -38,7 +38,7 @@ def open_folder(folder: Path, create: bool = False) -> Path:
                 _make_marker(marker)
     if not marker.is_file():
         what = "is not a results folder (it has no results.json)" if folder.exists() else "does not exist"
-        raise UserError(f"{folder} {what}; `dfkd run STUDY.yaml --results {folder}` makes one")
+        raise UserError(f"{folder} {what}; `dfkd run STUDY.yaml --results {folder}` creates one")
     check_schema(read_json(marker), marker)
     if create:
         with writing(folder):
@@ -115,7 +115,7 @@ def load_record(folder_or_file: Path) -> Record:
         UserError: there is none, or it is damaged; the message names the file and the key.
     """
     path = _of_trial(folder_or_file, "record.json") if folder_or_file.is_dir() else folder_or_file
-    return record_of(_read(path), f"{path}", "; delete the trial's folder to have it run again")
+    return record_of(_read(path), f"{path}", "; delete the trial's folder to run it again")
 
 
 def load_finished(folder: Path) -> Record:
@@ -128,8 +128,8 @@ def load_finished(folder: Path) -> Record:
     _of_trial(folder, "curve.jsonl")
     if record.id != folder.name:
         raise UserError(
-            f"{folder} holds the trial {record.id}, and a trial's folder is named by its id; rename it to that, or "
-            "delete it if there is such a folder"
+            f"{folder} holds the trial {record.id}, and a trial's folder is named after its id; rename it, or "
+            "delete it if that folder already exists"
         )
     return record
 
@@ -164,7 +164,7 @@ def _of_trial(folder: Path, name: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"there is no {folder}")
     if not (folder / name).is_file():
-        raise UserError(f"{folder} is no whole trial: it has no {name}; delete the folder to have the trial run again")
+        raise UserError(f"{folder} is not a complete trial: it has no {name}; delete the folder to run the trial again")
     return folder / name
 
 
@@ -250,7 +250,7 @@ def _is_ok(folder: Path) -> bool:
 
 def _make_marker(marker: Path) -> None:
     if any(not entry.name.startswith(".") for entry in marker.parent.iterdir()):
-        raise UserError(f"{marker.parent} holds other files and is not a results folder; choose a new or empty one")
+        raise UserError(f"{marker.parent} contains other files and is not a results folder; choose a new or empty one")
     temporary = marker.with_name(f".results.{os.getpid()}.tmp")
     try:
         write_file(temporary, json.dumps({"schema": SCHEMA}) + "\n")
@@ -290,5 +290,5 @@ def parse(text: str, where: str) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{where} is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{where} must hold a JSON object")
+        raise UserError(f"{where} must contain a JSON object")
     return value

@@ -29,8 +29,8 @@ class Merged:
     """What became of the trials of all sources."""
 
     trials: int
-    duplicates: int  # the same trial with the same content, once more
-    replaced: int  # failures of trials that ended well elsewhere
+    duplicates: int  # the same trial with the same content again
+    replaced: int  # failures of trials that succeeded elsewhere
     extended: int  # the same trial with fewer image metrics
 
 
@@ -117,8 +117,8 @@ def _chosen(con: DuckDBPyConnection, sources: Sequence[Path]) -> tuple[dict[str,
     if contradictions:
         more = f"\n... and {len(contradictions) - SHOWN} more" if len(contradictions) > SHOWN else ""
         raise UserError(
-            f"{len(contradictions)} of the trials differ under the same id; nothing was written. Leave out one of the "
-            "sources, or remove the wrong one's trial\n" + "\n".join(contradictions[:SHOWN]) + more
+            f"{len(contradictions)} trials differ under the same id; nothing was written. Leave out one of the "
+            "sources, or remove the trial from the wrong one\n" + "\n".join(contradictions[:SHOWN]) + more
         )
     return chosen, Merged(len(chosen), duplicates, replaced, extended)
 
@@ -130,7 +130,7 @@ def _version(con: DuckDBPyConnection, place: int, name: str, digest: str) -> _Ve
 
 
 def _extends(taken: _Version, other: _Version, sources: Sequence[Path]) -> bool:
-    """Whether a version has all that the other has, and differs in nothing but further image metrics."""
+    """Whether a version has everything that the other has, and differs only in further image metrics."""
     first, second = taken.record, other.record
     same = first.model_copy(update={"image_metrics": {}}) == second.model_copy(update={"image_metrics": {}})
     held = all(first.image_metrics.get(name) == metric for name, metric in second.image_metrics.items())

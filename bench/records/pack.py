@@ -1,4 +1,4 @@
-"""Record files and curves packed into one table, a row a trial: what queries read, and what an archive holds."""
+"""Record files and curves packed into one table, one row per trial: what queries read, and what an archive contains."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SELECT {", ".join(f'{sql} AS "{name}"' for name, sql in TRIALS.items())},
        {broken()} OR nested.curve IS NULL OR nested.folder <> r.id AS broken
 FROM nested
 """
-FORMAT = hashlib.sha256(_PACK.encode()).hexdigest()[:16]  # a stored table of another one is made anew
+FORMAT = hashlib.sha256(_PACK.encode()).hexdigest()[:16]  # a stored table in another format is rebuilt
 
 
 def connect() -> DuckDBPyConnection:
@@ -57,7 +57,7 @@ def connect() -> DuckDBPyConnection:
 
 
 def pack_files(con: DuckDBPyConnection, results: Path, ids: Sequence[str], table: str) -> None:
-    """Make ``table`` of the record files of a results folder: a row a trial, in the order of the ids.
+    """Make ``table`` of the record files of a results folder: one row per trial, in the order of the ids.
 
     Raises:
         UserError: a record is damaged or of a newer schema, a curve is missing or damaged, or a trial's folder has not
@@ -74,13 +74,13 @@ def pack_files(con: DuckDBPyConnection, results: Path, ids: Sequence[str], table
         else:
             con.execute(_PACK, {"records": records, "curves": curves})
         good = con.execute("SELECT count(*) FROM fresh WHERE NOT coalesce(broken, true)").fetchone()
-        damaged = good is None or good[0] < len(trials)  # a file that is not there is passed over in silence
+        damaged = good is None or good[0] < len(trials)  # a missing file is skipped silently
     except duckdb.Error as error:
         _name_the_damaged(trials)
         raise UserError(f"{results} cannot be read: {error}") from None
     if damaged:
         _name_the_damaged(trials)
-        raise UserError(f"{results} holds records that do not fit the schema")
+        raise UserError(f"{results} contains records that do not match the schema")
     con.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT * EXCLUDE (broken) FROM fresh ORDER BY id")
     con.execute("DROP TABLE fresh")
 

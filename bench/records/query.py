@@ -68,7 +68,7 @@ def open_views(sources: Sequence[Path]) -> DuckDBPyConnection:
     for place, source in enumerate(sources):
         open_results(source)
         if re.search(r"[*?\[\]]", str(source.resolve())):
-            raise UserError(f"{source}: DuckDB takes the characters * ? [ ] in a path for a pattern; rename the folder")
+            raise UserError(f"{source}: DuckDB treats the characters * ? [ ] in a path as a pattern; rename the folder")
         table = f"read_parquet({text(source)})" if is_archive(source) else packed(con, source, f"packed_{place}")
         tables.append(f"SELECT {place} AS place, {text(source)} AS results, * FROM {table}")
     once = "QUALIFY row_number() OVER (PARTITION BY id, digest ORDER BY place) = 1" if len(tables) > 1 else ""

@@ -44,7 +44,7 @@ def open_results(results: Path, create: bool = False) -> Path:
     if not is_archive(results):
         return open_folder(results, create)
     if create:
-        raise UserError(f"{results} is an archive, which only reads; `dfkd merge {results} --out FOLDER` unpacks it")
+        raise UserError(f"{results} is an archive, which is read-only; `dfkd merge {results} --out FOLDER` unpacks it")
     from bench.records.archive import check_archive
 
     check_archive(results)
@@ -87,10 +87,10 @@ class Outline(NamedTuple):
 
 
 def read_outline(results: Path) -> list[Outline]:
-    """A line a trial, in the order of the ids; a folder's records are opened, and not checked further.
+    """One line per trial, in the order of the ids; a folder's records are opened but not checked further.
 
     Raises:
-        UserError: a record is damaged, so far as this is seen here.
+        UserError: a record is damaged, as far as this is checked here.
     """
     if is_archive(results):
         from bench.records.archive import archive_outline
@@ -189,10 +189,10 @@ def locate(results: Iterable[Path], prefix: str) -> tuple[Path, str]:
             places.setdefault(name, root)
     found = sorted(name for name in places if name.startswith(prefix))
     if not found:
-        raise UserError(f"there is no trial {prefix!r}{nearest(prefix, places)}")
+        raise UserError(f"no trial {prefix!r}{nearest(prefix, places)}")
     if len(found) > 1:
         shown = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
-        raise UserError(f"{len(found)} trials begin with {prefix!r}: {shown}")
+        raise UserError(f"{len(found)} trials start with {prefix!r}: {shown}")
     return places[found[0]], found[0]
 
 

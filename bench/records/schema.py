@@ -63,18 +63,20 @@ class TrialIdentity(_Part):
     method: str
     method_sha: str = Field(description="hash of the method's code, by the rule of identity_rule")
     options: dict[str, Any] = Field(description="every option of the method, defaults included")
-    budget: dict[Limit, int | float] = Field(description="the limits that were set; the first used up ends the trial")
+    budget: dict[Limit, int | float] = Field(description="the limits; the first one used up ends the trial")
     seed: int
     device: str = Field(description="cpu, cuda or another kind of device")
     threads: int
     precision: str
     deterministic: bool
     altered_data: bool = Field(description="whether data files other than the official ones were allowed")
-    points: Count = Field(description="how many times the student was scored on the way")
+    points: Count = Field(description="how many times the student was scored during training")
     selection: list[str] = Field(description="the selection rules that were followed")
-    pool: str = Field(default="", description="the other real images of a method that needs them; absent where none")
+    pool: str = Field(
+        default="", description="the other real images of a method that needs them; absent if there are none"
+    )
     identity_rule: int = Field(
-        default=1, ge=1, description="version of the rule by which code is hashed; absent where it is the first"
+        default=1, ge=1, description="version of the rule by which code is hashed; absent for the first"
     )
 
     @model_serializer(mode="wrap")
@@ -94,7 +96,7 @@ class MethodFacts(_Part):
     title: str
     paper: str
     data: Literal["none", "pool", "train"] = Field(description="the real images that it needs")
-    access: str = Field(description="how far into the teacher it looks")
+    access: str = Field(description="its access to the teacher")
 
 
 class TeacherFacts(_Part):
@@ -108,23 +110,21 @@ class TeacherFacts(_Part):
 
 
 class ImageMetric(_Part):
-    """One property of the images that the student was trained on, and all that it depends on."""
+    """One property of the images that the student was trained on, and everything that it depends on."""
 
     value: float | None = Field(description="null when it could not be measured; the note says why")
     status: Literal["ok", "unreliable", "unavailable", "failed"] = Field(
         description="unreliable: too few images for the value to mean much; unavailable: something is missing or the "
-        "images do not allow it; failed: an error of the suite's"
+        "images do not allow it; failed: an error in the suite"
     )
-    images: Count = Field(description="how many synthetic images it was measured on")
+    images: Count = Field(description="number of synthetic images it was measured on")
     note: str = ""
     spread: Amount | None = Field(default=None, description="standard deviation over splits or subsets")
-    pairs: Count | None = Field(default=None, description="how many pairs of images a diversity is the mean of")
-    real_images: Count | None = Field(default=None, description="how many training images they were compared with")
+    pairs: Count | None = Field(default=None, description="number of image pairs that a diversity averages over")
+    real_images: Count | None = Field(default=None, description="number of training images they were compared with")
     dimension: Count | None = Field(default=None, description="of the extractor's features")
-    extractor: str = Field(
-        default="", description="hash of the extractor's weights and code; empty where it needs none"
-    )
-    preprocessing: str = Field(default="", description="what happened to the images before the extractor")
+    extractor: str = Field(default="", description="hash of the extractor's weights and code; empty if it needs none")
+    preprocessing: str = Field(default="", description="how the images were preprocessed for the extractor")
 
 
 class PoolFacts(_Part):
@@ -137,7 +137,7 @@ class PoolFacts(_Part):
     skipped: dict[str, Count] = Field(
         default_factory=dict, description="images of the folder that were left out, by ending: their type is not read"
     )
-    near_duplicates: Count = Field(description="pool images that are nearly the same as a test image")
+    near_duplicates: Count = Field(description="pool images that are nearly identical to a test image")
     image_metrics: dict[str, ImageMetric] = Field(
         default_factory=dict, description="the study's image metrics, of an even sample of the whole pool"
     )
@@ -147,16 +147,16 @@ class MeterReading(_Part):
     """What the harness counted, evaluation excluded."""
 
     seconds: Amount
-    steps: Count = Field(description="turns of the method's loops")
+    steps: Count = Field(description="passes through the method's loops")
     optimizer_steps: Count
     teacher_images: Count = Field(description="images through the teacher, forward")
     teacher_backward: Count = Field(description="images through the teacher, backward")
     student_images: Count = Field(description="images through the student, forward")
     student_backward: Count = Field(description="images through the student, backward")
     synthesised_images: Count
-    real_images: Count = Field(description="real images handed to the method: of the training set, or of its pool")
+    real_images: Count = Field(description="real images given to the method, from the training set or its pool")
     gmacs: Amount = Field(description="10^9 multiply-adds, forward and backward, all networks")
-    peak_memory_mib: Amount | None = Field(description="null where the system does not tell")
+    peak_memory_mib: Amount | None = Field(description="null if the system does not report it")
     evaluation_seconds: Amount = Field(description="spent on scoring; not part of seconds")
 
 
@@ -168,7 +168,7 @@ class ImageFacts(_Part):
 
 
 class Record(_Part):
-    """``record.json``: all that is known of one finished trial."""
+    """``record.json``: everything known about one finished trial."""
 
     version: Literal[1] = Field(default=SCHEMA, alias="schema", description="version of this schema")
     id: str = Field(pattern="^[0-9a-f]{16}$", description="start of the SHA-256 of `trial` as canonical JSON")
@@ -178,12 +178,12 @@ class Record(_Part):
     trial: TrialIdentity
     method: MethodFacts
     teacher: TeacherFacts | None = Field(description="null when the trial ended before a teacher was loaded")
-    metric: str = Field(description="what a score is, e.g. accuracy")
+    metric: str = Field(description="the metric of a score, e.g. accuracy")
     headline: str = Field(description="selection rule of the headline score; data-free")
     scores: dict[str, Share] = Field(description="test score by selection rule; empty when not ok")
     test_metrics: dict[str, Share | None] = Field(
         default_factory=dict,
-        description="what else was measured of the headline student on the test images: for segmentation "
+        description="further measurements of the headline student on the test images: for segmentation "
         "pixel_accuracy and iou[CLASS], null for a class that neither labels nor answers have",
     )
     agreement: Share | None = Field(
@@ -194,8 +194,8 @@ class Record(_Part):
     meter: MeterReading
     stopped_by: str = Field(description="the limit that ended it, `method` when it returned early, else the status")
     images: ImageFacts
-    resumed: Count = Field(description="how many times the trial went on from a checkpoint")
-    provenance: dict[str, Any] = Field(description="commit, versions, hardware; open to new facts")
+    resumed: Count = Field(description="how many times the trial resumed from a checkpoint")
+    provenance: dict[str, Any] = Field(description="commit, versions, hardware; keys may be added")
 
     @model_validator(mode="after")
     def _consistent(self) -> Record:

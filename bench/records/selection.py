@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 RULES: Mapping[str, str] = {
-    "last": "the student when the budget is used up",
-    "ema": "the running average of the student's weights when the budget is used up",
+    "last": "the student at the end of the budget",
+    "ema": "the running average of the student's weights at the end of the budget",
     "teacher_agreement": "the student that agrees most often with the teacher on held-out synthetic images",
-    "oracle": "the best test score of the whole curve: it peeks at the test set, and is shown only to state the gap",
+    "oracle": "the best test score of the whole curve: it uses the test set, and is shown only to state the gap",
 }
 DATA_FREE = tuple(rule for rule in RULES if rule != "oracle")
 

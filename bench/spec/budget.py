@@ -15,11 +15,11 @@ from typing import Any
 from bench.errors import UserError, nearest
 
 UNITS = {
-    "seconds": "wall-clock seconds inside the method; the clock stands still during evaluation and checkpointing",
+    "seconds": "wall-clock seconds inside the method; the clock stops during evaluation and checkpointing",
     "steps": "passes through the method's own loops",
-    "teacher_images": "images that went forward through the teacher",
-    "student_images": "images that went forward through the student",
-    "gmacs": "10^9 multiply-adds of teacher, student and kept networks, forward and backward",
+    "teacher_images": "images passed forward through the teacher",
+    "student_images": "images passed forward through the student",
+    "gmacs": "10^9 multiply-adds of teacher, student and registered networks, forward and backward",
 }
 
 

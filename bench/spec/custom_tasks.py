@@ -33,7 +33,7 @@ def register_saved_tasks(results: Path) -> None:
     """Make the own tasks of a results folder known in this process.
 
     Raises:
-        UserError: the file is damaged, or a network of one is not there any more.
+        UserError: the file is damaged, or a network of one no longer exists.
     """
     try:
         add_tasks(TaskSpec.model_validate(task) for task in _read(results / FILE))
@@ -45,7 +45,7 @@ def kept_task(results: Path, name: str) -> TaskSpec | None:
     """The own task of that name of a results folder or an archive; None where it has none.
 
     Raises:
-        UserError: the file is damaged, or a network of the task is not there any more.
+        UserError: the file is damaged, or a network of the task no longer exists.
     """
     try:
         return next((TaskSpec.model_validate(task) for task in _read(results / FILE) if task["name"] == name), None)

@@ -25,7 +25,7 @@ def expand(
 ) -> list[Trial]:
     """All trials of a study: by task, then method, then option cell, then seed.
 
-    Entries that come to the same trial (an option written out that has this value anyway) make it once.
+    Entries that give the same trial (such as an option set to its default) make it once.
     """
     study = loaded.study
     trials: dict[str, Trial] = {}

@@ -27,7 +27,10 @@ class Range(Strict):
     low: Real = Field(alias="from", description="the smallest value")
     high: Real = Field(alias="to", description="the largest value")
     count: Whole | None = Field(
-        default=None, ge=2, le=10_000, description="how many values of a grid axis; a study's `sample` has its own"
+        default=None,
+        ge=2,
+        le=10_000,
+        description="number of values of a grid axis; a study's `sample` has its own count",
     )
     scale: Literal["linear", "log"] = Field(default="linear", description="equal steps, or equal factors")
 
@@ -35,11 +38,11 @@ class Range(Strict):
 class Sample(Strict):
     """Cells drawn from the ranges of an entry jointly, in place of their grid."""
 
-    count: Whole = Field(ge=1, le=10_000, description="cells of each entry that has ranges")
+    count: Whole = Field(ge=1, le=10_000, description="number of cells of each entry that has ranges")
     how: Literal["sobol", "random"] = Field(
-        default="sobol", description="`sobol`: a quasi-random sequence, spread evenly; `random`: independent draws"
+        default="sobol", description="`sobol`: an evenly spread quasi-random sequence; `random`: independent draws"
     )
-    seed: Whole = Field(default=0, ge=0, description="of the draws; it is no trial's seed")
+    seed: Whole = Field(default=0, ge=0, description="seed of the draws, independent of the trials' seeds")
 
 
 Written = Annotated[
@@ -165,13 +168,15 @@ def _range(
         raise UserError(f"{here}: `to` of option {spec.name!r} must be above its `from`, {found.low:g}")
     if found.scale == "log" and found.low <= 0:
         here = where(file, data, [*place, "from"])
-        raise UserError(f"{here}: a log range starts above 0, not at {found.low:g}; take `scale: linear`")
+        raise UserError(f"{here}: a log range starts above 0, not at {found.low:g}; use `scale: linear`")
     if sample is None and found.count is None and not searched:
         here = where(file, data, place)
-        raise UserError(f"{here}: the range of option {spec.name!r} needs a `count`, or the study a `sample`")
+        raise UserError(f"{here}: the range of option {spec.name!r} needs a `count`, or the study needs a `sample`")
     if sample is not None and found.count is not None:
         here = where(file, data, [*place, "count"])
-        raise UserError(f"{here}: the study's `sample` says how many values; leave out `count`, or list the values")
+        raise UserError(
+            f"{here}: the study's `sample` already sets the number of values; leave out `count`, or list the values"
+        )
     if found.count is not None:
         at_line(file, data, [*place, "count"], lambda: _grid_axis(spec, found))
     return found

@@ -195,9 +195,9 @@ def check_declared(
     anchors: Any = 0,
     layers: Any = False,
 ) -> None:
-    """Check all that a method declares; whoever writes a method file may have written anything."""
+    """Check everything that a method declares; a method file may contain anything."""
     if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name):
-        raise UserError(f"a method's name is made of lower-case letters, digits and underscores, not {name!r}")
+        raise UserError(f"a method's name consists of lower-case letters, digits and underscores, not {name!r}")
     for key, text in (("title", title), ("paper", paper)):
         if not isinstance(text, str):
             raise UserError(f"method {name!r}: {key} must be text, not {text!r}")
@@ -227,7 +227,7 @@ def check_declared(
     if data is not Data.POOL and pool != "":
         raise UserError(f"method {name!r}: pool={pool!r} needs Data.POOL, not Data.{data.name}")
     if isinstance(anchors, bool) or not isinstance(anchors, int) or anchors < 0 or anchors == 1:
-        raise UserError(f"method {name!r}: anchors must be 0 or a number from 2 on, not {anchors!r}")
+        raise UserError(f"method {name!r}: anchors must be 0 or at least 2, not {anchors!r}")
     if anchors and access < Access.LABELS:
         raise UserError(f"method {name!r}: anchors need Access.LABELS or more, not Access.{access.name}")
     if not isinstance(layers, bool):

@@ -1,4 +1,4 @@
-"""The registry of methods: built in, installed, and in files of one's own."""
+"""The registry of methods: built in, installed, and in the user's own files."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def _installed_methods() -> Mapping[str, MethodCard]:
         try:
             spec = importlib.util.find_spec(entry.module)  # runs the packages around the module, but not the module
         except Exception as error:
-            raise UserError(f"{origin}: finding {entry.module!r} fails with {type(error).__name__}: {error}") from error
+            raise UserError(
+                f"{origin}: locating {entry.module!r} fails with {type(error).__name__}: {error}"
+            ) from error
         if spec is None or spec.origin is None:
             raise UserError(f"{origin} names {entry.module!r}, which is not installed")
         _register(cards, read_cards(Path(spec.origin), entry.module), origin)
@@ -88,11 +90,11 @@ def read_cards(file: Path, module: str | None = None) -> list[MethodCard]:
     if not cards:
         cards = [_card_of(declared, file, module) for declared in declared_in(import_module(file, module))]
     if not cards:
-        raise UserError(f"{file}: no method in it; decorate a function with @method(...), see docs/writing-a-method.md")
+        raise UserError(f"{file}: no method found; decorate a function with @method(...), see docs/writing-a-method.md")
     names = [card.name for card in cards]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"{file}: two methods are called {name!r}")
+            raise UserError(f"{file}: two methods are named {name!r}")
     return cards
 
 

@@ -40,7 +40,7 @@ _ALL = (
     ),
     Metric(
         "pixel_accuracy",
-        "segmentation: share of test pixels given their class, void left out",
+        "segmentation: share of test pixels assigned their class; void pixels do not count",
         "score",
         "share",
         True,
@@ -49,7 +49,7 @@ _ALL = (
     Metric("iou[CLASS]", "segmentation: the intersection over union of one class", "score", "share", True, high=1.0),
     Metric(
         "agreement",
-        "share of test images (in segmentation, of pixels that have a class) on which student and teacher agree",
+        "share of test images (in segmentation: of pixels that have a class) on which student and teacher agree",
         "score",
         "share",
         True,
@@ -103,7 +103,7 @@ _ALL = (
     ),
     Metric(
         "is_splits[EXTRACTOR]",
-        "Inception Score as torch-fidelity has it: mean over 10 splits of the shuffled images",
+        "Inception Score in torch-fidelity's form: mean over 10 splits of the shuffled images",
         "image",
         "classes",
         True,
@@ -155,7 +155,7 @@ _ALL = (
     ),
     Metric(
         "kid_subsets[EXTRACTOR]",
-        "Kernel Inception Distance as torch-fidelity has it: mean over 100 random subsets of 1,000",
+        "Kernel Inception Distance in torch-fidelity's form: mean over 100 random subsets of 1,000",
         "image",
         "squared distance",
         False,
@@ -182,7 +182,7 @@ _ALL = (
     ),
     Metric(
         "density[EXTRACTOR]",
-        "how many of the training images' 5-neighbour balls hold a synthetic image, over 5 (Naeem et al., 2020)",
+        "mean number of training images' 5-neighbour balls around a synthetic image, over 5 (Naeem et al., 2020)",
         "image",
         "ratio",
         True,
@@ -190,7 +190,7 @@ _ALL = (
     ),
     Metric(
         "coverage[EXTRACTOR]",
-        "share of the training images whose 5-neighbour ball holds a synthetic image",
+        "share of the training images whose 5-neighbour ball contains a synthetic image",
         "image",
         "share",
         True,
@@ -215,7 +215,7 @@ _ALL = (
     ),
     Metric(
         "rdskd_is[EXTRACTOR]",
-        "Inception Score by RDSKD's protocol: five images a class, 10 splits; noisy, to compare with its table only",
+        "Inception Score by RDSKD's protocol: five images per class, 10 splits; noisy, only for its table",
         "image",
         "classes",
         True,
@@ -224,7 +224,7 @@ _ALL = (
     ),
     Metric(
         "rdskd_fid[inception]",
-        "FID by RDSKD's protocol: five images a class against five test images a class; to compare with its table only",
+        "FID by RDSKD's protocol: five images per class against five test images per class; only for its table",
         "image",
         "squared distance",
         False,
@@ -240,7 +240,7 @@ _ALL = (
     ),
     Metric(
         "rdskd_lpips[NETWORK]",
-        "LPIPS by RDSKD's protocol: at most ten pairs of successive images a class; to compare with its table only",
+        "LPIPS by RDSKD's protocol: at most ten successive pairs per class; only for its table",
         "image",
         "distance",
         True,
@@ -253,7 +253,7 @@ _ALL = (
     Metric("teacher_backward", "images backward through the teacher", "cost", "images", False),
     Metric("student_images", "images forward through the student", "cost", "images", False),
     Metric("student_backward", "images backward through the student", "cost", "images", False),
-    Metric("synthesised_images", "images made by kept networks or drawn as noise", "cost", "images", False),
+    Metric("synthesised_images", "images made by registered networks or drawn as noise", "cost", "images", False),
     Metric("real_images", "real images that the method was given", "cost", "images", False),
     Metric("gmacs", "multiply-adds of all networks, forward and backward", "cost", "10^9", False),
     Metric("evaluation_seconds", "wall-clock time of scoring and checkpointing", "cost", "s", False),

@@ -53,7 +53,7 @@ def image_metrics(names: Iterable[str]) -> tuple[str, ...]:
     """The metrics that a user's names stand for, each once: ``fid`` is ``fid[inception]``, a protocol all of its own.
 
     Raises:
-        UserError: one is not known, or is one of Inception's with another extractor; the nearest name is told.
+        UserError: one is not known, or is one of Inception's with another extractor; the message has the nearest name.
     """
     found: dict[str, None] = {}
     for name in names:
@@ -71,15 +71,15 @@ def _check(name: str) -> None:
     if bracket and not rest.endswith("]"):
         raise UserError(f"image metric {name!r} lacks its closing bracket")
     if not declared and bracket:
-        raise UserError(f"{name!r}: {family} looks through no extractor; write it without brackets")
+        raise UserError(f"{name!r}: {family} takes no extractor; write it without brackets")
     if not declared:
         return
     if not chosen:
         example = {"NETWORK": "alex", INCEPTION: INCEPTION}.get(declared, "teacher")
-        raise UserError(f"image metric {name!r} needs an extractor, as in {family}[{example}]")
+        raise UserError(f"image metric {name!r} needs an extractor, such as {family}[{example}]")
     twin = family.replace("fd", "fid") if declared == "EXTRACTOR" else family.replace("fid", "fd")
     if twin in _FAMILIES and twin != family and (chosen == INCEPTION) != (declared == INCEPTION):
-        raise UserError(f"{name!r}: the name fid belongs to Inception, and to nothing else; this is {twin}[{chosen}]")
+        raise UserError(f"{name!r}: the name fid is reserved for Inception; this is {twin}[{chosen}]")
     if declared == "NETWORK" and chosen not in PERCEPTUAL:
         raise UserError(f"{name!r}: unknown network {chosen!r}{nearest(chosen, PERCEPTUAL)}")
     if declared != "NETWORK" and chosen not in FEATURE_EXTRACTORS and not OPEN.fullmatch(chosen):

@@ -30,7 +30,7 @@ def unsupported(trials: Iterable[Trial]) -> dict[str, str]:
 
 
 def missing_data(trials: Iterable[Trial], folder: Path | None, allow_altered: bool) -> dict[str, str]:
-    """The trials whose data set or pool is not there, by id, and why.
+    """The trials whose data set or pool is missing, by id, with the reason.
 
     Raises:
         UserError: a file that is there and cannot be used.
@@ -59,7 +59,9 @@ def why_unsupported(card: MethodCard, task: TaskSpec, options: Mapping[str, Any]
         return f"{card.name} needs batch-norm statistics{where}, and the teacher of {task.name} has no batch norm"
     for network in (task.teacher.network, task.student) if card.layers else ():
         if has_layers(network) is False:
-            return f"{card.name} needs the maps of both networks' layers, and {network} of {task.name} names none"
+            return (
+                f"{card.name} needs the feature maps of both networks' layers, and {network} of {task.name} names none"
+            )
     return ""
 
 

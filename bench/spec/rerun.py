@@ -75,8 +75,8 @@ def how_to_repeat(
     try:
         task = own(record.trial.task)
         return commands(record, task), caveats(record, installed, task)
-    except UserError as error:  # the task, or a network of it, is not there any more
-        return "", [f"There is no command that repeats it here: {error}."]
+    except UserError as error:  # the task, or one of its networks, no longer exists
+        return "", [f"No command can repeat it here: {error}."]
 
 
 def caveats(record: Record, installed: Container[str], task: TaskSpec | None = None) -> list[str]:
@@ -94,14 +94,14 @@ def caveats(record: Record, installed: Container[str], task: TaskSpec | None = N
             f"The commit was not recorded; the suite was dfkd {provenance.get('suite', 'of an unknown version')}."
         )
     if provenance.get("dirty"):
-        found.append("The checkout had changes that were not committed: what they were is not known.")
+        found.append("The checkout had uncommitted changes, which were not recorded.")
     if trial.method not in installed:
         found.append(f"{trial.method} is not installed here: its file must be named with --method FILE.")
     if _own_pool(trial.pool):
         found.append(f"The pool {trial.pool} was a file or folder: its path must be added as `pools`.")
     known = task or tasks().get(trial.task)
     if known and trial.teacher not in known_teachers(known):
-        found.append(f"No recipe of the task leads to the teacher {trial.teacher} here: was it imported?")
+        found.append(f"No recipe of the task produces the teacher {trial.teacher} here: was it imported?")
     return found
 
 

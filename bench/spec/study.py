@@ -61,22 +61,24 @@ _LIMITS: JsonDict = {unit: {"type": "number", "exclusiveMinimum": 0, "descriptio
 class Study(Strict):
     """A study file. `dfkd list studies --schema` prints this as a JSON schema for editors."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="names the results folder")
-    description: str = Field(default="", description="what it is for; shown by `dfkd list studies`")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the study and of its results folder"
+    )
+    description: str = Field(default="", description="purpose of the study; shown by `dfkd list studies`")
     tasks: tuple[Place, ...] = Field(
         min_length=1,
-        description="names (see `dfkd list tasks`), paths of YAML files with tasks, or tasks written out here",
+        description="names (see `dfkd list tasks`), paths of YAML files with tasks, or tasks defined here",
     )
     methods: tuple[Entry, ...] = Field(
         min_length=1,
-        description="names (see `dfkd list methods`) or paths of method files, each with options if wanted; "
-        "a list is a grid axis where the option is a scalar, and so is a range",
+        description="names (see `dfkd list methods`) or paths of method files, optionally with options; "
+        "a list is a grid axis if the option is a scalar, and so is a range",
     )
     sample: Sample | None = Field(
-        default=None, description="draw cells from the ranges of an entry jointly, in place of their grid"
+        default=None, description="sample cells jointly from the ranges of an entry, instead of a grid"
     )
     seeds: tuple[Annotated[Whole, Field(ge=0, lt=2**63)], ...] = Field(
-        default=(0,), min_length=1, description="each makes a trial of every method and option cell"
+        default=(0,), min_length=1, description="each gives one trial per method and option cell"
     )
     budget: Mapping[str, Any] = Field(
         description="limits of one trial: seconds, steps, teacher_images, student_images, gmacs; "
@@ -89,7 +91,9 @@ class Study(Strict):
     settings: str = Field(
         default="paper", description="`paper`: the papers' options; `small`: the task's options for a small machine"
     )
-    points: Whole = Field(default=20, ge=1, le=10_000, description="evaluations, evenly spread over the budget")
+    points: Whole = Field(
+        default=20, ge=1, le=10_000, description="number of evaluations, evenly spread over the budget"
+    )
     selection: tuple[Rule, ...] = Field(
         default=("last", "ema", "teacher_agreement", "oracle"),
         min_length=1,
@@ -99,10 +103,10 @@ class Study(Strict):
     real_images: Whole | None = Field(
         default=None,
         ge=2,
-        description="how many training images the synthetic ones are compared with at most; all if not given",
+        description="maximum number of training images to compare the synthetic ones with; default: all",
     )
     teacher: Literal["paper", "quick"] = Field(
-        default="paper", description="`quick`: each task's teacher for small machines, where it has one"
+        default="paper", description="`quick`: each task's teacher for small machines, if it has one"
     )
     teachers: Mapping[str, str] = Field(default={}, description="task: key of a teacher, see `dfkd teacher list`")
     pools: Mapping[str, Mapping[Literal["related", "unrelated", "wild"], str]] = Field(
@@ -110,9 +114,11 @@ class Study(Strict):
         description="task: other pools of real images than its own, by role: `pool`, the name of a data set, or the "
         "path of a folder of images or an .npy file",
     )
-    threads: Whole = Field(default=1, ge=1, description="CPU threads of a trial; results are bit-stable for one number")
+    threads: Whole = Field(
+        default=1, ge=1, description="CPU threads per trial; results repeat bit for bit only with the same number"
+    )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="of the networks' arithmetic; the harness scores in float32 always"
+        default="float32", description="precision of the networks' arithmetic; scoring is always in float32"
     )
     deterministic: bool = Field(default=True, strict=True, description="use only operations that repeat bit for bit")
     timeout: Real | None = Field(default=None, gt=0, description="wall-clock seconds after which a trial is killed")
@@ -210,7 +216,7 @@ def load_study(file: Path, method_files: Sequence[Path] = (), searched: bool = F
             seen.append((known, options))
             entries += [(known, cells) for cells in spelt]
     if study.sample and not any(isinstance(value, Mapping) for _, options in seen for value in options.values()):
-        raise UserError(f"{where(file, data, ['sample'])}: there is nothing to sample: no option has a range")
+        raise UserError(f"{where(file, data, ['sample'])}: nothing to sample: no option has a range")
     named = {name for name, _ in entries}
     entries += [(card.name, {}) for card in cards.values() if card.file in given and card.name not in named]
     return LoadedStudy(study, tasks, cards, tuple(entries), tuple(dict.fromkeys(files)), file.parent, tuple(seen))
@@ -243,7 +249,7 @@ def find_pool(what: str, folder: Path) -> Path | None:
         return None
     path = folder / Path(what).expanduser()
     if not path.exists():
-        raise UserError(f"pool {what!r} is no data set and no file or folder{nearest(what, SOURCES)}")
+        raise UserError(f"pool {what!r} is not a data set, file or folder{nearest(what, SOURCES)}")
     return path.resolve()
 
 

@@ -37,7 +37,7 @@ def of_study(file: Path, task: str | None, method: str | None) -> dict[str, Any]
     data = plain(read_yaml(file))
     data["tasks"] = [item for item, name in zip(data["tasks"], loaded.tasks, strict=False) if name == chosen_task]
     if not data["tasks"]:
-        raise UserError(f"{file}: tasks in a file of several cannot be narrowed to {chosen_task!r}; write it out")
+        raise UserError(f"{file}: tasks from a file cannot be narrowed to {chosen_task!r}; define it in the study")
     for key in BY_TASK:
         data[key] = {name: value for name, value in data.get(key, {}).items() if name == chosen_task}
     data["methods"] = [

@@ -34,7 +34,7 @@ class TeacherSpec(Strict):
 class TaskTeacher(TeacherSpec):
     """A task's teacher, and the recipe of a usable one for small machines."""
 
-    quick: str = Field(default="", description="a recipe for two CPU cores; empty where none is known to be of use")
+    quick: str = Field(default="", description="a recipe for two CPU cores; empty if no useful one is known")
 
 
 class PublishedScore(Strict):
@@ -60,7 +60,7 @@ class TaskSpec(Strict):
         default=None,
         ge=4,
         description="pixels of the real images' shorter side, where training crops from larger ones and whole images "
-        "are scored (segmentation); without it, real images have the task's size",
+        "are scored (segmentation); the default is the task's size",
     )
     augment: Augmentation | None = None
     teacher: TaskTeacher
@@ -121,11 +121,11 @@ class TaskSpec(Strict):
             raise ValueError(str(error)) from None
         for role, pool in self.pools.items():
             if pool not in SOURCES:
-                raise ValueError(f"pools: {role}: {pool!r} is no data set{nearest(pool, SOURCES)}")
+                raise ValueError(f"pools: {role}: {pool!r} is not a data set{nearest(pool, SOURCES)}")
         if kind == "unlabelled":
-            raise ValueError(f"data: {self.data!r} has no labels; a task needs a labelled set")
+            raise ValueError(f"data: {self.data!r} has no labels; a task needs a labelled data set")
         if self.resize is not None and kind != "segmentation":
-            raise ValueError("resize: only segmentation networks take whole images larger than those they train on")
+            raise ValueError("resize: only segmentation networks accept images larger than those they train on")
         if self.resize is not None and self.resize < self.image.size:
             raise ValueError(f"resize: {self.resize} is smaller than the images' size, {self.image.size}")
         return self
@@ -136,19 +136,19 @@ class Recipe(Strict):
 
     optimizer: Literal["adam", "sgd"]
     lr: float = Field(gt=0)
-    batch: int = Field(ge=1, description="images a step")
+    batch: int = Field(ge=1, description="images per step")
     epochs: int = Field(ge=1)
     schedule: Literal["constant", "cosine", "milestones", "one_cycle"] = "constant"
     milestones: tuple[int, ...] = ()
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
-    gamma: float = Field(default=0.1, gt=0, lt=1, description="factor of the rate at every milestone")
+    gamma: float = Field(default=0.1, gt=0, lt=1, description="factor of the learning rate at every milestone")
     nesterov: bool = False
     loss: Literal["cross_entropy", "focal"] = Field(
-        default="cross_entropy", description="focal: gamma 2, averaged over all pixels, those of no class included"
+        default="cross_entropy", description="focal: gamma 2, averaged over all pixels, including those without a class"
     )
-    mixed: bool = Field(default=False, description="channels-last, and bfloat16 where the processor or GPU has it")
-    threads: int = Field(default=1, ge=1, description="CPU threads; the same bytes come from the same number only")
+    mixed: bool = Field(default=False, description="channels-last, and bfloat16 if the CPU or GPU supports it")
+    threads: int = Field(default=1, ge=1, description="CPU threads; only the same number gives the same bytes")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def _built_in() -> Mapping[str, TaskSpec]:
     for file in sorted(FOLDER.glob("*.yaml")):
         for task in read_tasks(file):
             if task.name in found:
-                raise UserError(f"{file}: another file has a task {task.name!r}")
+                raise UserError(f"{file}: another file already has a task {task.name!r}")
             found[task.name] = task
     return found
 
@@ -183,12 +183,12 @@ def read_tasks(file: Path) -> list[TaskSpec]:
     """
     data = read_yaml(file)
     if not isinstance(data, list) or not data:
-        raise UserError(f"{file}: expected a list of tasks, each beginning with `- name:`")
+        raise UserError(f"{file}: expected a list of tasks, each starting with `- name:`")
     found: dict[str, TaskSpec] = {}
     for index in range(len(data)):
         task = validate(TaskSpec, data, file, at=[index])
         if task.name in found:
-            raise UserError(f"{where(file, data, [index])}: two tasks are called {task.name!r}")
+            raise UserError(f"{where(file, data, [index])}: two tasks are named {task.name!r}")
         at_line(file, data, [index, "teacher", "recipe"], lambda task=task: check_recipes(task))  # type: ignore[misc]
         found[task.name] = task
     return list(found.values())
@@ -202,7 +202,7 @@ def add_tasks(new: Iterable[TaskSpec]) -> None:
     """
     for task in new:
         if tasks().setdefault(task.name, task) != task:
-            raise UserError(f"there is another task {task.name!r} already; give yours a name of its own")
+            raise UserError(f"a task {task.name!r} already exists; give yours another name")
 
 
 def check_recipes(task: TaskSpec) -> None:

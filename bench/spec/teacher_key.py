@@ -45,7 +45,9 @@ def quick_teacher(task: TaskSpec) -> TeacherSpec:
     """The task's teacher for small machines; UserError where it has none."""
     own = task.teacher
     if not own.quick:
-        raise UserError(f"task {task.name!r} has no quick teacher: none of use is known for its network on a CPU")
+        raise UserError(
+            f"task {task.name!r} has no quick teacher: no useful quick recipe is known for its network on a CPU"
+        )
     return TeacherSpec(network=own.network, recipe=own.quick, seed=own.seed)
 
 
@@ -60,4 +62,4 @@ def why_no_way(task: TaskSpec, key: str) -> str:
     """Why the training of a teacher cannot be followed, in one sentence; empty when it can: a recipe of the task's."""
     if key in known_teachers(task):
         return ""
-    return f"the way of teacher {key!r} is not known: none of {task.name}'s recipes leads to it (was it imported?)"
+    return f"the training of teacher {key!r} is unknown: none of {task.name}'s recipes produces it (was it imported?)"

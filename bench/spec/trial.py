@@ -1,4 +1,4 @@
-"""A trial: one method on one task with one seed under one budget, named by a hash of all that changes its outcome."""
+"""A trial: one method on one task with one seed under one budget, named by a hash of what determines its outcome."""
 
 from __future__ import annotations
 

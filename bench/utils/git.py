@@ -72,11 +72,11 @@ def checkout_of(folder: Path) -> Path:
     try:
         return Path(git(folder, "rev-parse", "--show-toplevel"))
     except FileNotFoundError:
-        raise UserError("git is not installed; commits cannot be told apart without it") from None
+        raise UserError("git is not installed; it is needed to identify commits") from None
     except subprocess.CalledProcessError as error:
         if "dubious ownership" in error.stderr:
             raise UserError(_dubious(folder, error.stderr)) from None
-        raise UserError(f"{folder.resolve()} is in no git checkout; go to one, or name it with --repo") from None
+        raise UserError(f"{folder.resolve()} is not in a git checkout; change to one, or name it with --repo") from None
     except subprocess.SubprocessError as error:
         raise UserError(f"git does not answer in {folder.resolve()}: {error}") from None
 
@@ -90,7 +90,7 @@ def resolve(root: Path, name: str) -> Commit:
     try:
         done = _run(root, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
     except (OSError, ValueError, subprocess.SubprocessError):  # ValueError: a NUL in the name
-        raise UserError(f"git cannot look for {name!r} in {root}") from None
+        raise UserError(f"git cannot search for {name!r} in {root}") from None
     if "is ambiguous" in done.stderr:
         raise UserError(f"{name!r} is ambiguous in {root}: {', '.join(_candidates(root, name))}")
     if done.returncode != 0:

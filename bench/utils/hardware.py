@@ -54,6 +54,6 @@ def choose_device(wanted: str) -> tuple[str, int | None]:
         return ("cuda", None) if names else ("cpu", None)
     number = match.group(1)
     if int(number or 0) >= len(names):
-        why = "; the installed torch is built for the processor alone" if torch_is_for_the_cpu() else ""
+        why = "; the installed torch is a CPU-only build" if torch_is_for_the_cpu() else ""
         raise UserError(f"there is no device {wanted!r}; this machine has: {here}{why}")
     return "cuda", None if number is None else int(number)

@@ -1,4 +1,4 @@
-"""Where a number comes from: commit, versions, hardware. No user name and no host name. Imports no torch by itself."""
+"""Where a number comes from: commit, versions, hardware. No user or host name. Does not import torch itself."""
 
 from __future__ import annotations
 

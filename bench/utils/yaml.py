@@ -42,7 +42,7 @@ def read_yaml(file: Path) -> Any:
     """The file's content as mappings and lists that know their lines.
 
     Raises:
-        UserError: it is not there, not text, or not YAML (with the line).
+        UserError: it is missing, not text, or not YAML (with the line).
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -60,7 +60,7 @@ def read_yaml(file: Path) -> Any:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark is not None else ""
         problem = str(error.problem or error.context)
-        hint = "; within [...] a text with brackets needs quotes" if "got '['" in problem else ""
+        hint = "; inside [...], quote text that has brackets" if "got '['" in problem else ""
         raise UserError(f"{file}{line}: not valid YAML: {problem}{hint}") from None
     except (YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise UserError(f"{file}: not valid YAML: {str(error).partition(chr(10))[0]}") from None

@@ -90,7 +90,7 @@ BROKEN: dict[str, Broken] = {
             ),
         ],
         "reproducible",
-        "ends with another student",
+        "ends with a different student",
     ),
     "has a running mean in a local variable, which a resumed trial has lost": (
         [
@@ -99,7 +99,7 @@ BROKEN: dict[str, Broken] = {
             ("temperature=o.temperature)", "temperature=o.temperature + smooth)"),
         ],
         "resumes",
-        "ends with another student",
+        "ends with a different student",
     ),
     "never uses its temperature option": (
         [("temperature=o.temperature", "temperature=4.0")],

@@ -97,7 +97,7 @@ def test_a_mistake_in_a_command(arguments: list[str], sentence: str, capsys: pyt
     ("source", "sentence"),
     [
         ("def broken(:\n", "own.py, line 1: not valid Python: "),
-        ("x = 1\n", "own.py: no method in it; decorate a function with @method(...)"),
+        ("x = 1\n", "own.py: no method found; decorate a function with @method(...)"),
         ("import nothing_like_this\nx = nothing_like_this.method\n", "own.py, line 1: importing it fails with"),
     ],
 )
@@ -112,7 +112,7 @@ def test_a_method_file_that_cannot_be_used(
 def test_a_folder_with_other_files_is_no_place_for_results(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine").mkdir()
     Path("mine/thesis.tex").touch()
-    assert "holds other files" in refused(capsys, "run", "study.yaml", "--results", "mine")
+    assert "contains other files" in refused(capsys, "run", "study.yaml", "--results", "mine")
 
 
 def test_a_truncated_data_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

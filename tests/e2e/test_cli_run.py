@@ -88,10 +88,10 @@ def test_a_failing_method_is_exit_code_1_with_reason_and_log(capsys: pytest.Capt
     assert line.startswith("  broken, seed 0, digits/lenet5-half (")
     log = Path(line.rpartition("log: ")[2])
     assert "no [luck] at all" in log.read_text(encoding="utf-8")
-    assert "3 of 4 trials ok; the same command tries the others again" in text
+    assert "3 of 4 trials ok; the same command retries the others" in text
 
 
-def test_missing_data_is_exit_code_1_with_the_command_that_mends_it(
+def test_missing_data_is_exit_code_1_with_the_command_that_fixes_it(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del cache

@@ -86,7 +86,7 @@ def test_a_project_tracks_and_compares_its_own_commits(project: Path, capsys: py
     capsys.readouterr()
     assert answer(["compare", "HEAD~1", "HEAD"]) == 1
     text = capsys.readouterr().out
-    assert "failed in head, well in base: own on digits/lenet5-half, seed 2: RuntimeError: no luck" in text
+    assert "failed in head, ok in base: own on digits/lenet5-half, seed 2: RuntimeError: no luck" in text
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def bisect(
     if first.sha not in line[1:]:
         cut = f"; {SHALLOW}" if is_shallow(root) else ""
         raise UserError(
-            f"{good} ({first.short}) is no earlier commit of the line that leads to {bad} ({last.short}){cut}"
+            f"{good} ({first.short}) is not an earlier commit on the line that leads to {bad} ({last.short}){cut}"
         )
     tried: list[Tried] = []
     with worktree(root, last.sha) as folder:
@@ -167,7 +167,7 @@ def _end(folder: Path, here: Commit, measure: Measure, word: str) -> float:
     git(folder, "checkout", "--quiet", "--detach", here.sha)
     value = measure(folder, here)
     if value is None:
-        raise UserError(f"there is no such number at the {word} commit {here.short} ({here.subject})")
+        raise UserError(f"no such number at the {word} commit {here.short} ({here.subject})")
     return value
 
 

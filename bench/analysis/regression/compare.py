@@ -36,8 +36,8 @@ class Comparison:
     base: Filed
     head: Filed
     numbers: tuple[Number, ...]
-    failed: tuple[Turn, ...]  # well in base, failed in head
-    mended: tuple[Turn, ...]
+    failed: tuple[Turn, ...]  # ok in base, failed in head
+    fixed: tuple[Turn, ...]
     missing: tuple[Missing, ...]
     notes: tuple[str, ...]
     alpha: float = ALPHA
@@ -68,18 +68,18 @@ def compare(
         base, head: earlier and later.
         alpha: the chance that any number of two sides that differ in nothing is called better, worse or changed.
         own: smallest effects by metric, in place of the suite's.
-        only: the numbers to compare; all that have a smallest effect, if none is named.
+        only: the numbers to compare; by default all that have a smallest effect.
     """
     before, after = cells_of(base.records), cells_of(head.records)
     labels = labels_of([*after.values(), *before.values()])
     numbers: list[Number] = []
     failed: list[Turn] = []
-    mended: list[Turn] = []
+    fixed: list[Turn] = []
     missing = list(_unmatched(before, after, labels))
     for key in [key for key in before if key in after]:
         a, b, label = before[key], after[key], labels[key]
         for seed in sorted(a.records.keys() | b.records.keys()):
-            _look_at_seed(a, b, label, seed, failed, mended, missing)
+            _look_at_seed(a, b, label, seed, failed, fixed, missing)
         if _teachers(a) and _teachers(b) and _teachers(a) != _teachers(b):
             missing.append(Missing(a.task, label, "all numbers", "the teacher's weights differ"))
             continue
@@ -92,7 +92,7 @@ def compare(
     decided = tuple(decide([*numbers, *speeds], alpha))
     everything_missing = (*missing, *lacking)
     all_notes = (*_notes(base, head), *notes)
-    return Comparison(base, head, decided, tuple(failed), tuple(mended), everything_missing, all_notes, alpha)
+    return Comparison(base, head, decided, tuple(failed), tuple(fixed), everything_missing, all_notes, alpha)
 
 
 def _numbers(
@@ -129,7 +129,7 @@ def _numbers(
 
 
 def _look_at_seed(
-    a: Cell, b: Cell, label: str, seed: int, failed: list[Turn], mended: list[Turn], missing: list[Missing]
+    a: Cell, b: Cell, label: str, seed: int, failed: list[Turn], fixed: list[Turn], missing: list[Missing]
 ) -> None:
     """Sort out a seed that has not ended well on both sides."""
     first, second = a.records.get(seed), b.records.get(seed)
@@ -143,7 +143,7 @@ def _look_at_seed(
     elif first.status == "ok":
         failed.append(Turn(a.task, label, seed, first.status, second.status, second.reason))
     elif second.status == "ok":
-        mended.append(Turn(a.task, label, seed, first.status, second.status, first.reason))
+        fixed.append(Turn(a.task, label, seed, first.status, second.status, first.reason))
     else:
         missing.append(Missing(a.task, label, f"seed {seed}", f"failed on both sides: {_words(second.status)}"))
 

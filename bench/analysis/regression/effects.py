@@ -17,7 +17,7 @@ COUNTS = (
     *("steps", "optimizer_steps", "teacher_images", "teacher_backward", "student_images", "student_backward"),
     *("synthesised_images", "real_images", "gmacs"),
 )
-FAILURES = Metric("failures", "trials that did not end well", "cost", "trials", False)
+FAILURES = Metric("failures", "trials that did not succeed", "cost", "trials", False)
 TIME = Metric("time", "a benchmark's fastest round over that of the calibration", "cost", "calibrations", False)
 
 
@@ -89,14 +89,14 @@ def own_effects(written: Iterable[str]) -> dict[str, Effect]:
     for text in written:
         name, sign, size = (part.strip() for part in text.rpartition("="))
         if not sign or not name:
-            raise UserError(f"{text!r}: write METRIC=SIZE, as in accuracy=0.005 or fd[teacher]=2%")
+            raise UserError(f"{text!r}: write METRIC=SIZE, such as accuracy=0.005 or fd[teacher]=2%")
         check_name(name)
         try:
             value = float(size.removesuffix("%"))
         except ValueError:
             value = math.nan
         if not (math.isfinite(value) and value >= 0):
-            raise UserError(f"{text!r}: the size must be a number from 0 on, in the metric's unit or with % as a share")
+            raise UserError(f"{text!r}: the size must be a number of at least 0, in the metric's unit or in %")
         found[name] = Effect(value / 100, relative=True) if size.endswith("%") else Effect(value)
     return found
 
@@ -104,4 +104,4 @@ def own_effects(written: Iterable[str]) -> dict[str, Effect]:
 def check_name(name: str) -> None:
     """UserError for a name that no number bears."""
     if metric_named(name) is None:
-        raise UserError(f"no number is called {name!r}{nearest(name, [*METRICS, FAILURES.name, TIME.name])}")
+        raise UserError(f"unknown number {name!r}{nearest(name, [*METRICS, FAILURES.name, TIME.name])}")

@@ -34,11 +34,11 @@ HEAVY = ("student.safetensors", "images.safetensors", "images.png")  # per trial
 
 @dataclass(frozen=True)
 class Filed:
-    """One side of a comparison: all that was measured of a commit, or lies in a folder."""
+    """One side of a comparison: everything measured of a commit, or stored in a folder."""
 
     name: str  # as the user wrote it
     folder: Path
-    commit: Commit | None  # None: a folder that nobody tracked
+    commit: Commit | None  # None: an untracked folder
     records: tuple[Record, ...]
     bits: Mapping[str, str]  # trial id -> hash of the student's weights, where it is known
     runs: tuple[Run, ...]
@@ -81,8 +81,8 @@ def place_for(root: Path, tracked: Path, dirty: bool) -> tuple[Path, Commit]:
     if not dirty:
         shown = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
         raise UserError(
-            f"{root} differs from its commit {head.short} in {shown}: numbers filed under a commit must be its own; "
-            "commit or stash the changes, or say --dirty to file them apart"
+            f"{root} differs from its commit {head.short} in {shown}: numbers stored under a commit must be its own; "
+            "commit or stash the changes, or pass --dirty to store them separately"
         )
     return tracked / f"{head.sha}{DIRTY}{fingerprint(root, changed)}", head
 
@@ -140,24 +140,26 @@ def open_filed(name: str, repo: Path | None = None, tracked: Path | None = None)
         tracked: where commits are filed; ``results/tracked`` in the checkout if not named.
 
     Raises:
-        UserError: it is no folder and no commit, it is both, or nothing is filed under it.
+        UserError: it is no folder and no commit, it is both, or nothing is stored under it.
     """
     path = Path(name)
     if path.is_dir():
         if path.parent == Path() and not name.startswith(".") and _is_commit(repo, name):
-            raise UserError(f"{name!r} is a folder and a commit; write ./{name} for the folder, or the commit's hash")
+            raise UserError(
+                f"{name!r} is both a folder and a commit; write ./{name} for the folder, or the commit's hash"
+            )
         return read_filed(name, open_results(path))
     try:
         root = checkout_of(repo or Path())
         found = resolve(root, name)
     except UserError as error:
-        raise UserError(f"there is no folder {name!r}, and {error}") from None
+        raise UserError(f"no folder {name!r}, and {error}") from None
     base = tracked or root / TRACKED
     folder = base / found.sha
     if not (folder / "results.json").is_file():
         raise UserError(
-            f"nothing is filed under {found.short} ({found.subject}) in {base}{_others(root, base)}; "
-            "`dfkd track STUDY` at that commit files its numbers"
+            f"nothing is stored under {found.short} ({found.subject}) in {base}{_others(root, base)}; "
+            "`dfkd track STUDY` at that commit stores its numbers"
         )
     return read_filed(name, open_results(folder), found)
 
@@ -223,9 +225,9 @@ def _others(root: Path, base: Path) -> str:
     """The tracked commit nearest to the present, as a hint."""
     filed = tracked_commits(base)
     if not filed:
-        return ", nor under any other commit"
+        return ", or under any other commit"
     for sha in git(root, "log", "--format=%H").splitlines():
         if sha in filed:
             near = commit(root, sha)
-            return f"; the latest that is: {near.short} ({near.subject})"
+            return f"; the latest stored commit: {near.short} ({near.subject})"
     return f"; {len(filed)} commits of another history are"

@@ -2,7 +2,7 @@
 
 The steps are found by ruptures' PELT (Killick, Fearnhead and Eckley, 2012) with squared deviations from the mean of a
 segment. What is ours is the noise that a step has to rise above: not the scatter from commit to commit, which is zero
-as long as the same code gives the same bits, but the part of the scatter over seeds that is drawn anew when bits
+as long as the same code gives the same bits, but the part of the scatter over seeds that is redrawn when bits
 change.
 """
 
@@ -70,7 +70,7 @@ def timeline(root: Path, tracked: Path, tip: str = "HEAD") -> tuple[list[Commit]
     line, folders = line_of(root, resolve(root, tip).sha), tracked_commits(tracked)
     sides = [read_filed(commit.sha, folders[commit.sha], commit) for commit in line if commit.sha in folders]
     if not sides:
-        raise UserError(f"no commit of {tip} is filed in {tracked}; `dfkd track STUDY` files the current one")
+        raise UserError(f"no commit of {tip} is stored in {tracked}; `dfkd track STUDY` stores the current one")
     return line, sides
 
 
@@ -221,7 +221,7 @@ def _pelt(means: Sequence[float], penalty: float) -> list[int]:
 
 def _that_hold(table: Sequence[Sequence[float]], cuts: Sequence[int], smallest: float, paired: bool) -> list[int]:
     """The cuts without those whose step is too small, or is the doing of a single seed; the weakest goes first, and its
-    neighbours are looked at anew."""
+    neighbours are examined again."""
     kept = list(cuts)
     while kept:
         edges = [0, *kept, len(table)]

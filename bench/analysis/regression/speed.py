@@ -53,12 +53,14 @@ def read_run(file: Path) -> Run:
         about = content.get("commit_info") or {}
         commit, dirty = about.get("id"), bool(about.get("dirty"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{file} is not what `pytest --benchmark-json` writes: {error!r}") from None
+        raise UserError(f"{file} is not a file of `pytest --benchmark-json`: {error!r}") from None
     if any(not (math.isfinite(time) and time > 0) for time in times.values()):
         raise UserError(f"{file}: a benchmark's time must be above 0")
     loops = [time for name, time in times.items() if _is_calibration(name)]
     if not loops:
-        raise UserError(f"{file} has no benchmark {CALIBRATION!r}: without it the speeds of two runs say nothing")
+        raise UserError(
+            f"{file} has no benchmark {CALIBRATION!r}: without it the speeds of two runs cannot be compared"
+        )
     unit = math.exp(sum(map(math.log, loops)) / len(loops))
     ratios = {name: time / unit for name, time in times.items() if not _is_calibration(name)}
     known = (

@@ -60,12 +60,12 @@ def markdown(comparison: Comparison) -> str:
     lines = [f"## {escape(headline(comparison))}", ""]
     lines += [f"Base: {escape(comparison.base.title)}<br>Head: {escape(comparison.head.title)}", ""]
     if comparison.failed:
-        lines += _turns("Failed in head, well in base", comparison.failed)
+        lines += _turns("Failed in head, ok in base", comparison.failed)
     moved = [number for number in sorted_numbers(comparison) if number.verdict in ("worse", "better", "changed")]
     if moved:
         lines += [*_table(COLUMNS, [cells(number) for number in moved], NUMERIC), ""]
-    if comparison.mended:
-        lines += _turns("Failed in base, well in head", comparison.mended)
+    if comparison.fixed:
+        lines += _turns("Failed in base, ok in head", comparison.fixed)
     for verdict, title in (("not enough data", "Not enough data"), ("same", "Same")):
         numbers = [number for number in comparison.numbers if number.verdict == verdict]
         if numbers:
@@ -83,13 +83,13 @@ def explanation(comparison: Comparison) -> str:
     return (
         f"Better and worse: by at least the smallest effect that matters, and p below {comparison.alpha:g} after "
         f"Holm's correction for {tests} {'test' if tests == 1 else 'tests'} (Student's t over pairs of one seed; "
-        "Welch's over runs for speed). Same: the 95 % interval lies within the smallest effect that matters, or "
+        "Welch's over runs for speed). Same: the 95 % interval is within the smallest effect that matters, or "
         "nothing differs."
     )
 
 
 def objects(comparison: Comparison) -> list[dict[str, Any]]:
-    """Plain objects, one a number, turn, missing thing or note; ``what`` says which it is."""
+    """Plain objects, one per number, turn, missing thing or note; ``what`` says which it is."""
     sides = {"base": comparison.base, "head": comparison.head}
     named = {name: side.commit.sha if side.commit else str(side.folder) for name, side in sides.items()}
     regressed = {"what": "comparison", "regression": comparison.regressed, "alpha": comparison.alpha, **named}
@@ -97,7 +97,7 @@ def objects(comparison: Comparison) -> list[dict[str, Any]]:
     for what, group in (
         ("number", sorted_numbers(comparison)),
         ("failed", comparison.failed),
-        ("mended", comparison.mended),
+        ("fixed", comparison.fixed),
     ):
         found += [{"what": what, **dataclasses.asdict(each)} for each in group]
     found += [

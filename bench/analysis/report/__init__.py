@@ -52,7 +52,9 @@ def render(results: Path, out: Path, trial_pages: int | None = None, processes: 
 def _contents(results: Path, trial_pages: int | None, processes: int) -> dict[str, bytes]:
     parts, colours = read_parts(results, published_of_kept(open_results(results)), trial_pages, processes)
     if not parts:
-        raise UserError(f"{results} holds no records yet; `dfkd run STUDY.yaml --results {results}` makes them")
+        raise UserError(
+            f"{results} contains no records yet; create them with `dfkd run STUDY.yaml --results {results}`"
+        )
     groups = [group for part in parts for group in part.groups]
     measured = {name: found for part in parts for name, found in part.measured.items()}
     trials = {name: html for part in parts for name, html in part.trials.items()}

@@ -34,7 +34,7 @@ def rank_correlation(
     (1.0, None, None)
     """
     if len(x) != len(y):
-        raise ValueError(f"a correlation needs pairs, not {len(x)} values beside {len(y)}")
+        raise ValueError(f"a correlation needs pairs, not {len(x)} and {len(y)} values")
     check_finite((*x, *y), "a correlation")
     check_level(level)
     a, b = _centred_ranks(x), _centred_ranks(y)  # whole numbers: no rounding decides whether rho is 1

@@ -75,7 +75,7 @@ def sample_importance(points: Sequence[Sequence[float]], scores: Sequence[float]
 
     Args:
         points: (cells, options), each option's number on the scale on which it was drawn; words as whole numbers.
-        scores: one a cell.
+        scores: one per cell.
 
     Returns:
         None where the scores do not vary at all.

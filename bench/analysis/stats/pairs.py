@@ -54,14 +54,14 @@ def paired_test(
     if level is not None:
         check_level(level)
     if test not in NAMES:
-        raise ValueError(f"there is no paired test {test!r}; there are {', '.join(NAMES)}")
+        raise ValueError(f"unknown paired test {test!r}; available: {', '.join(NAMES)}")
     seeds = sorted(first.keys() & second.keys(), key=str)
     if not seeds:
-        raise ValueError("a paired test needs a seed that both have")
+        raise ValueError("a paired test needs a common seed")
     check_finite([*(first[seed] for seed in seeds), *(second[seed] for seed in seeds)], "a paired test")
     differences = [first[seed] - second[seed] for seed in seeds]
     if level is None:
-        mean, low, high, interval = Interval(statistics.fmean(differences), None, None, "not asked for")
+        mean, low, high, interval = Interval(statistics.fmean(differences), None, None, "not requested")
     else:
         mean, low, high, interval = seed_interval(differences, level)
     if len(seeds) == 1:
@@ -124,7 +124,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     [0.03, 0.06, 0.06]
     """
     if not all(0 <= p <= 1 for p in p_values):
-        raise ValueError("p-values lie between 0 and 1")
+        raise ValueError("p-values are between 0 and 1")
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted, largest = [0.0] * len(p_values), 0.0
     for place, index in enumerate(order):

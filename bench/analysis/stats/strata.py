@@ -33,7 +33,7 @@ class Profile(NamedTuple):
 def interquartile_mean(scores: Scores, level: float = 0.95, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """The mean of the middle half of all runs on all tasks, with a percentile interval of the stratified bootstrap.
 
-    A quarter of the runs, rounded down, is left out at either end. Every task's runs are drawn anew among
+    A quarter of the runs, rounded down, is left out at either end. Every task's runs are resampled among
     themselves, so that tasks stay as they are and only seeds vary.
 
     Args:

@@ -112,7 +112,10 @@ def _imports(card: MethodCard) -> tuple[bool, str]:
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             for name in names:
                 if name.startswith("bench."):
-                    return False, f"line {node.lineno}: {name} is the harness's own; use the public names of bench"
+                    return (
+                        False,
+                        f"line {node.lineno}: {name} is internal to the harness; use the public names of bench",
+                    )
     return True, "uses only public names"
 
 
@@ -142,7 +145,7 @@ def _gradients(play: Play) -> tuple[bool, str]:
         if missing:
             shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             return False, f"optimiser {optimizer!r}: no gradient ever reaches {shown} (a detached tensor?)"
-    return True, f"gradients reach everything that {len(play.parameters)} optimisers move"
+    return True, f"gradients reach every parameter of {len(play.parameters)} optimisers"
 
 
 def _same(first: Play, second: Play, how: str) -> tuple[bool, str]:
@@ -151,9 +154,9 @@ def _same(first: Play, second: Play, how: str) -> tuple[bool, str]:
     before, after = counts(first.record), counts(second.record)
     for name, value in before.items():
         if after[name] != value:
-            return False, f"{how}, {name} is {after[name]} in place of {value}"
+            return False, f"{how}, {name} is {after[name]} instead of {value}"
     if first.student != second.student:
-        return False, f"{how}, it ends with another student: something random or kept outside the Session"
+        return False, f"{how}, it ends with a different student: something is random or kept outside the Session"
     return True, "the same bits"
 
 
@@ -162,13 +165,13 @@ def _resumes(stage: Stage, first: Play) -> tuple[bool, str]:
     again = stage.play(points=POINTS, stops=stops)
     ok, message = _same(first, again, f"stopped and resumed at steps {', '.join(map(str, stops))}")
     if ok and [row["score"] for row in again.curve] != [row["score"] for row in first.curve]:
-        return False, "stopped and resumed, it has another curve"
+        return False, "stopped and resumed, it has a different curve"
     return ok, message if not ok else f"stopped at steps {', '.join(map(str, stops))}: the same bits"
 
 
 def _budget(stage: Stage, unit: str, limit: float) -> tuple[bool, str]:
     if unit.startswith("teacher") and stage.card.access == 0:
-        return True, "never asks the teacher: limited in student images in its place"
+        return True, "never queries the teacher: limited in student images instead"
     play = stage.play(budget={unit: limit, "steps": 2_000} if unit != "steps" else {unit: limit}, points=10_000)
     record = play.record
     if record.status != "ok":
@@ -177,6 +180,6 @@ def _budget(stage: Stage, unit: str, limit: float) -> tuple[bool, str]:
         return False, f"ended by {record.stopped_by!r} before its {limit:g} {unit} were spent"
     before = [row for row in play.curve if row["steps"] < record.meter.steps]
     if before and before[-1]["progress"] >= 1:
-        return False, "went on for more than one step after the budget was spent"
+        return False, "continued for more than one step after the budget was spent"
     spent = getattr(record.meter, unit)
     return True, f"{spent:.4g} of {limit:g} after {record.meter.steps} steps"

@@ -40,7 +40,7 @@ def dead_options(stage: Stage) -> tuple[bool, str]:
             current = stage.base[spec.name]
             dead.append(f"{spec.name!r} ({', '.join(map(str, [current, *tried]))} all end with the same student)")
     if dead:
-        return False, f"these options do nothing: {'; '.join(dead)}"
+        return False, f"these options have no effect: {'; '.join(dead)}"
     return True, f"each of {len(stage.card.specs)} options changes the outcome"
 
 

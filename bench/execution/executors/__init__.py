@@ -45,8 +45,8 @@ class Executor(Protocol):
 
 
 EXECUTORS: Mapping[str, str] = {
-    "inline": "one after the other in this process",
-    "processes": "one spawned process a trial, so that a crash takes only its own trial down",
+    "inline": "trials one after the other in this process",
+    "processes": "one spawned process per trial, so a crash ends only its own trial",
 }
 
 

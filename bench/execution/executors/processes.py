@@ -110,7 +110,7 @@ def _collect(job: _Job, work: Work, watcher: Watcher) -> None:
     if job.killed_for_time:
         status, reason = "timed_out", f"killed after the study's timeout of {job.trial.timeout:g} s"
     elif code == -signal.SIGKILL:
-        status, reason = "out_of_memory", "killed by the system (SIGKILL): most often it was out of memory"
+        status, reason = "out_of_memory", "killed by the system (SIGKILL), most likely out of memory"
     elif code < 0:
         status, reason = "crashed", f"the process died of {signal.Signals(-code).name}"
     else:

@@ -47,7 +47,7 @@ def get_anchors(
         device: where to train a teacher that is not cached.
 
     Raises:
-        Unsupported: the teacher was imported; nobody knows its training.
+        Unsupported: the teacher was imported; its training is unknown.
         UserError: the training cannot be repeated, is shorter than ``count`` steps, or a file is damaged.
     """
     if not count:
@@ -64,9 +64,7 @@ def check_anchors(key: str, count: int) -> None:
     if (anchor_folder(key, count) / "passport.json").exists() or not (folder / "passport.json").exists():
         return
     if not read_passport(folder)["provenance"]["deterministic"]:
-        raise UserError(
-            f"teacher {key!r} was not trained on a CPU, so that its way cannot be gone again; {_mend(folder)}"
-        )
+        raise UserError(f"teacher {key!r} was not trained on a CPU, so its training cannot be repeated; {_fix(folder)}")
 
 
 def _make_anchors(task: TaskSpec, key: str, dataset: Dataset, count: int, report: Report, device: torch.device) -> None:
@@ -92,7 +90,7 @@ def _make_anchors(task: TaskSpec, key: str, dataset: Dataset, count: int, report
                 shutil.rmtree(work, ignore_errors=True)
                 raise UserError(
                     f"teacher {key!r} gets other weights when it is trained again here (another processor, or other "
-                    f"versions than in its passport), so that its way is not known; {_mend(folder)}"
+                    f"versions than in its passport), so its training cannot be repeated; {_fix(folder)}"
                 )
         files = [_file(work, number) for number in range(1, count)]
         content = {
@@ -147,7 +145,7 @@ def _load(folder: Path) -> list[dict[str, Tensor]]:
         file = folder / entry["file"]
         content = file.read_bytes() if file.is_file() else b""
         if _digest(content) != entry["sha256"]:
-            raise UserError(f"{file} is {'altered' if content else 'missing'}; delete {folder}, it is made again")
+            raise UserError(f"{file} is {'altered' if content else 'missing'}; delete {folder} to create it again")
         states.append(load(content))
     return states
 
@@ -160,7 +158,7 @@ def _read(folder: Path) -> Mapping[str, Any]:
             raise UserError(f"{file} has version {found['schema']}; this version of the suite reads up to {SCHEMA}")
         [(entry["file"], entry["sha256"]) for entry in found["anchors"]], found["teacher_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{file} is not a passport of anchors; delete {folder}, it is made again") from None
+        raise UserError(f"{file} is not a passport of anchors; delete {folder} to create it again") from None
     return found
 
 
@@ -172,5 +170,5 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _mend(folder: Path) -> str:
-    return f"delete {folder}, and it is trained anew with its anchors, or leave such methods out"
+def _fix(folder: Path) -> str:
+    return f"delete {folder} to retrain it with its anchors, or leave out such methods"

@@ -39,7 +39,7 @@ class Teacher:
 
 
 def silent(progress: TrainingProgress) -> None:
-    """The report of a training that nobody watches."""
+    """Reports nothing about a training."""
     del progress
 
 
@@ -93,13 +93,13 @@ def train_teacher(
 ) -> Path:
     """Train and cache a teacher, unless it is there; returns its folder. One process trains, others wait for it.
 
-    A training that was stopped goes on where it was last saved.
+    An interrupted training resumes from its last checkpoint.
 
     Args:
         task: says data set, classes and geometry.
         spec: network, recipe and seed.
         dataset: its training images train the teacher, its test images score it.
-        report: told how it comes along.
+        report: called with the progress.
         altered_data: whether files other than the official ones were allowed; part of the key.
         device: where to train.
         backbone: a checkpoint of an ImageNet network for the teacher's backbone; part of the key.
@@ -131,7 +131,7 @@ def train_teacher(
                 task, spec, dataset, work, key=key, device=device, report=report, prepare=prepare, watch=watch
             )
         except Diverged as error:
-            raise UserError(f"recipe {spec.recipe!r} on {task.name}: {error}; lower its rate") from None
+            raise UserError(f"recipe {spec.recipe!r} on {task.name}: {error}; lower its learning rate") from None
         passport = {
             "recipe": spec.recipe,
             "recipe_content": get_recipe(spec.recipe).identity,
@@ -221,7 +221,9 @@ def load_teacher(folder: Path, task: TaskSpec, classes: int) -> Teacher:
     if passport["data"] != task.data:
         raise UserError(f"teacher {passport['key']!r} was made for {passport['data']!r}, the task uses {task.data!r}")
     if passport["image"] != task.image.model_dump(mode="json"):
-        raise UserError(f"teacher {passport['key']!r} takes images of another size or normalisation than {task.name!r}")
+        raise UserError(
+            f"teacher {passport['key']!r} expects images of another size or normalisation than {task.name!r}"
+        )
     network = build(str(passport["network"]), task.image, classes)
     fit(network, load_file(file), file)
     return Teacher(network.eval().requires_grad_(False), passport)

@@ -41,7 +41,7 @@ def find_passport(prefix: str) -> dict[str, Any]:
     if not found:
         raise UserError(f"no teacher {prefix!r} in {teacher_folder()}{nearest(prefix, known)}")
     if len(found) > 1:
-        raise UserError(f"{len(found)} teachers begin with {prefix!r}: {', '.join(found[:5])}")
+        raise UserError(f"{len(found)} teachers start with {prefix!r}: {', '.join(found[:5])}")
     return known[found[0]]
 
 

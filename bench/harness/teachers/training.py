@@ -62,7 +62,7 @@ def train(
     prepare: Callable[[nn.Module], None] = lambda network: None,  # noqa: ARG005
     watch: Watch = lambda step, steps, network: None,  # noqa: ARG005
 ) -> tuple[nn.Module, float]:
-    """A teacher, trained; goes on from the checkpoint in ``work`` if there is one.
+    """Train a teacher; resumes from the checkpoint in ``work`` if there is one.
 
     Args:
         task: the images' geometry and augmentation.
@@ -71,7 +71,7 @@ def train(
         work: a folder for checkpoints, made if needed and removed at the end.
         key: names the teacher; a checkpoint of another one is not used.
         device: where to train. Only a CPU gives the same bytes every time.
-        report: told how it comes along, every few seconds.
+        report: called with the progress every few seconds.
         prepare: called with the fresh network, before training; puts a pretrained backbone in.
         watch: called after each step with the number of steps made, of all steps, and the network, to look at only.
 

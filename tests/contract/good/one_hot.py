@@ -10,7 +10,7 @@ from bench import Access, Data, Session, image_generator, method, option
 
 @dataclass(frozen=True)
 class Options:
-    batch: int = option(32, "images a step", unit="images", low=2)
+    batch: int = option(32, "images per step", unit="images", low=2)
     lr_generator: float = option(0.01, "the generator's learning rate", above=0)
     lr_student: float = option(0.002, "the student's learning rate", above=0)
     temperature: float = option(4.0, "softmax temperature", above=0)

@@ -87,7 +87,7 @@ def test_a_merged_branch_is_one_commit(tmp_path: Path) -> None:
         ([0.9, 0.9], "HEAD~1", None, "both the same"),
         ([0.9, 0.8], "HEAD~1", 0.5, "both on one side of 0.5"),
         ([None, 0.8], "HEAD~1", None, "no such number at the good commit"),
-        ([0.9, 0.8], "HEAD", None, "no earlier commit of the line"),
+        ([0.9, 0.8], "HEAD", None, "not an earlier commit on the line"),
         ([0.9, 0.8], "nobody", None, "no commit, tag or branch 'nobody'"),
     ],
 )
@@ -152,7 +152,7 @@ def test_budgets_of_other_tasks_are_left_out(study: Path) -> None:
     [
         (["study.yaml"], "Missing option"),
         (["study.yaml", "--good", "HEAD", "--number", "acuracy"], "did you mean 'accuracy'?"),
-        (["nothing", "--good", "HEAD", "--number", "accuracy"], "there is no trial 'nothing'"),
+        (["nothing", "--good", "HEAD", "--number", "accuracy"], "no trial 'nothing'"),
         (["nothing.yaml", "--good", "HEAD", "--number", "accuracy"], "no such study file"),
         (["abc", "--good", "HEAD", "--number", "accuracy", "--method", "kd"], "--task and --method are for studies"),
     ],

@@ -159,7 +159,7 @@ def test_ones_own_smallest_effect_wins(tmp_path: Path) -> None:
         ("accuracy", "write METRIC=SIZE"),
         ("acuracy=0.1", "did you mean 'accuracy'?"),
         ("accuracy=big", "must be a number"),
-        ("accuracy=-1", "must be a number from 0"),
+        ("accuracy=-1", "must be a number of at least 0"),
         ("accuracy=nan", "must be a number"),
     ],
 )
@@ -221,7 +221,7 @@ def test_a_trial_that_fails_in_head_alone_is_a_regression(tmp_path: Path) -> Non
     assert score(found).pairs == 3
     back = compare(broken, well)
     assert not back.regressed
-    assert len(back.mended) == 2
+    assert len(back.fixed) == 2
     both = compare(broken, broken)
     assert not both.regressed
     assert [each.why for each in both.missing] == ["failed on both sides: crashed", "failed on both sides: diverged"]

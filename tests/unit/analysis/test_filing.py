@@ -79,8 +79,8 @@ def test_the_same_numbers_by_every_name(root: Path) -> None:
         ("v3", "no folder 'v3', and .* no commit, tag or branch 'v3'; allowed: both, main, v0, v1"),
         ("results/tracked/none", "no folder 'results/tracked/none'"),
         ("results", "is not a results folder"),
-        ("v1", "nothing is filed under .*Commit 1.*; the latest that is: .*Commit 0"),
-        ("both", "'both' is a folder and a commit; write ./both"),
+        ("v1", "nothing is stored under .*Commit 1.*; the latest stored commit: .*Commit 0"),
+        ("both", "'both' is both a folder and a commit; write ./both"),
     ],
 )
 def test_what_cannot_be_found_is_told(root: Path, name: str, said: str) -> None:
@@ -140,11 +140,11 @@ def test_markdown_and_json_hold_the_same_verdicts(root: Path, capsys: pytest.Cap
     [
         (["compare", "v0"], "Missing argument 'HEAD'"),
         (["compare", "v0", "v9"], "allowed: main, v0, v1"),
-        (["compare", "v0", "v1", "--alpha", "1"], "--alpha must lie between 0 and 1"),
+        (["compare", "v0", "v1", "--alpha", "1"], "--alpha must be between 0 and 1"),
         (["compare", "v0", "v1", "--metric", "acuracy"], "did you mean 'accuracy'?"),
         (["compare", "v0", "v1", "--metric", "time"], "nothing of v0 and v1 can be compared"),
         (["compare", "v0", "v1", "--json", "--markdown"], "choose one"),
-        (["compare", "v0", "v1", "--repo", "/"], "in no git checkout"),
+        (["compare", "v0", "v1", "--repo", "/"], "not in a git checkout"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -219,8 +219,8 @@ def test_unsteady_and_too_few_runs_decide_nothing(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{}", "is not what `pytest --benchmark-json` writes"),
-        ("[]", "must hold a JSON object"),
+        ("{}", "is not a file of `pytest --benchmark-json`"),
+        ("[]", "must contain a JSON object"),
         ('{"benchmarks": [{"fullname": "a.py::test_a", "stats": {"min": 1}}]}', "no benchmark 'test_calibration'"),
         ('{"benchmarks": [{"fullname": "a.py::test_calibration", "stats": {"min": 0}}]}', "must be above 0"),
     ],

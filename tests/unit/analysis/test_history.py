@@ -166,6 +166,6 @@ def test_nothing_tracked_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
     new_repository(tmp_path)
     run_git(tmp_path, "commit", "--quiet", "--allow-empty", "-m", "First")
     assert answer(["history", "--repo", str(tmp_path)]) == 2
-    assert "no commit of HEAD is filed" in capsys.readouterr().err
+    assert "no commit of HEAD is stored" in capsys.readouterr().err
     assert answer(["history", "nobody", "--repo", str(tmp_path)]) == 2
     assert "no commit, tag or branch 'nobody'" in capsys.readouterr().err

@@ -197,7 +197,7 @@ def test_cells_of_two_seeds() -> None:
 def test_one_seed_has_no_interval_and_it_is_said() -> None:
     group = one_group(make_record("dafl", final=0.9))
     assert row_cells(group, "dafl")["score"] == "90.0 (one seed)"
-    assert "One seed: there is no interval, and nothing can be said about chance." in notes(group)
+    assert "One seed: there is no interval, and chance cannot be assessed." in notes(group)
     assert caption(group).startswith("One seed: no band.")
 
 
@@ -261,7 +261,7 @@ def test_csv_has_plain_numbers() -> None:
 
 def test_methods_are_named_with_their_paper() -> None:
     assert methods(group_records([make_record(title="DAFL")])) == [
-        "dafl: DAFL. Somebody et al., A Paper, ICCV 2019. Real data: none; looks at the teacher's: features."
+        "dafl: DAFL. Somebody et al., A Paper, ICCV 2019. Real data: none; teacher access: features."
     ]
 
 
@@ -312,7 +312,7 @@ def test_method_that_never_asks_is_drawn_against_student_images_and_seconds(tmp_
     teacher, student, seconds = figure.axes
     assert [axis.get_xlabel().split(",")[0] for axis in figure.axes] == ["Teacher images", "Student images", "Seconds"]
     assert "scratch †" in [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "† never asks the teacher, and is not among the curves over teacher images." in caption(group)
+    assert "† never queries the teacher, so it has no curve over teacher images." in caption(group)
     brown = [[line for line in a.lines if line.get_color() == BASELINES["scratch"]] for a in figure.axes]
     assert brown[0] == []
     assert max(brown[1][0].get_xdata()) == 40000
@@ -391,7 +391,7 @@ def test_a_later_report_removes_the_pages_of_an_earlier_one_and_nothing_else(dem
 def test_a_report_among_records_is_refused(tmp_path: Path, place: str) -> None:
     results = open_results(tmp_path / "results", create=True)
     open_results(tmp_path / "other", create=True)
-    with pytest.raises(UserError, match="holds records; a report needs a folder of its own"):
+    with pytest.raises(UserError, match="contains records; a report needs a separate folder"):
         render(results, results / place)
     assert [path.name for path in results.rglob("*.html")] == []
 
@@ -449,7 +449,7 @@ def test_report_of_failures_alone_has_no_curves(tmp_path: Path) -> None:
 
 def test_report_of_nothing_names_the_command(tmp_path: Path) -> None:
     results = open_results(tmp_path / "results", create=True)
-    with pytest.raises(UserError, match=r"holds no records yet; `dfkd run STUDY.yaml --results"):
+    with pytest.raises(UserError, match=r"contains no records yet; create them with `dfkd run STUDY.yaml --results"):
         render(results, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

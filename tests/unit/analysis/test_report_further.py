@@ -68,7 +68,7 @@ def test_quotes_stand_in_a_table_of_their_own_under_a_warning(form: str, tmp_pat
         else page([found], [section(found, tmp_path, Drawn())])
     )
     assert text.index("Published numbers, quoted") > text.index("Ranking of data-free methods")
-    assert "Not measured here, and in no ranking" in text
+    assert "Not measured here, and not ranked" in text
     assert "98.20" in text[text.index("Published numbers, quoted") :]
     assert "98.20" not in text[: text.index("Published numbers, quoted")]
 

@@ -42,7 +42,7 @@ def test_leader_of_one_seed_is_not_called_sure() -> None:
     (found,) = groups(seeds=1)
     said = leader(found)
     assert said is not None
-    assert said["sure"] == "one seed: nothing can be said about chance"
+    assert said["sure"] == "one seed: chance cannot be assessed"
 
 
 def test_leader_within_chance_names_the_others() -> None:
@@ -51,7 +51,7 @@ def test_leader_within_chance_names_the_others() -> None:
     said = leader(group_records(records)[0])
     assert said is not None
     assert said["sure"].startswith("better than 0 of 1 others beyond chance")
-    assert "not told apart from" in said["sure"]
+    assert "not distinguishable from" in said["sure"]
 
 
 def test_interval_of_many_seeds_is_the_bootstraps() -> None:

@@ -140,7 +140,7 @@ def test_fewer_than_four_different_values_are_too_little(values: dict[str, float
     assert quality_table(group) == []
     assert draw_scatter(group, colours_of(values)) is None
     for text in (markdown([group], [group_markdown(group)]), page([group], [section(group, tmp_path, Drawn())])):
-        assert "Too little was measured for a correlation" in text
+        assert "Too few measurements for a correlation" in text
         assert "weak evidence" not in text
 
 

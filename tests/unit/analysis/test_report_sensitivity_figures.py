@@ -167,7 +167,7 @@ def test_a_section_has_files_and_stands_on_the_page_and_in_markdown(tmp_path: Pa
     html = page([group], [section(group, open_results(tmp_path / "results", create=True), Drawn(sections=[said]))])
     panel = html[html.index(TITLE) :]
     assert panel.count("prefers-color-scheme: dark") == 2
-    assert "Within 1 point of it" in panel
+    assert "Within 1 point of best" in panel
     assert "![Test accuracy, % of dafl, rdskd on digits/lenet5-half along temperature, lr](figures/" in text
 
 

@@ -41,7 +41,7 @@ def test_robustness_has_known_answers(measured: Group) -> None:
 def test_the_table_has_a_line_a_method(measured: Group) -> None:
     (found,) = sensitivities_of(measured)
     head, dafl, rdskd = robustness_table(found, measured)
-    assert head[-2:] == ["Trials that diverge", "Not above noise"]
+    assert head[-2:] == ["Diverging trials", "Not above noise"]
     assert dafl[:3] == ["dafl", "4", "84.5"]
     assert dafl[4:] == [
         "2.8",

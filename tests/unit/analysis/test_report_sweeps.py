@@ -177,7 +177,7 @@ def test_a_value_whose_seeds_all_failed_is_left_out_and_named(store: Store) -> N
     store.add(options={**BASE, "beta": 7.0}, status="diverged")
     (sweep,) = store.sweeps
     assert sweep.values == ["0.1", "1"]
-    assert sweep_notes(sweep, store.group)[-1] == "Left out, as every seed failed: zskd (beta=7.0)."
+    assert sweep_notes(sweep, store.group)[-1] == "Left out because every seed failed: zskd (beta=7.0)."
 
 
 def test_a_report_without_options_has_no_such_panel(tmp_path: Path) -> None:

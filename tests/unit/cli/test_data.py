@@ -52,7 +52,7 @@ def test_status_says_what_is_there_and_what_to_place(tmp_path: Path, capsys: pyt
     assert f"  {folder}\n" in text
     assert "tiny: Tiny: 3 ok, 1 truncated" in text
     assert f"truncated  {TEST_LABELS}" in text
-    assert "to mend it: `dfkd data fetch tiny`, or put them there yourself" in text
+    assert "to fix it: `dfkd data fetch tiny`, or put them there yourself" in text
 
 
 def test_status_as_json_has_every_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,7 +85,7 @@ def test_paths_are_the_searched_folders(
 
 def test_the_path_of_a_missing_set_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(["data", "path", "tiny"]) == 2
-    assert capsys.readouterr().err.startswith("dfkd: tiny is not there; run `dfkd data fetch tiny`, or put")
+    assert capsys.readouterr().err.startswith("dfkd: tiny is missing; run `dfkd data fetch tiny`, or put")
 
 
 def test_a_network_failure_is_no_traceback(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

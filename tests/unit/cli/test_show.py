@@ -56,7 +56,7 @@ def test_a_failure_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(["show", record.id]) == 0
     text = capsys.readouterr().out
     assert "diverged\n  the loss became NaN at step 12" in text
-    assert "the trial did not end well" in text
+    assert "the trial did not succeed" in text
 
 
 def test_an_unfinished_trial_is_reported_as_such(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +86,7 @@ def test_no_such_trial_and_no_such_place(capsys: pytest.CaptureFixture[str]) -> 
     assert "no results folder below ./runs or ./results" in capsys.readouterr().err
     add(results("runs/mine"), make_record("dafl"))
     assert answer(["show", "xyz"]) == 2
-    assert "there is no trial 'xyz'" in capsys.readouterr().err
+    assert "no trial 'xyz'" in capsys.readouterr().err
     assert answer(["show", "abc", "--results", "nowhere"]) == 2
     assert "nowhere does not exist" in capsys.readouterr().err
 
@@ -123,4 +123,4 @@ def test_nothing_to_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no results folder below ./runs" in capsys.readouterr().err
     results("runs/empty")
     assert answer(["report"]) == 2
-    assert "holds no records yet" in capsys.readouterr().err
+    assert "contains no records yet" in capsys.readouterr().err

@@ -84,7 +84,7 @@ def test_an_own_checkpoint_becomes_a_teacher(trained: str, tmp_path: Path, capsy
     [
         ("gone.pt", lambda file: None, "no such checkpoint"),
         ("text.pt", lambda file: file.write_text("hello"), "cannot be read as a checkpoint of plain tensors"),
-        ("short.safetensors", lambda file: file.write_bytes(b"\x09"), "is not a whole safetensors file"),
+        ("short.safetensors", lambda file: file.write_bytes(b"\x09"), "is not a complete safetensors file"),
         ("names.safetensors", lambda file: save_file({"x": torch.zeros(2)}, file), "does not fit"),
     ],
 )

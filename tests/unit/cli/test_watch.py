@@ -118,7 +118,7 @@ def test_nothing_to_run_is_no_table(tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
     done = Plan(plan.study, plan.trials, frozenset(trial.id for trial in plan.trials), plan.results, None)
     lines = Screen(done).lines()
-    assert lines[0].startswith("seen: 6 trials, 6 of them finished before, 40,000")
+    assert lines[0].startswith("seen: 6 trials, 6 of them already finished, 40,000")
     assert not any(line.startswith("method") for line in lines)
 
 

@@ -80,7 +80,7 @@ def test_only_what_is_not_there_or_damaged_is_put_in_place(target):
 def test_an_altered_file_is_left_to_its_owner(target):
     write(target, {BATCH_1: python2({**entries(BATCH_1), "labels": [0, 0, 0, 0]})})
     assert "data_batch_1: altered: " in failure(target)
-    assert "Move it away, then fetch again" in failure(target)
+    assert "Move it elsewhere, then fetch again" in failure(target)
     assert names_in(target) == {BATCH_1}
 
 
@@ -113,7 +113,7 @@ def test_an_archive_that_lies_there_is_told_with_what_unpacks_it(target, tmp_pat
         f"Run `dfkd data fetch tiny --data {target}`, which unpacks {target / ARCHIVE}"
     )
     assert answer(["data", "status", "tiny", "--data", str(target)]) == 0
-    line = f"to mend it: `dfkd data fetch tiny --data {target}`, which unpacks {target / ARCHIVE}\n"
+    line = f"to fix it: `dfkd data fetch tiny --data {target}`, which unpacks {target / ARCHIVE}\n"
     assert line in capsys.readouterr().out
     assert answer(["data", "fetch", "tiny", "--data", str(target)]) == 0
     assert answer(["data", "verify", "tiny", "--data", str(target)]) == 0
@@ -170,17 +170,17 @@ CUT = tar(FILES.items())[:-200]
 @pytest.mark.parametrize(
     ("packed", "reason"),
     [
-        (tar([("../x", b"x"), *FILES.items()]), "its member '../x' leads out of the archive"),
-        (tar([(f"{FOLDER}/../../x", b"x")]), f"its member '{FOLDER}/../../x' leads out of the archive"),
-        (tar([("/tmp/x", b"x"), *FILES.items()]), "its member '/tmp/x' leads out of the archive"),
-        (tar([], link(BATCH_1, tarfile.SYMTYPE, "../../secret")), f"its member '{BATCH_1}' is no regular file"),
-        (tar([], link(BATCH_1, tarfile.LNKTYPE, "/etc/passwd")), f"its member '{BATCH_1}' is no regular file"),
-        (tar([], link(BATCH_1, tarfile.FIFOTYPE, "")), f"its member '{BATCH_1}' is no regular file"),
-        (tar([], link(BATCH_1, tarfile.CHRTYPE, "")), f"its member '{BATCH_1}' is no regular file"),
-        (tar([], link(BATCH_1, tarfile.DIRTYPE, "")), f"its member '{BATCH_1}' is no regular file"),
+        (tar([("../x", b"x"), *FILES.items()]), "its member '../x' points outside the archive"),
+        (tar([(f"{FOLDER}/../../x", b"x")]), f"its member '{FOLDER}/../../x' points outside the archive"),
+        (tar([("/tmp/x", b"x"), *FILES.items()]), "its member '/tmp/x' points outside the archive"),
+        (tar([], link(BATCH_1, tarfile.SYMTYPE, "../../secret")), f"its member '{BATCH_1}' is not a regular file"),
+        (tar([], link(BATCH_1, tarfile.LNKTYPE, "/etc/passwd")), f"its member '{BATCH_1}' is not a regular file"),
+        (tar([], link(BATCH_1, tarfile.FIFOTYPE, "")), f"its member '{BATCH_1}' is not a regular file"),
+        (tar([], link(BATCH_1, tarfile.CHRTYPE, "")), f"its member '{BATCH_1}' is not a regular file"),
+        (tar([], link(BATCH_1, tarfile.DIRTYPE, "")), f"its member '{BATCH_1}' is not a regular file"),
         (tar([(BATCH_1, WRONG)]), f"the md5 of data_batch_1 in it is {md5(WRONG)}, official {md5(FILES[BATCH_1])}"),
         (tar([(BATCH_1, b"x")]), f"its member '{BATCH_1}' has 1 bytes, official {len(FILES[BATCH_1])}"),
-        (tar([("readme.html", b"x")]), f"it does not hold {', '.join(FILES)}"),
+        (tar([("readme.html", b"x")]), f"it does not contain {', '.join(FILES)}"),
         (b"not an archive", "not a gzip file"),
         (CUT, "Compressed file ended before the end-of-stream marker was reached"),
     ],
@@ -256,10 +256,10 @@ def test_a_set_of_many_files_is_placed_by_hand(target, monkeypatch, capsys):
     monkeypatch.setitem(data.SOURCES, "tiny", source)
     message = "tiny has no official archive to fetch: put them there yourself"
     assert failure(target) == message
-    with pytest.raises(MissingData, match=r"Many\. To mend it, put them there yourself$"):
+    with pytest.raises(MissingData, match=r"Many\. To fix it, put them there yourself$"):
         data.load("tiny", size=32, folder=target)
     assert answer(["data", "status", "tiny"]) == 0
-    assert "  to mend it: put them there yourself\n" in capsys.readouterr().out
+    assert "  to fix it: put them there yourself\n" in capsys.readouterr().out
     found = replace(data.status("tiny", target)[0], name="Many/list.txt", state="ok")
     (target / "Many").mkdir(parents=True)
     assert data.fetch("tiny", target) == target

@@ -81,7 +81,7 @@ def test_missing_images_and_classes_are_missing_data(root):
     image(root, "Faces", 3).unlink()
     for number in range(1, 5):
         image(root, "bass", number).unlink()
-    with pytest.raises(MissingData, match=r"ObjectCategories/Faces/image_0003\.jpg, .*ObjectCategories/bass\. To mend"):
+    with pytest.raises(MissingData, match=r"ObjectCategories/Faces/image_0003\.jpg, .*ObjectCategories/bass\. To fix"):
         load(root, allow_altered=True)
     states_found = states(root)
     assert states_found.pop("caltech101/101_ObjectCategories") == "ok"
@@ -95,7 +95,7 @@ def test_other_numbers_and_classes_are_altered_and_named(root):
         load(root)
     assert str(error.value).startswith(
         f"caltech101: {root / '101_ObjectCategories'}: altered: zebra where no such class is; "
-        "6 images of ant, officially 5. Give --allow-altered to use it as it is, or download https://data.caltech.edu/"
+        "6 images of ant, officially 5. Pass --allow-altered to use it anyway, or download https://data.caltech.edu/"
     )
     dataset = load(root, allow_altered=True)
     assert dataset.altered == ("caltech101/101_ObjectCategories",)
@@ -114,13 +114,13 @@ def test_a_damaged_image_is_named_by_load_and_by_verify(root):
 def test_nothing_there(root):
     folder = root / "101_ObjectCategories"
     folder.rename(root / "elsewhere")
-    with pytest.raises(MissingData, match=r"caltech101/101_ObjectCategories\. To mend it, download "):
+    with pytest.raises(MissingData, match=r"caltech101/101_ObjectCategories\. To fix it, download "):
         load(root)
 
 
 @pytest.mark.usefixtures("small_is_official")
 def test_the_whole_folder_missing(tmp_path):
-    with pytest.raises(MissingData, match=r"missing from .*: caltech101\. To mend it, download https://"):
+    with pytest.raises(MissingData, match=r"missing from .*: caltech101\. To fix it, download https://"):
         data.load("caltech101", size=8, folder=tmp_path)
 
 

@@ -95,18 +95,18 @@ def test_lists_may_have_other_beginnings(root, line):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("train/a.png\n", "line 1: 1 paths, where an image and its mask are needed"),
-        ("\ntrain/a.png trainannot/a.png x\n", "line 2: 3 paths, where an image and its mask are needed"),
-        ("../../a.png trainannot/a.png\n", "line 1: ../../a.png leads out of the folder"),
-        ("train/a.png ../a.png\n", "line 1: ../a.png leads out of the folder"),
-        ("C:/a.png trainannot/a.png\n", "line 1: C:/a.png leads out of the folder"),
-        ("train/a.png trainannot/a.png\n" * 2, "line 2: train/a.png is in line 1 already"),
+        ("train/a.png\n", "line 1: 1 paths, expected an image and its mask"),
+        ("\ntrain/a.png trainannot/a.png x\n", "line 2: 3 paths, expected an image and its mask"),
+        ("../../a.png trainannot/a.png\n", "line 1: ../../a.png points outside the folder"),
+        ("train/a.png ../a.png\n", "line 1: ../a.png points outside the folder"),
+        ("C:/a.png trainannot/a.png\n", "line 1: C:/a.png points outside the folder"),
+        ("train/a.png trainannot/a.png\n" * 2, "line 2: train/a.png is already in line 1"),
         ("\n", "an empty list"),
     ],
 )
 def test_a_list_that_cannot_be_used_is_named_with_the_line(root, text, sentence):
     (root / "train.txt").write_text(text)
-    assert refused(root).startswith(f"camvid: {root / 'train.txt'}: {sentence}. To mend it, copy the folder CamVid of ")
+    assert refused(root).startswith(f"camvid: {root / 'train.txt'}: {sentence}. To fix it, copy the folder CamVid of ")
     assert states(root) == {"CamVid/train.txt": "truncated" if text == "\n" else "corrupted", "CamVid/test": "ok"}
 
 
@@ -147,7 +147,7 @@ def test_a_split_with_a_missing_file_says_how_many_images_are_there(root):
 
 @pytest.mark.usefixtures("small_is_official")
 def test_the_whole_folder_missing(tmp_path):
-    with pytest.raises(MissingData, match=r"missing from .*: CamVid\. To mend it, copy the folder CamVid of "):
+    with pytest.raises(MissingData, match=r"missing from .*: CamVid\. To fix it, copy the folder CamVid of "):
         data.load("camvid", size=18, folder=tmp_path)
     with pytest.raises(UserError, match="camvid has no official archive to fetch: copy the folder CamVid of "):
         data.fetch("camvid", tmp_path)
@@ -187,12 +187,12 @@ def other_size(root):
     ("harm", "state", "sentence"),
     [
         (smaller_mask, "corrupted", "a mask of 24x18 pixels for an image of 48x36 (b.png)"),
-        (high_label, "corrupted", "a label of 12, where the largest is 11"),
-        (coloured_mask, "corrupted", "no label image: mode RGB, where one 8-bit channel is needed"),
+        (high_label, "corrupted", "a label of 12, the largest allowed is 11"),
+        (coloured_mask, "corrupted", "not a label image: mode RGB, expected one 8-bit channel"),
         (cut_image, "truncated", "truncated: the image ends early"),
         (empty_image, "truncated", "empty"),
         (no_image, "corrupted", "no image"),
-        (other_size, "corrupted", "24x18 pixels, where the images before it have 48x36"),
+        (other_size, "corrupted", "24x18 pixels, the images before it have 48x36"),
     ],
 )
 def test_a_damaged_file_is_named_by_load_and_by_verify(root, capsys, harm, state, sentence):
@@ -220,7 +220,7 @@ def test_another_size_and_another_number_are_altered_and_load_when_allowed(root,
     official = "48x36 where the official images are 96x72"
     assert refused(root).startswith(
         f"camvid: {root / 'train'}: altered: {official}; 3 images where the official split has 4; "
-        f"{root / 'test'}: altered: {official}. Give --allow-altered to use it as it is, or copy the folder CamVid of "
+        f"{root / 'test'}: altered: {official}. Pass --allow-altered to use it anyway, or copy the folder CamVid of "
     )
     assert load(root, allow_altered=True).altered == ("CamVid/train", "CamVid/test")
 

@@ -70,7 +70,7 @@ def test_files_that_python_3_wrote_load_as_altered(folder, protocol, key):
     loaded = load(folder)
     assert loaded.fingerprint == official.fingerprint
     assert loaded.altered == tuple(FILES)
-    with pytest.raises(UserError, match=r"data_batch_1: altered: md5 .*Give --allow-altered"):
+    with pytest.raises(UserError, match=r"data_batch_1: altered: md5 .*Pass --allow-altered"):
         data.load("tiny", size=32, folder=folder)
 
 
@@ -115,8 +115,8 @@ DATA_WANTED = "not 4x3072 unsigned bytes"
     [
         (BATCH_1, b"<!DOCTYPE html>", "not the CIFAR format: no pickle, it starts with b'<!DOCTYPE ht'"),
         (BATCH_1, python2([1, 2]), "not the CIFAR format: it holds a list, not a dict"),
-        (BATCH_1, b"\x80\x02\xff" + FILES[BATCH_1][3:], "corrupted: not a whole pickle: "),
-        (BATCH_1, b"\x80\x02U" + b"\xff" * len(FILES[BATCH_1]), "corrupted: not a whole pickle: "),
+        (BATCH_1, b"\x80\x02\xff" + FILES[BATCH_1][3:], "corrupted: not a complete pickle: "),
+        (BATCH_1, b"\x80\x02U" + b"\xff" * len(FILES[BATCH_1]), "corrupted: not a complete pickle: "),
         (BATCH_1, python2({"labels": [1]}), "corrupted: it has no 'data', but labels"),
         (BATCH_1, python2({}), "corrupted: it has no 'data', but nothing"),
         (BATCH_1, python2({"data": [], "fine_labels": []}), "corrupted: it has no 'labels', but data, fine_labels"),
@@ -153,7 +153,7 @@ def test_array_with_fewer_bytes_than_its_shape_promises_is_refused(folder):
     raw = pixels(BATCH_1).tobytes()
     content = FILES[BATCH_1].replace(len(raw).to_bytes(4, "little") + raw, (4).to_bytes(4, "little") + raw[:4])
     write(folder, {BATCH_1: content})
-    sentence = "corrupted: its data are not the 12288 bytes that they should be"
+    sentence = "corrupted: its data are not the expected 12288 bytes"
     assert state_and_sentence(folder, BATCH_1) == ("corrupted", sentence)
 
 
@@ -205,7 +205,7 @@ def test_missing_files_are_named_without_an_archive_form(folder):
         load(folder)
     assert str(error.value) == (
         f"tiny: missing from {folder}: {META}. "
-        f"Run `dfkd data fetch tiny --data {folder}`, or put the official files there by hand"
+        f"Run `dfkd data fetch tiny --data {folder}`, or place the official files there by hand"
     )
     assert data.status("tiny", folder)[-1].message == f"{META} is missing from {folder}"
 

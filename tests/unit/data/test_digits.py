@@ -62,5 +62,7 @@ def test_status_is_ok_with_scikit_learn_and_says_what_to_install_without(monkeyp
     (status,) = data.status("digits")
     assert (status.state, status.path) == ("missing", None)
     for use in (lambda: data.load("digits", size=8), lambda: data.fetch("digits")):
-        with pytest.raises(MissingData, match=r"^digits: .* is not installed\. Install scikit-learn, which brings it$"):
+        with pytest.raises(
+            MissingData, match=r"^digits: .* is not installed\. Install scikit-learn, which includes it$"
+        ):
             use()

@@ -102,7 +102,7 @@ def test_truncated_and_corrupted_files_are_replaced(tmp_path):
 def test_an_altered_file_is_left_to_its_owner(tmp_path):
     mine = labels_file(0, 0, 0, 0, 0, 0)
     target = write(tmp_path / "target", {TRAIN_LABELS: mine})
-    with pytest.raises(UserError, match=r"train-labels-idx1-ubyte: altered: .*Move it away, then fetch again"):
+    with pytest.raises(UserError, match=r"train-labels-idx1-ubyte: altered: .*Move it elsewhere, then fetch again"):
         data.fetch("tiny", target)
     assert names_in(target) == {TRAIN_LABELS}
     assert (target / TRAIN_LABELS).read_bytes() == mine

@@ -95,7 +95,7 @@ def test_altered_files_load_only_when_allowed_and_are_named(folder):
         load(folder)
     assert str(error.value) == (
         f"tiny: {folder / TRAIN_LABELS}: altered: md5 {md5(altered)}, official {md5(FILES[TRAIN_LABELS])}. "
-        f"Give --allow-altered to use it as it is, or move it away and run `dfkd data fetch tiny --data {folder}`"
+        f"Pass --allow-altered to use it anyway, or move it elsewhere and run `dfkd data fetch tiny --data {folder}`"
     )
     loaded = load(folder, allow_altered=True)
     assert loaded.altered == (TRAIN_LABELS,)
@@ -116,7 +116,7 @@ def test_truncated_file_says_how_much_is_there(folder, kept):
     assert state == "truncated"
     assert error == (
         f"tiny: {folder / TRAIN_IMAGES}: truncated: {kept} of 4720 bytes. "
-        f"Run `dfkd data fetch tiny --data {folder}`, or put the official files there by hand"
+        f"Run `dfkd data fetch tiny --data {folder}`, or place the official files there by hand"
     )
 
 
@@ -166,7 +166,7 @@ def test_corrupted_archive_says_so(folder, archive):
     write(folder, {f"{TEST_IMAGES}.gz": archive})
     state, error = state_and_error(folder, TEST_IMAGES)
     assert state == "corrupted"
-    assert f"{folder / TEST_IMAGES}.gz: not a whole gzip file: " in error
+    assert f"{folder / TEST_IMAGES}.gz: not a complete gzip file: " in error
 
 
 def test_unreadable_file_says_so(folder, monkeypatch):
@@ -212,7 +212,7 @@ def test_one_missing_file_is_reported_with_the_folder_of_the_others(folder):
         load(folder)
     assert str(error.value) == (
         f"tiny: missing (plain and as .gz) from {folder}: {TEST_LABELS}. "
-        f"Run `dfkd data fetch tiny --data {folder}`, or put the official files there by hand"
+        f"Run `dfkd data fetch tiny --data {folder}`, or place the official files there by hand"
     )
     status = data.status("tiny", folder)[-1]
     assert (status.state, status.path) == ("missing", None)

@@ -87,15 +87,15 @@ def test_status_has_a_line_a_split(root):
     [
         ([1, 2], [2, 3], "image 2 is in trainNdxs and in testNdxs"),
         ([1, 1], [2, 3], "trainNdxs has an image twice"),
-        ([0, 1], [2, 3], "trainNdxs has others than whole numbers from 1 to 1449"),
-        ([1], [2, 1450], "testNdxs has others than whole numbers from 1 to 1449"),
-        ([1.5], [2], "trainNdxs has others than whole numbers from 1 to 1449"),
+        ([0, 1], [2, 3], "trainNdxs has values other than whole numbers from 1 to 1449"),
+        ([1], [2, 1450], "testNdxs has values other than whole numbers from 1 to 1449"),
+        ([1.5], [2], "trainNdxs has values other than whole numbers from 1 to 1449"),
         ([], [2], "it has no numbers trainNdxs"),
     ],
 )
 def test_a_split_that_cannot_be_used_is_named(root, train, test, sentence):
     path = write_split(root, train, test)
-    assert refused(root).startswith(f"nyuv2: {path}: {sentence}. To mend it, put the images of nyu_depth_v2_")
+    assert refused(root).startswith(f"nyuv2: {path}: {sentence}. To fix it, put the images of nyu_depth_v2_")
 
 
 def test_a_split_that_is_no_matlab_file(root):
@@ -110,7 +110,7 @@ def test_a_split_that_is_no_matlab_file(root):
 
 def test_missing_and_damaged_files_are_named(root):
     path = write_mask(mask(root, "train", 5), *SIDES, values=[0, 14])
-    assert refused(root) == f"{path}: a label of 14, where the largest is 13"
+    assert refused(root) == f"{path}: a label of 14, the largest allowed is 13"
     path = truncate(root / "480_640" / "IMAGE" / "1.png")
     assert refused(root) == f"{path}: truncated: the image ends early"
     states = {each.name: each.state for each in data.status("nyuv2", root.parent, thorough=True)}
@@ -123,7 +123,7 @@ def test_missing_and_damaged_files_are_named(root):
 
 @pytest.mark.usefixtures("small_is_official")
 def test_the_whole_folder_missing(tmp_path):
-    with pytest.raises(MissingData, match=r"missing from .*: NYUv2\. To mend it, put the images of "):
+    with pytest.raises(MissingData, match=r"missing from .*: NYUv2\. To fix it, put the images of "):
         data.load("nyuv2", size=15, folder=tmp_path)
 
 

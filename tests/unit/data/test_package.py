@@ -59,7 +59,7 @@ def test_a_damaged_package_is_told_and_left_alone(package, tmp_path):
     with pytest.raises(UserError) as error:
         data.load("tiny", size=28)
     message = str(error.value)
-    assert message.startswith(f"tiny: {damaged}: not a whole gzip file: ")
+    assert message.startswith(f"tiny: {damaged}: not a complete gzip file: ")
     assert message.endswith(". Run `dfkd data fetch tiny`, or put them there yourself")
     before = {path: path.read_bytes() for path in package.iterdir()}
     assert data.fetch("tiny") == tmp_path / "cache" / "data"
@@ -71,16 +71,14 @@ def test_missing_files_name_the_package_among_the_places(package, tmp_path):
     for path in package.iterdir():
         path.unlink()
     places = f"{tmp_path / 'cache' / 'data'}, {package}"
-    assert (
-        data.status("tiny")[-1].message == f"{TEST_LABELS} (or t10k-labels-idx1-ubyte.gz) is found in none of {places}"
-    )
+    assert data.status("tiny")[-1].message == f"{TEST_LABELS} (or t10k-labels-idx1-ubyte.gz) is not found in {places}"
     with pytest.raises(UserError, match=f"from {places}: "):
         data.load("tiny", size=28)
 
 
 def test_the_command_line_lists_the_package(package, capsys):
     assert answer(["data", "status", "tiny"]) == 0
-    assert f"  looked for, last, in  {package}\n" in capsys.readouterr().out
+    assert f"  searched last  {package}\n" in capsys.readouterr().out
     assert answer(["data", "status", "tiny", "--json"]) == 0
     assert f'"{package}"' in capsys.readouterr().out
     assert answer(["data", "path", "tiny"]) == 0

@@ -112,7 +112,7 @@ def test_every_mode_of_eight_bits_is_read_and_others_are_refused(tmp_path):
         write_image(tmp_path / "modes" / f"{mode}.{ending}", 8, 8, mode=mode)
     assert load_pool(str(tmp_path / "modes"), size=8, channels=3).images.shape == (5, 3, 8, 8)
     Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "modes" / "deep.png")
-    with pytest.raises(UserError, match=r"deep\.png: mode I;16, where 8 bits a channel are needed"):
+    with pytest.raises(UserError, match=r"deep\.png: mode I;16, expected 8 bits per channel"):
         load_pool(str(tmp_path / "modes"), size=8, channels=3)
 
 
@@ -136,10 +136,10 @@ def test_a_pool_is_no_data_set_of_a_task(folder):
 @pytest.mark.parametrize(
     ("array", "options", "sentence"),
     [
-        (PIXELS.astype(np.float32), {}, "an array of float32 (5, 8, 8, 3), where uint8 (N, H, W, 3) or (N, H, W) is"),
-        (PIXELS[..., :2], {}, "an array of uint8 (5, 8, 8, 2), where uint8 (N, H, W, 3) or (N, H, W) is needed"),
-        (PIXELS[0, 0], {}, "an array of uint8 (8, 3), where uint8 (N, H, W, 3) or (N, H, W) is needed"),
-        (PIXELS[:0], {}, "an array of uint8 (0, 8, 8, 3), where uint8 (N, H, W, 3) or (N, H, W) is needed"),
+        (PIXELS.astype(np.float32), {}, "an array of float32 (5, 8, 8, 3), expected uint8 (N, H, W, 3) or (N, H, W)"),
+        (PIXELS[..., :2], {}, "an array of uint8 (5, 8, 8, 2), expected uint8 (N, H, W, 3) or (N, H, W)"),
+        (PIXELS[0, 0], {}, "an array of uint8 (8, 3), expected uint8 (N, H, W, 3) or (N, H, W)"),
+        (PIXELS[:0], {}, "an array of uint8 (0, 8, 8, 3), expected uint8 (N, H, W, 3) or (N, H, W)"),
         (np.array([{}]), {"allow_pickle": True}, "an array of Python objects (pickle), which is never loaded"),
     ],
 )
@@ -148,7 +148,7 @@ def test_an_array_of_another_kind_is_refused(folder, array, options, sentence):
     with pytest.raises(UserError) as error:
         load_pool("pool", size=8, channels=3, folder=folder)
     assert str(error.value).startswith(f"pool: {path}: {sentence}")
-    assert "To mend it, put images.npy, of uint8" in str(error.value)
+    assert "To fix it, put images.npy, of uint8" in str(error.value)
     with pytest.raises(UserError) as error:
         load_pool(str(path), size=8, channels=3)
     assert str(error.value).startswith(f"{path}: {sentence}")
@@ -162,7 +162,7 @@ def test_a_truncated_array_and_one_that_is_none(folder):
         load_pool("pool", size=8, channels=3, folder=folder)
     for content in (b"", b"\x93NUMPY\x01\x00", b"no array at all"):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=rf"{path}: no pool of images: a folder of images \(png, jpg"):
+        with pytest.raises(UserError, match=rf"{path}: not a pool of images; needed is a folder of images \(png, jpg"):
             load_pool(str(path), size=8, channels=3)
 
 
@@ -177,15 +177,16 @@ def test_an_image_that_cannot_be_read_is_named(folder, capsys):
 
 
 def test_nothing_there_is_missing_data(folder, tmp_path):
-    with pytest.raises(MissingData, match=r"pool: missing from .*: pool\. To mend it, put images\.npy, of uint8 "):
+    with pytest.raises(MissingData, match=r"pool: missing from .*: pool\. To fix it, put images\.npy, of uint8 "):
         load_pool("pool", size=8, channels=3, folder=folder)
     with pytest.raises(MissingData, match=r"pool: missing from .*: pool\. "):
         load_pool("pool", size=8, channels=3, folder=tmp_path / "nowhere")
     with pytest.raises(
-        MissingData, match=r"no images below it; a folder of images \(png, jpg, webp, bmp, gif, tif, ppm, \.\.\.\) or"
+        MissingData,
+        match=r"no images found; needed is a folder of images \(png, jpg, webp, bmp, gif, tif, ppm, \.\.\.\) or",
     ):
         load_pool(str(folder / "pool"), size=8, channels=3)
-    with pytest.raises(UserError, match=r"'digist' is no file or folder, and no data set; did you mean 'digits'\?"):
+    with pytest.raises(UserError, match=r"'digist' is not a file, folder or data set; did you mean 'digits'\?"):
         load_pool("digist", size=8, channels=3)
 
 

@@ -70,7 +70,7 @@ def test_the_table_of_cosines_is_the_same_on_every_machine():
 def test_it_is_always_there_and_cannot_be_fetched_or_resized(tmp_path):
     (status,) = data.status("shapes", tmp_path)
     assert (status.state, status.path) == ("ok", None)
-    with pytest.raises(UserError, match="shapes is generated: there is nothing to fetch"):
+    with pytest.raises(UserError, match="shapes is generated: nothing to download"):
         data.fetch("shapes", tmp_path)
     with pytest.raises(UserError, match="the images are 64x64, their shorter side should be 128"):
         data.load("shapes", size=128)

@@ -100,7 +100,7 @@ def test_another_file_of_the_same_variables_is_altered(folder):
     write(folder, {TRAIN: official(TRAIN, compressed=False)})
     assert load(folder).altered == (TRAIN,)
     assert load(folder).fingerprint == fingerprint
-    with pytest.raises(UserError, match=r"train_32x32\.mat: altered: md5 .*Give --allow-altered"):
+    with pytest.raises(UserError, match=r"train_32x32\.mat: altered: md5 .*Pass --allow-altered"):
         data.load("tiny", size=32, folder=folder)
 
 
@@ -118,8 +118,8 @@ def test_truncated_file_says_how_much_is_there(folder, kept):
         (b"MATLAB 7.3 MAT-file" + bytes(900), "not a MATLAB 5 file: it starts with b'MATLAB 7.3 M'"),
         (FILES[TRAIN] + b"\1\0\0\0\xff\0\0\0", "corrupted: a variable is longer than the file"),
         (FILES[TRAIN][:600] + bytes(900) + FILES[TRAIN][1500:], "corrupted: scipy cannot read it: Error -3 while "),
-        (mat(X=1), "corrupted: it should have the variables X and y, and has X"),
-        (mat(Z=1), "corrupted: it should have the variables X and y, and has nothing of it"),
+        (mat(X=1), "corrupted: expected the variables X and y, found X"),
+        (mat(Z=1), "corrupted: expected the variables X and y, found nothing of it"),
         (
             official(TRAIN, X=images(TRAIN)),
             "corrupted: X is 5x3x32x32 of type uint8, not 32x32x3x5 of type uint8",
@@ -151,7 +151,7 @@ def test_missing_set_says_what_to_place(tmp_path):
     assert str(error.value) == (
         f"tiny: missing from {tmp_path / 'nothing'}, {tmp_path / 'cache' / 'data'}: {TRAIN}, {TEST}. "
         f"Run `dfkd data fetch tiny`, or download {TRAIN} and {TEST} from http://ufldl.stanford.edu/housenumbers/, "
-        "and name the folder that has both in it with --data or DFKD_DATA"
+        "and name the folder that contains both with --data or DFKD_DATA"
     )
 
 

@@ -1,4 +1,4 @@
-"""``dfkd doctor``: what is there, and how to mend what is not."""
+"""``dfkd doctor``: what is there, and how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def test_everything_is_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
     assert {group for group, _ in found} == groups
     assert {name for group, name in found if group == "data sets"} >= set(NAMES)
     assert found["data sets", "digits"]["ok"]
-    assert found["libraries", "torchvision"]["value"].endswith(", imports")
+    assert found["libraries", "torchvision"]["value"].endswith(", can be imported")
 
 
-def test_each_missing_thing_comes_with_what_mends_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_missing_thing_comes_with_its_fix(capsys: pytest.CaptureFixture[str]) -> None:
     missing = {key: fact for key, fact in facts(capsys).items() if not fact["ok"]}
-    assert missing["data sets", "mnist"]["mend"].startswith("dfkd data fetch mnist ")
-    assert missing["teachers", "mnist/lenet5-half"]["mend"].startswith("dfkd teacher train mnist/lenet5-half ")
-    assert all(fact["mend"] for fact in missing.values())
+    assert missing["data sets", "mnist"]["fix"].startswith("dfkd data fetch mnist ")
+    assert missing["teachers", "mnist/lenet5-half"]["fix"].startswith("dfkd teacher train mnist/lenet5-half ")
+    assert all(fact["fix"] for fact in missing.values())
     assert answer(["doctor"]) == 0
-    assert capsys.readouterr().out.endswith(f"\n{len(missing)} things missing\n")
+    assert capsys.readouterr().out.endswith(f"\n{len(missing)} problems found\n")
 
 
 def test_nothing_is_made_by_looking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,7 +73,7 @@ def test_a_cache_that_cannot_be_written(
     monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "file" / "cache"))
     fact = facts(capsys)["cache", "folder"]
     assert not fact["ok"]
-    assert "DFKD_CACHE" in fact["mend"]
+    assert "DFKD_CACHE" in fact["fix"]
 
 
 def test_damaged_data_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,7 +176,7 @@ def test_of_ones_own_network_the_first_question_tells(tmp_path: Path) -> None:
     run_trial(trial, Setting(results))
     record = load_record(results / "trials" / trial.id)
     assert (record.status, record.scores) == ("unsupported", {})
-    assert record.reason == "LeNet has no batch norm, and the method asks for its statistics"
+    assert record.reason == "LeNet has no batch norm, and the method needs its statistics"
 
 
 def test_the_pair_for_methods_on_batch_norm_is_as_small_as_the_papers() -> None:

@@ -324,7 +324,7 @@ def test_a_method_that_follows_the_training_is_left_out_on_an_imported_teacher(t
     summary = run(file, tmp_path / "out")
     assert summary.statuses == {"ok": 1, "unsupported": 1}
     (left_out,) = summary.unsupported
-    assert left_out.record.reason.startswith(f"rco follows the teacher's training, and the way of teacher '{key}'")
+    assert left_out.record.reason.startswith(f"rco follows the teacher's training, and the training of teacher '{key}'")
     shutil.rmtree(cache / "teachers" / key)
 
 

@@ -196,7 +196,7 @@ def test_an_imported_teacher_has_no_way_to_follow(digits: Dataset, tmp_path: Pat
     file = tmp_path / "mine.safetensors"
     save_file(get_teacher(TASK, KEY, digits).network.state_dict(), file)
     key = import_teacher(TASK, file, digits).name
-    reason = f"the way of teacher '{key}' is not known"
+    reason = f"the training of teacher '{key}' is unknown"
     with pytest.raises(Unsupported, match=reason):
         get_anchors(TASK, key, digits, 4)
     cards = find_methods()

@@ -210,7 +210,7 @@ def test_update_refuses_a_loss_that_reaches_nothing(make_context: MakeContext) -
         session = sit(context)
         generator = session.keep("generator", nn.Linear(4, 4))
         opt = session.keep("opt", SGD(generator.parameters(), 0.1))
-        with pytest.raises(MethodError, match="its gradient does not get there"):
+        with pytest.raises(MethodError, match="no gradient reaches them"):
             session.update(opt, session.student(torch.randn(2, *context.image.shape)).mean())
         with pytest.raises(MethodError, match="detached"):
             session.update(opt, torch.tensor(1.0))
@@ -231,7 +231,7 @@ def test_things_are_kept_once_and_must_be_savable(make_context: MakeContext) -> 
     with make_context() as context:
         session = sit(context)
         session.keep("a", {"x": 1})
-        with pytest.raises(MethodError, match="two things are kept as 'a'"):
+        with pytest.raises(MethodError, match="two objects are kept as 'a'"):
             session.keep("a", {"x": 1})
         with pytest.raises(MethodError, match="not int"):
             session.keep("b", 3)

@@ -122,12 +122,12 @@ def test_a_network_without_batch_norm_or_stages_leaves_the_trial_out_by_plan() -
     images = torch.randn(2, *IMAGE.shape)
     with trial(steps=1) as (s, _):
         for question in ({"batch_norm": True}, {"pooled": "batch_norm"}):
-            with pytest.raises(Unsupported, match="LeNet has no batch norm, and the method asks for its statistics"):
+            with pytest.raises(Unsupported, match="LeNet has no batch norm, and the method needs its statistics"):
                 s.teacher(images, **question)
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(1024, 10))
     with trial(steps=1, teacher=teacher) as (s, _):
         for question in ({"groups": True}, {"pooled": "stages"}):
-            with pytest.raises(Unsupported, match="Sequential names no stages, and the method asks for its groups"):
+            with pytest.raises(Unsupported, match="Sequential names no stages, and the method needs its groups"):
                 s.teacher(images, **question)
         with pytest.raises(MethodError, match="'batch_norm' or 'stages', not 'all'"):
             s.teacher(images, pooled="all")  # type: ignore[arg-type]

@@ -199,7 +199,7 @@ def test_import_refuses_what_does_not_fit(digits: Dataset, tmp_path: Path) -> No
     )
     refuse({name: value for name, value in weights.items() if name != "head.2.bias"}, "missing head.2.bias")
     refuse({**weights, "extra": torch.zeros(1)}, "not known extra")
-    refuse([1, 2], "holds no state_dict")
+    refuse([1, 2], "contains no state_dict")
     refuse(build("lenet5", TASK.image, 10), "cannot be read as a checkpoint of plain tensors")  # a pickled module
     file.write_bytes(b"nonsense")
     with pytest.raises(UserError, match="cannot be read"):
@@ -208,7 +208,7 @@ def test_import_refuses_what_does_not_fit(digits: Dataset, tmp_path: Path) -> No
         import_teacher(TASK, tmp_path / "none.pt", digits)
     broken = tmp_path / "half.safetensors"
     broken.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
-    with pytest.raises(UserError, match="not a whole safetensors file"):
+    with pytest.raises(UserError, match="not a complete safetensors file"):
         import_teacher(TASK, broken, digits)
 
 

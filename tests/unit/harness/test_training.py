@@ -225,7 +225,7 @@ def test_a_loss_that_becomes_infinite_names_recipe_and_task(data: Dataset, spec:
     with pytest.raises(UserError) as error:
         train_teacher(TASK, mine, data)
     assert str(error.value).startswith("recipe 'mine' on digits/lenet5-half: the teacher's loss became ")
-    assert str(error.value).endswith("; lower its rate")
+    assert str(error.value).endswith("; lower its learning rate")
     assert not passports()
 
 

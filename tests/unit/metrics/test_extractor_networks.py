@@ -103,7 +103,7 @@ def put(monkeypatch: pytest.MonkeyPatch, folder: Path, contents: bytes) -> Path:
 
 def test_missing_weights_are_told() -> None:
     said = complaint("inception")
-    assert "weights-inception-2015-12-05-6726825d.pth (91.2 MiB) is not there" in said
+    assert "weights-inception-2015-12-05-6726825d.pth (91.2 MiB) is missing" in said
     assert "run `dfkd weights fetch inception`" in said
 
 
@@ -190,9 +190,7 @@ def test_counters_of_old_files_may_be_missing_and_side_outputs_may_be_there(tmp_
 def test_what_is_wrong_with_a_network_of_torchvision_is_told(tmp_path: Path) -> None:
     around = metric_context(weights=tmp_path / "named")
     said = complaint("torchvision/squeezenet1_1", around)
-    assert said.startswith(
-        "there are no weights of torchvision/squeezenet1_1: no squeezenet1_1.pth, squeezenet1_1-*.pth"
-    )
+    assert said.startswith("no weights found for torchvision/squeezenet1_1: no squeezenet1_1.pth, squeezenet1_1-*.pth")
     assert str(tmp_path / "named") in said
     assert said.endswith(f"place such a file in {tmp_path / 'weights'}")
     assert "did you mean 'torchvision/squeezenet1_1'?" in complaint("torchvision/squeezenet11", around)

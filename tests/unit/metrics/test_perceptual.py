@@ -162,7 +162,7 @@ def test_missing_weights_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("DFKD_WEIGHTS", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(Unavailable, match=r"alexnet-owt-7be5be79\.pth \(233\.1 MiB\) is not there.*fetch alex`"):
+    with pytest.raises(Unavailable, match=r"alexnet-owt-7be5be79\.pth \(233\.1 MiB\) is missing.*fetch alex`"):
         get_perceptual("alex", None, CPU)
 
 

@@ -102,7 +102,7 @@ def test_a_stopped_scoring_leaves_whole_records(results: Path) -> None:
 
 def spoil_images(folder: Path) -> str:
     (folder / "images.safetensors").unlink()
-    return "the trial kept no images, or they were not published"
+    return "the trial stored no images, or they were not published"
 
 
 def spoil_bytes(folder: Path) -> str:
@@ -132,7 +132,7 @@ def spoil_data(folder: Path) -> str:
     record = json.loads((folder / "record.json").read_text())
     record["provenance"]["data"]["fingerprint"] = "0" * 64
     (folder / "record.json").write_text(json.dumps(record))
-    return "here are not those that the trial ran on"
+    return "here are not those of the trial"
 
 
 @pytest.mark.parametrize("spoil", [spoil_images, spoil_bytes, spoil_task, spoil_teacher, spoil_data])
@@ -158,7 +158,7 @@ def test_a_record_is_replaced_by_one_of_the_same_trial_only(results: Path) -> No
     with pytest.raises(ValueError, match="holds another trial"):
         replace_record(one[0], other[1])
     (one[0] / "record.json").unlink()
-    with pytest.raises(UserError, match=r"no whole trial: it has no record\.json"):
+    with pytest.raises(UserError, match=r"not a complete trial: it has no record\.json"):
         replace_record(one[0], one[1])
 
 
@@ -174,7 +174,7 @@ def test_a_study_is_scored_by_its_name_and_a_trial_by_its_id(results: Path, caps
     assert answer(["score", record.id[:8], "--metrics", "coverage[teacher]"]) == 0
     assert "coverage[teacher]" in load_record(results / "trials" / record.id).image_metrics
     assert answer(["score", "scored"]) == 0  # the study's own metrics
-    assert "all there already" in capsys.readouterr().out
+    assert "all measured already" in capsys.readouterr().out
 
 
 def test_a_metric_that_cannot_be_had_is_told_with_exit_code_1(
@@ -190,7 +190,7 @@ def test_a_metric_that_cannot_be_had_is_told_with_exit_code_1(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "there is no trial 'nothing'"),
+        (["nothing"], "no trial 'nothing'"),
         (["scored", "--metrics", "fid[teacher]"], "this is fd[teacher]"),
         (["scored", "--metrics", "fd[teacher]", "--device", "gpu"], "unknown device 'gpu'"),
     ],

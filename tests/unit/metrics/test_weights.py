@@ -170,8 +170,8 @@ def test_a_missing_file_is_told_with_its_size_the_places_and_both_remedies(tmp_p
     with pytest.raises(MissingWeights) as raised:
         find_weights("tiny", tmp_path / "named")
     assert str(raised.value) == (
-        f"the weights file {TINY.file} (0.0 MiB) is not there; "
-        f"looked for in {tmp_path}/named, {tmp_path}/cache/weights, {tmp_path}/torch/hub/checkpoints; "
+        f"the weights file {TINY.file} (0.0 MiB) is missing; "
+        f"searched in {tmp_path}/named, {tmp_path}/cache/weights, {tmp_path}/torch/hub/checkpoints; "
         f"run `dfkd weights fetch tiny`, or place the file in {tmp_path}/cache/weights"
     )
     assert isinstance(raised.value, UserError)
@@ -286,7 +286,7 @@ def test_an_interrupted_fetch_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("server")
 def test_an_altered_file_is_left_to_its_owner(tmp_path: Path) -> None:
     path = place(tmp_path / "cache/weights", contents=b"my own work")
-    with pytest.raises(UserError, match="Move it away, then fetch again"):
+    with pytest.raises(UserError, match="Move it elsewhere, then fetch again"):
         fetch_weights("tiny")
     assert path.read_bytes() == b"my own work"
 
@@ -344,6 +344,6 @@ def test_the_doctor_tells_of_weights(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert answer(["doctor", "--json"]) == 0
         return next(each for each in json.loads(capsys.readouterr().out) if each["group"] == "weights")
 
-    assert fact()["mend"] == "dfkd weights fetch tiny   (for nothing)"
+    assert fact()["fix"] == "dfkd weights fetch tiny   (for nothing)"
     path = place(tmp_path / "cache/weights")
-    assert fact()["value"] == f"whole, {path}"
+    assert fact()["value"] == f"complete, {path}"

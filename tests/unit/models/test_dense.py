@@ -120,7 +120,7 @@ def test_the_answer_is_enlarged_bilinearly() -> None:
 def test_deeplab_on_resnet_wants_colour() -> None:
     with pytest.raises(UserError) as raised:
         build("deeplabv3-resnet50", ImageSpec(channels=1, size=64, mean=(0.5,), std=(0.5,)), 5)
-    assert str(raised.value) == "deeplabv3-resnet50 takes images of 3 channels, not 1"
+    assert str(raised.value) == "deeplabv3-resnet50 takes images with 3 channels, not 1"
 
 
 # ---- MobileNetV2 ---------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def without(name: str) -> Callable[[dict[str, Tensor]], object]:
             lambda weights: weights.update({"bn1.bias": torch.zeros(3)}),
             "bn1.bias is (3,), not (64,)",
         ),
-        (lambda weights: weights.update({"extra": torch.zeros(3)}), "extra is not known"),
+        (lambda weights: weights.update({"extra": torch.zeros(3)}), "extra is unknown"),
         (
             lambda weights: weights.clear(),
             "conv1.weight is missing; bn1.weight is missing; bn1.bias is missing and 262 more",
@@ -225,7 +225,7 @@ def test_weights_that_do_not_fit_are_named(change: Callable[[dict[str, Tensor]],
     change(weights)
     with pytest.raises(UserError) as raised:
         load_backbone(network, weights, FILE)
-    assert str(raised.value) == f"weights.pth does not fit ResNet-50's backbone: {message}"
+    assert str(raised.value) == f"weights.pth does not match ResNet-50's backbone: {message}"
 
 
 def test_no_other_network_takes_imagenet_weights() -> None:

@@ -106,7 +106,7 @@ def test_the_weights_come_from_the_global_random_state_alone() -> None:
     ("name", "image", "message"),
     [
         ("resnet19", RGB, "unknown network 'torchvision/resnet19'; did you mean 'torchvision/resnet18'?"),
-        ("resnet18", GREY, "torchvision/resnet18 takes images of 3 channels, not 1"),
+        ("resnet18", GREY, "torchvision/resnet18 takes images with 3 channels, not 1"),
         (
             "fasterrcnn_resnet50_fpn",
             RGB,

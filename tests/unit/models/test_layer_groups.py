@@ -170,7 +170,7 @@ class Once(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("none", "Once names no layers, and the method asks for their maps"),
+        ("none", "Once names no layers, and the method needs their maps"),
         ("twice", "not all layers that Once names make a map"),
         ("unused", "not all layers that Once names make a map"),
     ],

@@ -102,7 +102,7 @@ def test_show_says_what_the_archive_does_not_hold(
 
 def test_what_must_write_refuses_an_archive(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = make_record("dafl", 0)
-    with pytest.raises(UserError, match="only reads; `dfkd merge"):
+    with pytest.raises(UserError, match="is read-only; `dfkd merge"):
         open_results(archive, create=True)
     assert answer(["score", record.id, "--results", str(archive), "--metrics", "confidence"]) == 2
     assert "`dfkd merge" in capsys.readouterr().err
@@ -121,9 +121,9 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, results: Path) -> None:
 def test_nothing_is_overwritten(results: Path, archive: Path, tmp_path: Path) -> None:
     before = archive.read_bytes()
     for write in (lambda: write_archive(results, archive), lambda: merge([results], archive)):
-        with pytest.raises(UserError, match="exists already"):
+        with pytest.raises(UserError, match="already exists"):
             write()
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         merge([archive], results)
     assert archive.read_bytes() == before
     assert not list(tmp_path.glob(".*tmp"))

@@ -114,7 +114,7 @@ def test_foreign_folder_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("...")
     with pytest.raises(UserError, match="is not a results folder"):
         open_results(tmp_path)
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="contains other files"):
         open_results(tmp_path, create=True)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -302,7 +302,7 @@ def test_broken_record_names_file_and_key(results: Path) -> None:
         with pytest.raises(UserError, match=r"record\.json is not JSON"):
             read(folder)
     path.unlink()
-    with pytest.raises(UserError, match=r"is no whole trial: it has no record\.json; delete the folder"):
+    with pytest.raises(UserError, match=r"is not a complete trial: it has no record\.json; delete the folder"):
         load_record(folder)
 
 
@@ -320,7 +320,7 @@ def test_trial_is_found_by_the_start_of_its_id(results: Path, tmp_path: Path) ->
     add(other, make_record(seed=0))
     assert find_trial([results, other], folders[0].name) == folders[0]
     assert find_trial([tmp_path / "none", results], folders[3].name[:12]) == folders[3]
-    with pytest.raises(UserError, match="17 trials begin with ''"):
+    with pytest.raises(UserError, match="17 trials start with ''"):
         find_trial([results], "")
     typo = folders[0].name[:-2] + "zz"
     with pytest.raises(UserError, match=f"no trial '{typo}'; did you mean '{folders[0].name}'"):
@@ -374,7 +374,7 @@ def test_broken_curve_names_file_and_line(results: Path) -> None:
     with pytest.raises(UserError, match=r"there is no .*0000$"):
         load_curves(results, ["0" * 16])
     path.unlink()
-    with pytest.raises(UserError, match=r"is no whole trial: it has no curve\.jsonl; delete the folder"):
+    with pytest.raises(UserError, match=r"is not a complete trial: it has no curve\.jsonl; delete the folder"):
         load_records(results)
 
 

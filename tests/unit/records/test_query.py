@@ -120,8 +120,8 @@ def test_an_empty_folder_has_empty_views(tmp_path: Path) -> None:
     ("damage", "message"),
     [
         (lambda folder: (folder / "record.json").write_text("{"), r"record\.json is not JSON"),
-        (lambda folder: (folder / "record.json").unlink(), r"no whole trial: it has no record\.json"),
-        (lambda folder: (folder / "curve.jsonl").unlink(), r"no whole trial: it has no curve\.jsonl"),
+        (lambda folder: (folder / "record.json").unlink(), r"not a complete trial: it has no record\.json"),
+        (lambda folder: (folder / "curve.jsonl").unlink(), r"not a complete trial: it has no curve\.jsonl"),
         (lambda folder: folder.rename(folder.with_name("mine")), r"mine holds the trial \w+, and a trial's folder is"),
         (lambda folder: (folder / "curve.jsonl").write_text('{"progress": \n'), r"curve\.jsonl, line 1 is not JSON"),
     ],

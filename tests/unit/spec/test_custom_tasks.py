@@ -99,11 +99,11 @@ MISTAKES = {
     "data set": (("data: digits", "data: digit"), 1, "unknown data set 'digit'; did you mean 'digits'?"),
     "recipe": (("recipe: digits", "recipe: digts"), 4, "unknown teacher recipe 'digts'; did you mean 'digits'?"),
     "quick": (("quick: quick", "quick: quik"), 4, "unknown teacher recipe 'quik'; did you mean 'quick'?"),
-    "unlabelled": (("data: digits", "data: pool"), 1, "data: 'pool' has no labels; a task needs a labelled set"),
+    "unlabelled": (("data: digits", "data: pool"), 1, "data: 'pool' has no labels; a task needs a labelled data set"),
     "resize": (
         ("student: lenet5-half", "student: lenet5-half\n    resize: 40"),
         1,
-        "resize: only segmentation networks take whole images larger than those they train on",
+        "resize: only segmentation networks accept images larger than those they train on",
     ),
     "network": (
         ("student: lenet5-half", "student: lenet6-half"),
@@ -153,8 +153,8 @@ def test_a_name_that_another_task_has_is_refused_with_its_line(tmp_path: Path) -
         with pytest.raises(UserError) as error:
             load(tmp_path, STUDY + text)
         line = 6 if "digits/lenet5-half" in text else 11
-        assert str(error.value).startswith(f"{tmp_path / 'study.yaml'}, line {line}: there is another task ")
-        assert str(error.value).endswith(" already; give yours a name of its own")
+        assert str(error.value).startswith(f"{tmp_path / 'study.yaml'}, line {line}: a task ")
+        assert str(error.value).endswith(" already exists; give yours another name")
 
 
 def test_a_task_that_is_named_twice_is_refused_with_its_line(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_task_that_is_named_twice_is_refused_with_its_line(tmp_path: Path) -> 
     with pytest.raises(UserError, match="line 11: task 'mine' is named twice"):
         load(tmp_path, STUDY + WRITTEN + "  - mine.yaml\n")
     (tmp_path / "mine.yaml").write_text(TASK + TASK, encoding="utf-8")
-    with pytest.raises(UserError, match=r"mine\.yaml, line 6: two tasks are called 'mine'"):
+    with pytest.raises(UserError, match=r"mine\.yaml, line 6: two tasks are named 'mine'"):
         load(tmp_path, STUDY + "  - mine.yaml\n")
 
 
@@ -313,7 +313,7 @@ def test_a_task_is_added_once_and_the_suites_own_stay(tmp_path: Path) -> None:
     add_tasks([task])
     add_tasks([task])
     assert tasks() == {**before, "mine": task}
-    with pytest.raises(UserError, match="another task 'mine'"):
+    with pytest.raises(UserError, match="a task 'mine' already exists"):
         add_tasks([own(tmp_path, augment={"flip": True})])
     assert get_task("mine") == task
     assert get_task("digits/lenet5-half").built_in

@@ -141,7 +141,7 @@ def test_a_settled_value_is_within_its_range_and_settled(low: float, factor: flo
         ("dafl: {one_hot: {from: 0, to: 1, count: 3, scale: log}}", "a log range starts above 0, not at 0"),
         ("dafl: {one_hot: {from: 2, to: 1, count: 3}}", "`to` of option 'one_hot' must be above its `from`, 2"),
         ("dafl: {one_hot: {from: 1, to: 2, count: 1}}", "count: must be at least 2, not 1"),
-        ("dafl: {one_hot: {from: 1, to: 2}}", "needs a `count`, or the study a `sample`"),
+        ("dafl: {one_hot: {from: 1, to: 2}}", "needs a `count`, or the study needs a `sample`"),
         ("dafl: {one_hot: {form: 1, to: 2, count: 2}}", "unknown key 'form'; did you mean 'from'?"),
         ("dafl: {one_hot: {to: 2, count: 2}}", "the key 'from' is missing"),
         ("dafl: {one_hot: {from: 1, to: 2, count: 2, scale: lin}}", "did you mean 'linear'?"),
@@ -162,8 +162,8 @@ def test_a_mistake_in_a_range_is_named_with_its_line(loaded: Any, entry: str, me
 @pytest.mark.parametrize(
     ("entry", "sample", "line", "message"),
     [
-        ("dafl: {one_hot: {from: 1, to: 2, count: 3}}", "{count: 4}", 4, "the study's `sample` says how many"),
-        ("dafl: {one_hot: [1, 2]}", "{count: 4}", 6, "there is nothing to sample: no option has a range"),
+        ("dafl: {one_hot: {from: 1, to: 2, count: 3}}", "{count: 4}", 4, "the study's `sample` already sets"),
+        ("dafl: {one_hot: [1, 2]}", "{count: 4}", 6, "nothing to sample: no option has a range"),
         ("dafl: {one_hot: {from: 1, to: 2}}", "{}", 6, "the key 'count' is missing"),
         ("dafl: {one_hot: {from: 1, to: 2}}", "{count: 4, how: sobal}", 6, "did you mean 'sobol'?"),
         ("dafl: {one_hot: {from: 1, to: 2}}", "{count: 4, sed: 1}", 6, "unknown key 'sed'; did you mean 'seed'?"),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    batch: int = option(8, "images a step", low=1)
+    batch: int = option(8, "images per step", low=1)
     scales: tuple[float, ...] = option((1.0,), "scales")
 
 
@@ -66,7 +66,7 @@ def test_a_method_may_do_without_options() -> None:
 
 @pytest.mark.parametrize("name", ["", "My", "my-method", "1st", "my method", "méthode", "m.py", None, 3])
 def test_names_are_lower_case_words(name: Any) -> None:
-    with pytest.raises(UserError, match="a method's name is made of lower-case letters"):
+    with pytest.raises(UserError, match="a method's name consists of lower-case letters"):
         declare(run, name)
 
 
@@ -85,8 +85,8 @@ def test_names_are_lower_case_words(name: Any) -> None:
         ({"presets": [3]}, "presets must be options by data set or task"),
         ({"presets": {"cifar10": {"bacht": 3}}}, "(preset 'cifar10') has no option 'bacht'; did you mean 'batch'?"),
         ({"presets": {"cifar10": {"batch": 0}}}, "option 'batch' must be at least 1"),
-        ({"anchors": 1}, "anchors must be 0 or a number from 2 on, not 1"),
-        ({"anchors": True}, "anchors must be 0 or a number from 2 on, not True"),
+        ({"anchors": 1}, "anchors must be 0 or at least 2, not 1"),
+        ({"anchors": True}, "anchors must be 0 or at least 2, not True"),
         ({"anchors": 4, "access": Access.NONE}, "anchors need Access.LABELS or more, not Access.NONE"),
         ({"layers": 1}, "layers must be True or False, not 1"),
         ({"layers": True, "access": Access.LOGITS}, "layers need Access.FEATURES or more, not Access.LOGITS"),

@@ -137,7 +137,7 @@ def declared(old: str, new: str) -> str:
 MISTAKES = [
     (HEAD + "def run(:\n", 6, "not valid Python: invalid syntax"),
     ("x = 1\0\n", None, "not valid Python: source code string cannot contain null bytes"),
-    (HEAD, None, "no method in it; decorate a function with @method(...)"),
+    (HEAD, None, "no method found; decorate a function with @method(...)"),
     (with_option('x: float = option(1, "x", lo=3)'), 8, "option() has no argument 'lo'; did you mean 'low'?"),
     (with_option("x: float = option(1)"), 8, "option(): missing a required argument: 'doc'"),
     (with_option('x: float = option(1, "x", low=3)'), 8, "option 'x' must be at least 3, not 1"),
@@ -154,7 +154,7 @@ MISTAKES = [
     (declared('paper="P", ', ""), 10, "method(): missing a required argument: 'paper'"),
     (declared("LOGITS", "LOGIT"), 10, "Access has no LOGIT; did you mean 'LOGITS'?"),
     (declared("Access.LOGITS", "'logits'"), 10, "access must be one of Access.NONE, "),
-    (declared('"mine"', '"my-method"'), 10, "a method's name is made of"),
+    (declared('"mine"', '"my-method"'), 10, "a method's name consists of"),
     (declared(")", ', presets={"cifar10": {"y": 1}})'), 10, "method 'mine' (preset 'cifar10') has no option 'y'"),
     (declared(")", ', quick={"x": "a"})'), 10, "option 'x' must be int, not 'a'"),
     (declared(")", ", batch_norm=1)"), 10, "batch_norm must be True, False or the name of an option, not 1"),
@@ -162,7 +162,7 @@ MISTAKES = [
     (declared(")", ', batch_norm="x")'), 10, "method 'mine': batch_norm needs Access.BATCH_NORM, not Access.LOGITS"),
     (declared("", "").replace("o: Options", "o"), 10, "annotate 'run'"),
     (declared("", "").replace("o: Options", "o: Options, p"), 10, "'run' must take (session) or (session, options)"),
-    (HEAD + DECLARED + WITHOUT + DECLARED + WITHOUT, None, "two methods are called 'mine'"),
+    (HEAD + DECLARED + WITHOUT + DECLARED + WITHOUT, None, "two methods are named 'mine'"),
     (HEAD + DECLARED.replace("mine", "dafl") + WITHOUT, None, "the name 'dafl' is taken by"),
     ("X = 1 / 0\n" + with_option('x: int = option(X, "x")'), 1, "fails with ZeroDivisionError: division by zero"),
     ("raise SystemExit(3)\n", 1, "importing it fails with SystemExit: 3"),
@@ -243,8 +243,8 @@ def test_installed_packages_bring_methods(site: Path, write: Write) -> None:
     ("entry", "package", "message"),
     [
         ("a = plugin_gone", "", "'a' .dfkd.methods. names 'plugin_gone', which is not installed"),
-        ("a = plugin_gone.methods", "", "finding 'plugin_gone.methods' fails with ModuleNotFoundError"),
-        ("a = plugin.methods", "1 / 0", "finding 'plugin.methods' fails with ZeroDivisionError"),
+        ("a = plugin_gone.methods", "", "locating 'plugin_gone.methods' fails with ModuleNotFoundError"),
+        ("a = plugin.methods", "1 / 0", "locating 'plugin.methods' fails with ZeroDivisionError"),
         ("a = plugin.methods", "", "entry point 'a' .dfkd.methods.: the name 'dafl' is taken by .*methods/dafl.py"),
     ],
 )

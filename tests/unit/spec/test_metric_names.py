@@ -43,16 +43,16 @@ def test_names_that_are_right_stay_as_they_are(name: str) -> None:
 
 
 BAD = {
-    "fd": r"image metric 'fd' needs an extractor, as in fd\[teacher\]",
-    "lpips[]": r"image metric 'lpips\[\]' needs an extractor, as in lpips\[alex\]",
+    "fd": r"image metric 'fd' needs an extractor, such as fd\[teacher\]",
+    "lpips[]": r"image metric 'lpips\[\]' needs an extractor, such as lpips\[alex\]",
     "kid[teacher": r"image metric 'kid\[teacher' lacks its closing bracket",
-    "fid[teacher]": r"the name fid belongs to Inception, and to nothing else; this is fd\[teacher\]",
+    "fid[teacher]": r"the name fid is reserved for Inception; this is fd\[teacher\]",
     "fd_infinity[inception]": r"this is fid_infinity\[inception\]",
     "rdskd_fd[inception]": r"this is rdskd_fid\[inception\]",
     "kid[techer]": "unknown extractor 'techer'; did you mean 'teacher'",
     "lpips[vgg]": "unknown network 'vgg'; did you mean 'vgg16'",
     "lpips[teacher]": "unknown network 'teacher'; allowed: alex, ",
-    "confidence[teacher]": "confidence looks through no extractor; write it without brackets",
+    "confidence[teacher]": "confidence takes no extractor; write it without brackets",
     "confidense": "unknown image metric 'confidense'; did you mean 'confidence'",
     "accuracy": "unknown image metric 'accuracy'",
     "iou[road]": "unknown image metric",
@@ -77,5 +77,5 @@ def test_a_recorded_name_finds_its_declaration() -> None:
 def test_unquoted_brackets_in_a_yaml_list_are_explained(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("image_metrics: [confidence, fd[teacher]]\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"line 1: .*within \[\.\.\.\] a text with brackets needs quotes"):
+    with pytest.raises(UserError, match=r"line 1: .*inside \[\.\.\.\], quote text that has brackets"):
         read_yaml(file)

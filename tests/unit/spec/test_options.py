@@ -22,7 +22,7 @@ def spec(kind: Any, default: Any = None, **facts: Any) -> OptionSpec:
 
 @dataclass(frozen=True)
 class Options:
-    batch: int = option(8, "images a step", unit="images", low=1)
+    batch: int = option(8, "images per step", unit="images", low=1)
     lr: float = option(0.1, "learning rate", above=0, high=1)
     kind: Literal["sgd", "adam"] = option("sgd", "optimiser")
     betas: tuple[float, ...] = option((0.5, 1.0), "scales", above=0)
@@ -129,7 +129,7 @@ def test_a_checked_value_is_checked_to_itself(kind: Any, value: Any) -> None:
 
 def test_specs_are_what_the_dataclass_says() -> None:
     batch, lr, kind, betas, beta, plain = specs_of(Options)
-    assert batch == OptionSpec("batch", int, 8, "images a step", "images", low=1)
+    assert batch == OptionSpec("batch", int, 8, "images per step", "images", low=1)
     assert (lr.above, lr.high, lr.type_name) == (0, 1, "float")
     assert [each.is_sequence for each in (batch, lr, kind, betas, beta)] == [False, False, False, True, False]
     assert beta.when == {"kind": "adam"}

@@ -149,12 +149,15 @@ TASK = """\
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (TASK.replace("mean: [0.5]", "mean: [0.5, 0.5]"), "line 3: image: mean and std need one number a channel"),
-        (TASK.replace("std: [0.5]", "std: [0]"), "line 3: image: mean and std need one number a channel, std above 0"),
+        (TASK.replace("mean: [0.5]", "mean: [0.5, 0.5]"), "line 3: image: mean and std need one number per channel"),
+        (
+            TASK.replace("std: [0.5]", "std: [0]"),
+            "line 3: image: mean and std need one number per channel, std above 0",
+        ),
         (TASK.replace("size: 32", "size: 3"), "line 3: image.size: must be at least 4, not 3"),
         (TASK.replace("recipe", "receipt"), "line 4: unknown key 'receipt'; did you mean 'recipe'"),
         (TASK + "  published: {teacher: {score: 0.9, source: ''}}\n", "line 6: published.teacher.source: "),
-        (TASK + TASK, "line 6: two tasks are called 'mine'"),
+        (TASK + TASK, "line 6: two tasks are named 'mine'"),
         (TASK.replace("- ", "  ", 1), "expected a list of tasks"),
         ("", "expected a list of tasks"),
     ],

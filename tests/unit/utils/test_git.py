@@ -54,7 +54,7 @@ def test_a_name_of_two_things_is_told(root: Path) -> None:
 
 
 def test_outside_a_checkout_the_way_out_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"in no git checkout.*--repo"):
+    with pytest.raises(UserError, match=r"not in a git checkout.*--repo"):
         checkout_of(tmp_path)
 
 

@@ -28,13 +28,13 @@ from bench.analysis.report.sections.leaderboard import budget_words
 from bench.analysis.stats import half_widths
 from bench.records import Record, read_sheets
 
-# Okabe and Ito's colours and some of Paul Tol's: told apart with every common kind of colour blindness.
+# Okabe and Ito's colours and some of Paul Tol's: distinguishable with every common kind of colour blindness.
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#44AA99", "#332288", "#999933"]
 BASELINES = {FLOOR: "#8A8A8A", CEILING: "#333333", "scratch": "#A67C52"}
 VARIANTS = ["-", "-.", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1))]
 DOTTED = [(0, (1, 1.1)), (0, (1, 2.4)), (0, (1, 1.1, 3, 1.1))]
 DPI = 160  # of files, and of what is drawn as pixels inside an SVG
-LINES = 24  # more cannot be told apart
+LINES = 24  # more cannot be distinguished
 INK, FAINT = "#333333", "#DDDDDD"
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -192,9 +192,9 @@ def caption(group: Group) -> str:
     if any(row.data == "train" for row in rows):
         parts.append("Dotted: trained on real images.")
     if any(map(never_asks, rows)):
-        parts.append("† never asks the teacher, and is not among the curves over teacher images.")
+        parts.append("† never queries the teacher, so it has no curve over teacher images.")
     if group.key.headline not in ("last", "ema"):
-        parts.append("Drawn is the last student, not the selected one.")
+        parts.append("The curves show the last student, not the selected one.")
     if (count := sum(bool(row.ok) for row in group.rows)) > len(rows):
         parts.append(f"{len(rows)} of {count} rows: the best, and the baselines.")
     return " ".join(parts)

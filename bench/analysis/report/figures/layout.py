@@ -1,4 +1,4 @@
-"""Where the axes of a figure come to lie: the same place each time, to the last bit."""
+"""The positions of a figure's axes: the same each time, to the last bit."""
 
 from __future__ import annotations
 

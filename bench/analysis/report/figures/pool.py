@@ -17,7 +17,7 @@ KEPT = "kept"  # what methods log: the share of the pool that they distil with
 
 
 def draw_kept(group: Group, curves: CurvesOf, colours: Mapping[str, str], layout: Layout = "file") -> Figure | None:
-    """The share of the pool that is kept against the share of the budget that is spent; None where nobody selects."""
+    """The share of the pool that is kept against the share of the budget that is spent; None if no method selects."""
     kept = {row.label: (row, list(_kept(row, curves))) for row in group.rows}
     selecting = {label: (row, seeds) for label, (row, seeds) in kept.items() if seeds}
     if not selecting:

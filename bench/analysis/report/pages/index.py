@@ -74,7 +74,7 @@ def _sure(ranking: Sequence[Row]) -> str:
     if not others:
         return "no other data-free method to compare with"
     if len(best.ok) == 1:
-        return "one seed: nothing can be said about chance"
+        return "one seed: chance cannot be assessed"
     scores: dict[str, dict[Hashable, float]] = {
         row.label: {record.trial.seed: record.scores[record.headline] for record in row.ok} for row in ranking
     }
@@ -83,7 +83,7 @@ def _sure(ranking: Sequence[Row]) -> str:
     unclear = [row.label for row in others if row.label not in clear]
     said = f"better than {len(clear)} of {len(others)} others beyond chance, {len(best.ok)} seeds"
     return said + (
-        f"; not told apart from {', '.join(unclear[:3])}{' …' if len(unclear) > 3 else ''}" if unclear else ""
+        f"; not distinguishable from {', '.join(unclear[:3])}{' …' if len(unclear) > 3 else ''}" if unclear else ""
     )
 
 

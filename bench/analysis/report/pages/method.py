@@ -19,9 +19,9 @@ from bench.spec.task import PublishedScore
 
 OPTIONS = ("Option", "Default", "Type", "Limits", "Values here", "Meaning")
 SHOWN_VALUES = 8  # of one option; the others are counted
-INSTALLED = "Meaning, default, type and limits are those of the method's file that is installed where this was written."
-UNKNOWN = "The method is not installed, or cannot be read, where this was written: these are the values of the records."
-QUOTED = "Published: from papers, with other budgets, teachers and selection rules than here. In no ranking."
+INSTALLED = "Meaning, default, type and limits come from the method's file as installed where this report was written."
+UNKNOWN = "The method was not installed or readable where this report was written: these are the records' values."
+QUOTED = "Published: from papers, with other budgets, teachers and selection rules. Not ranked."
 
 OfMethod = Sequence[tuple[Group, Row, tuple[int, int] | None]]  # rows, with rank and how many have one
 
@@ -83,7 +83,7 @@ def _facts(rows: OfMethod, card: MethodCard | None) -> list[tuple[str, str]]:
 
 
 def _options(rows: OfMethod, card: MethodCard | None) -> list[dict[str, str]]:
-    """A line an option: those that the installed file declares, then those that only the records have."""
+    """One line per option: those that the installed file declares, then those that only the records have."""
     used: dict[str, Counter[str]] = defaultdict(Counter)
     for _, row, _ in rows:
         for option, value in row.records[0].trial.options.items():
@@ -120,7 +120,7 @@ def _options_notes(rows: OfMethod, card: MethodCard | None) -> list[str]:
 
 
 def _lines(group: Group, row: Row, rank: tuple[int, int] | None, paged: Collection[str]) -> list[dict[str, Any]]:
-    """A line with all that was measured of a row and the first number from a paper; a line each further one."""
+    """A line with everything measured of a row and the first number from a paper; one line per further number."""
     quotes = [entry for entry in group.published.methods if entry.method == row.method]
     first = {
         "task": group.key.task,

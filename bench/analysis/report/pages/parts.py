@@ -24,7 +24,7 @@ from bench.analysis.report.sections.image_metrics import image_lines
 from bench.records import read_outline
 from bench.spec.task import Published
 
-SWEEPS = 30  # figures of what options change in a whole report: nobody looks at hundreds, and each takes a second
+SWEEPS = 30  # figures of what options change in a whole report: no reader looks at hundreds, and each takes a second
 MANY = 5_000  # trials for which it pays to start processes
 SPARING = 20_000  # trials for which pages show figures as they are in their files, and options in tables only
 

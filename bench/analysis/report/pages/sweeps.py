@@ -59,7 +59,7 @@ def swept_of(
             figure = for_page(wide, narrow)
             path += ".png"
         else:
-            shown = f"only the {figures} options here that move the mean score the most have figures"
+            shown = f"only the {figures} options here that change the mean score the most have figures"
             notes.append(
                 f"Not drawn: {shown if figures else 'a report of so many trials shows options in tables only'}."
             )

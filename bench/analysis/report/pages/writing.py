@@ -16,7 +16,7 @@ def check_place(out: Path, results: Path) -> None:
     place, own = out.resolve(), results.resolve()
     taken = place == own or any((own / name) in (place, *place.parents) for name in ("trials", "work"))
     if taken or (place / "results.json").exists():
-        raise UserError(f"{out} holds records; a report needs a folder of its own, such as {results / 'report'}")
+        raise UserError(f"{out} contains records; a report needs a separate folder, such as {results / 'report'}")
 
 
 def write_files(out: Path, contents: Mapping[str, bytes]) -> list[Path]:

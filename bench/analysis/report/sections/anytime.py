@@ -55,7 +55,7 @@ def never_asks(row: Row) -> bool:
 
 
 def anytime_table(group: Group, measured: AnytimeOf) -> list[list[str]]:
-    """A head and one line a row that has a score; empty where no curve was read."""
+    """A head and one line per row that has a score; empty where no curve was read."""
     units = _units(group)
     lines = [
         list(_cells(row, measured[row.records[0].id], units)) for row in group.rows if row.records[0].id in measured
@@ -72,22 +72,22 @@ def anytime_notes(group: Group, measured: AnytimeOf) -> list[str]:
     if not measured:
         return []
     found = [
-        "Mean over the budget: the score on the way, averaged from nothing spent to the whole budget (the area under "
+        "Mean over the budget: the score averaged over the whole budget, from 0 on (the area under "
         "the curve); a method that ended early keeps its last student."
     ]
     if group.ceiling is not None:
         found.append(
             f"To a share of {CEILING}'s score here, {100 * group.ceiling:.1f} %: what had been spent at the first "
-            "evaluation that is as good; median of the seeds that get there, and how many do where not all."
+            "evaluation that reaches it; median of the seeds that do, and their number if not all do."
         )
     else:
-        found.append(f"Nothing is said of {CEILING}'s score: {CEILING} did not finish here.")
+        found.append(f"Nothing is reported for {CEILING}'s score: {CEILING} did not finish here.")
     if "teacher_images" in _units(group) and any(never_asks(row) for row in group.rows if row.ok):
         found.append(
-            "† never asks the teacher: its budget, and its mean, count student images in place of teacher images."
+            "† never queries the teacher: its budget and its mean count student images instead of teacher images."
         )
     if group.key.headline not in ("last", "ema"):
-        found.append("The curve is the last student's, not the selected one's.")
+        found.append("The curve shows the last student, not the selected one.")
     return found
 
 

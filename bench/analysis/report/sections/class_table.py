@@ -11,7 +11,7 @@ ABSENT = "—"
 
 
 def class_table(group: Group) -> list[list[str]]:
-    """A head and one line a method: mean over seeds of each metric; empty where the score is all there is.
+    """A head and one line per method: mean over seeds of each metric; empty where the score is all there is.
 
     ``—``: neither the labels nor the answers have the class.
     """

@@ -166,7 +166,7 @@ def once(find: Callable[[Group], T]) -> Callable[[Group], T]:
 
 
 def curves_of(group: Group, results: Path) -> CurvesOf:
-    """The curves of all trials that went well: read once for all that is said and drawn of a group."""
+    """The curves of all successful trials: read once for all text and figures of a group."""
     return read_columns(results, [record.id for row in group.rows for record in row.ok], CURVE)
 
 

@@ -85,7 +85,7 @@ def measured_of(group: Group) -> dict[Column, dict[int, list[tuple[Record, Image
 
 
 def image_table(group: Group) -> list[list[str]]:
-    """A head and one line a method: mean over seeds of each metric; empty when the study asked for none.
+    """A head and one line per method: mean over seeds of each metric; empty when the study asked for none.
 
     In brackets: n, the number of images; d, the dimension of the extractor's features; pairs, of which a diversity is
     the mean. ``!``: at least one seed's value is unreliable. ``—``: there is none. ``image_notes`` says why.
@@ -123,7 +123,7 @@ def image_notes(group: Group) -> list[str]:
     rows = [row for row in group.rows if row.ok]
     values = (entry for of_rows in measured_of(group).values() for found in of_rows.values() for _, entry in found)
     features = ", d: dimension of the features" if any(entry.dimension is not None for entry in values) else ""
-    found = [f"Mean over seeds; n: images of each seed{features}. ↑ ↓: better that way."]
+    found = [f"Mean over seeds; n: images per seed{features}. ↑ ↓: the better direction."]
     found += [f"Compared with {count} training images: {', '.join(titles)}." for count, titles in compared.items()]
     for status, mark in MARKS.items():
         for (stated, note), (titles, labels) in said.items():

@@ -32,17 +32,17 @@ COLUMNS = {
 MEANINGS = {
     "Score": "test score of the student that the data-free selection rule picked: mean over seeds ± half of the 95 % "
     f"interval (Student's t; from {ENOUGH} seeds on the BCa bootstrap)",
-    "Oracle": "the best test score on the way, chosen with the test images; it can only be known by peeking",
+    "Oracle": "the best test score during training, chosen with the test images",
     "Gap": "oracle minus score, in percentage points: what choosing without the test images costs",
-    "Normalised": "the score's place between noise (0) and kd (1) under the same budget",
+    "Normalised": "the score's position between noise (0) and kd (1) under the same budget",
     "Agreement": "share of the test images on which student and teacher predict the same class",
-    "Teacher images": "images that went forward through the teacher",
-    "Student images": "images that went forward through the student",
-    "Real images": "real images that the method was given: of the training set, or of the pool that is named",
+    "Teacher images": "images passed forward through the teacher",
+    "Student images": "images passed forward through the student",
+    "Real images": "real images given to the method, from the training set or the named pool",
     "Seconds": "time of the distillation; scoring is not counted",
     "GMACs": "10⁹ multiply-adds, forward and backward, of all networks",
     "Memory": "largest memory in use",
-    "Seeds": "seeds that finished / seeds that were run; the means are over those that finished",
+    "Seeds": "finished seeds / all seeds; the means are over the finished ones",
 }
 DATA = {"none": "none", "pool": "pool", "train": "training set"}
 NEED = {"none": "data-free methods", "pool": "methods on other real images", "train": "methods on the training images"}
@@ -126,7 +126,7 @@ def facts(group: Group) -> list[str]:
         f"Selection rule: {key.headline}",
         f"Suite {key.suite}",
         f"Score: {metric_word(key.metric)} on the test images",
-        f"{key.device}, {key.precision}, scored {key.points} times on the way, task definition {key.task_sha[:7]}",
+        f"{key.device}, {key.precision}, scored {key.points} times during training, task definition {key.task_sha[:7]}",
     ]
 
 
@@ -135,14 +135,14 @@ def notes(group: Group) -> list[str]:
     counts = {len(row.ok) for row in group.rows}
     found = []
     if 1 in counts:
-        found.append("One seed: there is no interval, and nothing can be said about chance.")
+        found.append("One seed: there is no interval, and chance cannot be assessed.")
     if 2 in counts:
-        found.append("Two seeds: the interval is wide by nature (12.7 times the standard error).")
+        found.append("Two seeds: the interval is necessarily wide (12.7 times the standard error).")
     if reason := group.why_not_normalised:
         found.append(reason)
     if any(len(row.ok) < len(row.records) for row in group.rows):
         found.append(
-            "Some trials failed: they have no score, the means are over the others, and the next run tries again."
+            "Some trials failed: they have no score, the means are over the others, and the next run retries them."
         )
     found += [f"Not run: {reason}." for reason in group.unsupported]
     return [*found, _origin(group)]
@@ -150,7 +150,7 @@ def notes(group: Group) -> list[str]:
 
 def title_of(table: Table) -> str:
     """What is ranked in this table, and what is not."""
-    rest = "; the others for reference" if table.reference else ""
+    rest = "; the others are references" if table.reference else ""
     return f"Ranking of {NEED[table.need]}{rest}"
 
 
@@ -169,7 +169,7 @@ def method_facts(groups: Sequence[Group]) -> list[tuple[str, str]]:
         for record in row.records
     }
     return [
-        (name, f"{title}. {paper.rstrip('.')}. Real data: {DATA[data]}; looks at the teacher's: {access}.")
+        (name, f"{title}. {paper.rstrip('.')}. Real data: {DATA[data]}; teacher access: {access}.")
         for name, title, paper, data, access in sorted(found)
     ]
 
@@ -197,7 +197,7 @@ def _origin(group: Group) -> str:
         return ", ".join(sorted({str(origin[name]) for origin in origins if origin.get(name)})) or "unknown"
 
     commits = {str(origin["commit"])[:10] for origin in origins if origin.get("commit")}
-    dirty = " (with changes that are not committed)" if any(origin.get("dirty") for origin in origins) else ""
+    dirty = " (with uncommitted changes)" if any(origin.get("dirty") for origin in origins) else ""
     torches = sorted({str((origin.get("versions") or {}).get("torch", "unknown")) for origin in origins})
     threads = sorted({record.trial.threads for row in group.rows for record in row.records})
     code = f"commit {', '.join(sorted(commits)) or 'unknown'}{dirty}, dfkd {of('suite')}, torch {', '.join(torches)}"

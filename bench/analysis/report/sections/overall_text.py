@@ -10,7 +10,7 @@ from bench.analysis.report.sections.leaderboard import budget_words
 from bench.analysis.report.sections.overall import TITLE, TaskSet
 from bench.analysis.stats import Interval
 
-HEAD = ["Method", "Interquartile mean", "95 % interval", "Average rank", "The first is better, %"]
+HEAD = ["Method", "Interquartile mean", "95 % interval", "Average rank", "First is better, %"]
 NEEDS = {
     "none": "Methods that need no real data",
     "pool": "Methods that use other, unlabelled images",
@@ -18,11 +18,11 @@ NEEDS = {
 }
 NOTES = (
     "Interquartile mean: of the normalised scores (noise 0, kd 1) of all runs, tasks times seeds, the middle half; "
-    "interval: bootstrap stratified by task. noise and kd are taken as they are.",
-    "The first is better: how likely a run of the method at the top is better than one of this row, on a task drawn at "
-    "random; 50 is even. With more than one seed its 95 % interval stands beside it.",
-    "Average rank: 1 is the best on every task; by the mean over seeds. Nemenyi's test takes the tasks as independent; "
-    "tasks that share data are less than that.",
+    "interval: bootstrap stratified by task. The spread of noise and kd is not included.",
+    "First is better: the probability that a run of the top method beats one of this row, on a random "
+    "task; 50 means no difference. With more than one seed its 95 % interval is shown.",
+    "Average rank: 1 is the best on every task; by the mean over seeds. Nemenyi's test assumes independent tasks; "
+    "tasks that share data are not independent.",
 )
 
 
@@ -31,7 +31,7 @@ def title(block: TaskSet) -> str:
 
 
 def overall_table(block: TaskSet) -> list[list[str]]:
-    """A head and a line a method, the best interquartile mean first."""
+    """A head and one line per method, the best interquartile mean first."""
     return [HEAD, *(_line(block, method, found) for method, found in block.means.items())]
 
 
@@ -50,9 +50,9 @@ def profile_caption(block: TaskSet) -> str:
 def ranks_caption(block: TaskSet) -> str:
     """What the bars of the rank diagram join."""
     joined = "; ".join(f"{group[0]} to {group[-1]}" for group in block.ranking.groups)
-    said = f"Bars join methods that differ by less: {joined}." if joined else "All methods differ by more."
+    said = f"Bars connect methods that differ by less: {joined}." if joined else "All methods differ by more."
     return (
-        f"Average ranks, the best at the left. Critical difference of Nemenyi's test at 5 %: "
+        f"Average ranks, best on the left. Critical difference of Nemenyi's test at 5 %: "
         f"{block.ranking.critical_difference:.2f}. {said}"
     )
 
@@ -72,7 +72,7 @@ def in_markdown(block: TaskSet) -> tuple[str, list[list[str]], list[str], list[t
 
 
 def overall_csv(blocks: Sequence[TaskSet]) -> str:
-    """One line a method of every block; empty where there is no number."""
+    """One line per method of every block; empty where there is no number."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     of_interval = [
@@ -115,7 +115,7 @@ def _test(block: TaskSet) -> str:
     if ranking.p is None:
         return "Friedman's test needs three methods or more."
     p = "p < 0.001" if ranking.p < 0.001 else f"p = {ranking.p:.3f}"
-    differ = "do not all rank alike" if ranking.p < ranking.alpha else "cannot be told apart by their ranks"
+    differ = "do not all have the same rank" if ranking.p < ranking.alpha else "cannot be distinguished by their ranks"
     return f"The methods {differ} (Friedman's test, {p})."
 
 

@@ -10,17 +10,15 @@ from bench.records import PoolFacts
 from bench.spec.metric_names import metric_of
 
 TITLE = "The other real images"
-CAPTION = (
-    "Share of the pool that the selection keeps, over the budget; the mean of the seeds, each seed as a thin line."
-)
+CAPTION = "Share of the pool that the selection keeps, over the budget: mean over seeds, and each seed as a thin line."
 NOTE = (
     "Image metrics of an even sample of each pool against the real training images, as for synthetic images. "
-    "Near test images: pool images that are nearly the same as a test image."
+    "Near test images: pool images that are nearly identical to a test image."
 )
 
 
 def pool_table(group: Group) -> list[list[str]]:
-    """A head and one line a pool: images, near duplicates of test images, image metrics; empty without pools."""
+    """A head and one line per pool: images, near duplicates of test images, image metrics; empty without pools."""
     pools = list(_pools(group))
     if not pools:
         return []

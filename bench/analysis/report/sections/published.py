@@ -6,7 +6,7 @@ from bench.analysis.report.sections.groups import Group
 from bench.spec.task import PublishedScore
 
 TITLE = "Published numbers, quoted"
-WARNING = "From papers: other budgets, teachers and selection rules. Not measured here, and in no ranking."
+WARNING = "From papers, with other budgets, teachers and selection rules. Not measured here, and not ranked."
 HEAD = ("Method", "Published, %", "Source")
 
 

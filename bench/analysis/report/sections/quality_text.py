@@ -61,8 +61,8 @@ def sentences(group: Group) -> list[str]:
     lacking = [quality.column.title for quality in found if quality.all_trials.rho is None]
     if lacking:
         said.append(
-            f"Too little was measured for a correlation, which takes {FEWEST} trials with different values and scores "
-            f"that differ: {', '.join(lacking)}."
+            f"Too few measurements for a correlation, which needs {FEWEST} trials with different values and different "
+            f"scores: {', '.join(lacking)}."
         )
     if best := best_is_best(group):
         same, total = sum(each.same for each in best), len(best)
@@ -98,7 +98,7 @@ def quality_caption(group: Group) -> str:
     """What the scatter plots' marks mean; only what this group's figure really shows."""
     points = [point for quality in drawable(qualities(group)) for point in quality.points]
     needs = {point.row.data for point in points}
-    parts = ["One mark a trial. Above each plot: the rank correlation with its 95 % interval, and the trials (n)."]
+    parts = ["One mark per trial. Above each plot: the rank correlation with its 95 % interval, and the trials (n)."]
     parts += ["Squares: trained on real images."] if "train" in needs else []
     parts += ["Diamonds: on other real images."] if "pool" in needs else []
     parts += ["Hollow: the metric's value is unreliable."] if not all(point.reliable for point in points) else []
@@ -111,8 +111,8 @@ def _caution(found: list[Quality]) -> list[str]:
     who = "method" if rows == 1 else "methods"
     cautions = [
         f"A correlation over few trials of few methods ({trials} trials of {rows} {who} here) is weak evidence. Seeds "
-        "of one method are not independent of each other, so the 95 % intervals are too narrow; and what goes with a "
-        "better student need not be what makes it better."
+        "of one method are not independent of each other, so the 95 % intervals are too narrow; and what correlates "
+        "with a better student need not be its cause."
     ]
     if len(found) > 1:
         cautions.append(f"Of {len(found)} metrics, one or another may have an interval without 0 by chance alone.")

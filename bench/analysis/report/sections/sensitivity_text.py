@@ -21,12 +21,12 @@ from bench.analysis.report.sections.sensitivity_numbers import (
 from bench.analysis.stats import Importance
 
 TITLE = "How much the score depends on the options"
-IMPORTANCE = "What each option matters"
+IMPORTANCE = "How much each option matters"
 ABSENT = "—"
 
 
 def robustness_table(of: Sensitivity, group: Group) -> list[list[str]]:
-    """A head and one line a method."""
+    """A head and one line per method."""
     head = [
         "Method",
         "Cells",
@@ -34,9 +34,9 @@ def robustness_table(of: Sensitivity, group: Group) -> list[list[str]]:
         "Spread over the cells",
         "Spread over seeds",
         "Best cell, %",
-        "Within 1 point of it",
+        "Within 1 point of best",
         "Worst cell, %",
-        "Trials that diverge",
+        "Diverging trials",
     ]
     chance = chance_level(group)
     measured = [(grid, robustness(grid, group.floor, chance)) for grid in of.grids]
@@ -47,11 +47,11 @@ def robustness_table(of: Sensitivity, group: Group) -> list[list[str]]:
     return [[*head, f"Not above {FLOOR}"], *([*line, below] for line, below in zip(lines, floored, strict=True))]
 
 
-Importances = Sequence[Importance | None]  # one a method
+Importances = Sequence[Importance | None]  # one per method
 
 
 def importance_table(of: Sensitivity, importances: Importances) -> list[list[str]]:
-    """A head and one line a method that has an importance; empty where none has."""
+    """A head and one line per method that has an importance; empty if none has one."""
     lines = [
         [grid.name, *_shares(grid, of, found), "exact" if found.fit is None else f"estimated (R² {found.fit:.2f})"]
         for grid, found in zip(of.grids, importances, strict=True)
@@ -66,19 +66,19 @@ def sensitivity_notes(of: Sensitivity, group: Group, importances: Importances) -
     """What changed nothing, how the tables are to be read, and what is not in them."""
     found = [
         f"Warning: {name} changed nothing in {grid.name}: {count} trials have the same scores and agreement, to the "
-        "last bit, as another one that differs from them in this option alone. Is it used?"
+        "last bit, as another trial that differs only in this option. Is it used?"
         for grid in of.grids
         for name, count in unchanged(grid.cells, of.options)
     ]
     if any(unlike(grid, of.grids[0]) for grid in of.grids):
-        found.append("The methods do not have the same values here: their spreads are not comparable.")
+        found.append("The methods have different values here: their spreads are not comparable.")
     chance = chance_level(group)
     level = "" if chance is None else f", or at most {100 * chance:g} % ({100 * NEAR_CHANCE:g} points above guessing)"
     found += [
-        "Spread: standard deviation in percentage points, over the cells of their means, and over the seeds within a "
+        "Spread: standard deviation in percentage points, of the cells' means and over the seeds within a "
         "cell (all cells pooled). The best of many cells looks better than it is.",
-        f"A trial diverges if it has no score, whatever the reason{level}. The share is the chance that a cell and "
-        "seed drawn at random do so. Trials without a score are in no mean.",
+        f"A trial diverges if it has no score, for any reason{level}. The share is the chance that a random cell "
+        "and seed diverge. Trials without a score are excluded from all means.",
         *_importance_notes(of, importances),
     ]
     for grid in of.grids:
@@ -92,18 +92,18 @@ def _importance_notes(of: Sensitivity, importances: Importances) -> list[str]:
     if not known:
         return []
     notes = [
-        "Importance: functional ANOVA, the share of the variance over the cells' means that an option has alone, or "
-        "two have together beyond that."
+        "Importance: functional ANOVA, the share of the variance over the cells' means that is due to one option "
+        "alone, or to two together beyond that."
     ]
     if any(found.fit is None and _by_seeds(grid) is not None for grid, found in known):
         notes.append(
-            "By chance: what the spread over seeds alone would give it, were all cells equally good; an importance "
-            "near to it means nothing."
+            "By chance: the importance that the spread over seeds alone would give if all cells were equally good; "
+            "an importance near it means nothing."
         )
     if any(found.fit is not None for _, found in known):
         notes.append(
-            f"Estimated: from {FEWEST} or more cells that are no full grid, by a random forest whose mean prediction "
-            "is decomposed; R² of cells that its trees had not seen. Near 0 or below, the estimate says nothing."
+            f"Estimated: from {FEWEST} or more cells that are not a full grid, by a random forest whose mean "
+            "prediction is decomposed; R² on cells that its trees had not seen. Near 0 or below, ignore the estimate."
         )
     return notes
 
@@ -114,9 +114,9 @@ def heat_caption(of: Sensitivity, pair: tuple[str, str]) -> str:
     others = [name for name in of.options if name not in pair]
     over = f"seeds and {', '.join(others)}" if others else "seeds"
     several = others or any(len(row.ok) > 1 for grid in of.grids for row in grid.cells)
-    parts = [f"Mean over {over}, below it ± the standard deviation." if several else "One seed a cell."]
+    parts = [f"Mean over {over}, with ± the standard deviation below." if several else "One seed per cell."]
     if any(of.axis(name).edges for name in pair):
-        parts = ["Mean over all cells in a square, below it ± the standard deviation over them and their seeds."]
+        parts = ["Mean over all cells in a square, with ± the standard deviation below over them and their seeds."]
     if len(of.grids) > 1:
         parts.append("One colour scale for all.")
     if any(record.status != "ok" for record in records):
@@ -130,9 +130,7 @@ def heat_caption(of: Sensitivity, pair: tuple[str, str]) -> str:
 def heat_alt(of: Sensitivity, pair: tuple[str, str], group: Group) -> str:
     """The picture in a sentence."""
     who = ", ".join(grid.name for grid in of.grids)
-    return (
-        f"Test {metric_word(group.key.metric)} of {who} on {group.key.task} by {pair[0]} and {pair[1]}, a heat map each"
-    )
+    return f"Test {metric_word(group.key.metric)} of {who} on {group.key.task} by {pair[0]} and {pair[1]}: heat maps"
 
 
 def lines_caption(of: Sensitivity) -> str:
@@ -143,7 +141,7 @@ def lines_caption(of: Sensitivity) -> str:
     band = "Band" if all(of.axis(name).numbers for name in of.options) else "Band or bar"
     one = all(len(row.ok) < 2 for grid in of.grids for row in grid.cells)
     parts = (
-        ["One seed a value: no band."]
+        ["One seed per value: no band."]
         if one and not several
         else [f"Mean over {what} {values}. {band}: ± the standard deviation over them."]
     )

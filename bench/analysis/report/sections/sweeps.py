@@ -1,4 +1,4 @@
-"""What the options change: a method's rows that differ in an option, and all that was measured of them."""
+"""What the options change: a method's rows that differ in an option, and everything measured of them."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ ABSENT = "—"
 
 
 def sweep_table(sweep: Sweep) -> list[list[str]]:
-    """A head and one line a cell: of each measure the mean over seeds, in brackets the lowest and the highest seed."""
+    """A head and one line per cell: of each measure the mean over seeds, lowest and highest seed in brackets."""
     head = [sweep.option, "Seeds", *(f"{each.title}{' (logged)' if each.logged else ''}" for each in sweep.measures)]
     lines = [
         [cell.label, str(len(cell.row.ok)), *(_cell(measure.readings[place]) for measure in sweep.measures)]
@@ -29,11 +29,11 @@ def sweep_notes(sweep: Sweep, group: Group) -> list[str]:
     """How to read the table, which measures the option moves in every seed, and what is not in it."""
     found = []
     if any(len(cell.row.ok) > 1 for cell in sweep.cells):
-        found.append("Mean over seeds, in brackets the lowest and the highest seed.")
+        found.append("Mean over seeds; lowest and highest seed in brackets.")
     if any(measure.logged for measure in sweep.measures):
         found.append(
             "Logged: the method's own scalars. The table has the last value, a mean over the steps since the "
-            "evaluation before."
+            "previous evaluation."
         )
     if not all(reading.reliable for measure in sweep.measures for cell in measure.readings for reading in cell):
         found.append(f"{UNRELIABLE}: at least one seed's value is unreliable.")
@@ -41,16 +41,16 @@ def sweep_notes(sweep: Sweep, group: Group) -> list[str]:
         found.append(f"Warning: {sweep.option} changed nothing: the scores are the same, to the last bit. Is it used?")
     found += _parted(sweep)
     failed = [row.label for row in group.rows if row.method == sweep.method and not row.ok]
-    return found + ([f"Left out, as every seed failed: {', '.join(failed)}."] if failed else [])
+    return found + ([f"Left out because every seed failed: {', '.join(failed)}."] if failed else [])
 
 
 def sweep_caption(sweep: Sweep) -> str:
     """What the marks and lines mean; only what this figure really shows."""
     several = any(len(cell.row.ok) > 1 for cell in sweep.cells)
-    parts = ["A dot is a seed, a bar the mean over seeds." if several else "One seed: a dot each."]
+    parts = ["A dot is a seed, a bar the mean over seeds." if several else "One seed: one dot each."]
     if any(measure.logged for measure in sweep.measures):
         thin = "; thin: single seeds" if several else ""
-        parts.append(f"Lines over the share of the budget: what the method logs on the way{thin}.")
+        parts.append(f"Lines over the share of the budget: what the method logs during training{thin}.")
     if not all(reading.reliable for measure in sweep.measures for cell in measure.readings for reading in cell):
         parts.append("Hollow: the value is unreliable.")
     if any(cell.other for cell in sweep.cells):
@@ -86,10 +86,10 @@ def _parted(sweep: Sweep) -> list[str]:
         sides = {"below": _sided(sweep.measures, first, last), "above": _sided(sweep.measures, last, first)}
         said = [f"{side} in {', '.join(titles)}" for side, titles in sides.items() if titles]
         chance = 200 / comb(sum(counts), counts[0])
-        what = f"is {' and '.join(said)}" if said else "is neither below nor above in any measure"
+        what = f"is {' and '.join(said)}" if said else "is not consistently below or above in any measure"
         found.append(
             f"Every seed of {names[0]}, compared with every seed of {names[1]}, {what}. A measure that the option does "
-            f"not change would be so parted by chance in {chance:.2g} % of all cases."
+            f"not change would be separated like this by chance in {chance:.2g} % of all cases."
         )
     return found
 
