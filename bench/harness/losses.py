@@ -7,12 +7,13 @@ from torch.nn import functional as F
 
 
 def kl_divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """tau^2 / N * sum_n sum_k p_T log(p_T / p_S), with p = softmax(logits / tau): Hinton's loss, batch mean.
+    """Hinton's loss: the KL divergence of softened outputs, with the factor tau^2, averaged over the batch.
 
-    Of segmentation networks' answers it is the mean over all pixels of all images.
+    It is ``tau^2 / N * sum_n sum_k p_T log(p_T / p_S)`` with ``p = softmax(logits / tau)``. For segmentation it is the
+    mean over all pixels of all images.
 
     Args:
-        teacher_logits: (N, K) or (N, K, H, W); no gradient is stopped here.
+        teacher_logits: (N, K), or (N, K, H, W) for segmentation. Detach them to keep gradients from the teacher.
         student_logits: of the same shape.
         temperature: tau, above 0.
 
