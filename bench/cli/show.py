@@ -14,7 +14,8 @@ from bench.analysis.report.record_text import sections
 from bench.cli import out
 from bench.cli.places import Unfinished, latest, searched, unfinished
 from bench.cli.settings import Json, Sources
-from bench.records import Record, as_json, is_archive, load_record, load_records, locate, trial_ids
+from bench.records import Record, as_json, is_archive, load_record, load_records, locate, place_of, trial_ids
+from bench.records.folder import ARCHIVE
 
 TRIAL_PAGES = 200  # a report of thousands of trials stays small
 
@@ -52,7 +53,7 @@ def report(
     target: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="DIR", help="Where to.  [default: RESULTS/report, beside an archive ARCHIVE-report]"
+            "--out", metavar="DIR", help="Where to.  [default: RESULTS/report; of an archive NAME.parquet: NAME-report]"
         ),
     ] = None,
     trial_pages: Annotated[
@@ -60,12 +61,13 @@ def report(
     ] = TRIAL_PAGES,
 ) -> None:
     """Write the leaderboard, its figures and a page for all records of a results folder."""
-    chosen = results or latest()
+    chosen = place_of(results) if results else latest()
 
     from bench.analysis.report import render
     from bench.utils.hardware import usable_cores
 
-    beside = chosen.with_name(f"{chosen.stem}-report") if is_archive(chosen) else chosen / "report"
+    folder = chosen.parent if chosen.name == ARCHIVE else chosen
+    beside = chosen.with_name(f"{chosen.stem}-report") if is_archive(folder) else folder / "report"
     files = render(chosen, target or beside, trial_pages, usable_cores())
     pages = [file for file in files if file.parent.name == "trials"]
     for file in files:

@@ -22,7 +22,7 @@ from bench.analysis.report.sections.leaderboard import comma_separated
 from bench.analysis.report.sections.overall import TaskSet, task_sets
 from bench.analysis.report.sections.overall_text import figure_path, in_markdown, overall_csv
 from bench.errors import UserError
-from bench.records import open_results
+from bench.records import open_results, place_of
 from bench.spec.custom_tasks import published_of_kept
 
 __all__ = ["render"]
@@ -45,6 +45,7 @@ def render(results: Path, out: Path, trial_pages: int | None = None, processes: 
     Raises:
         UserError: there are no records, one is damaged, or ``out`` cannot be written or holds records.
     """
+    results = place_of(results)
     check_place(out, results)
     return write_files(out, _contents(results, trial_pages, processes))
 
