@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from bench.analysis.report.pages.html import environment
 from bench.analysis.report.pages.index import leader
@@ -135,7 +136,7 @@ def _card(entry: Entry) -> dict[str, Any]:
     failed = f", {entry.failed} failed" if entry.failed else ""
     return {
         "name": entry.name,
-        "page": f"{entry.name}/{INDEX}",
+        "page": f"{quote(entry.name)}/{INDEX}",
         "description": entry.description,
         "facts": [
             ("Tasks", ", ".join(entry.tasks)),
@@ -145,7 +146,7 @@ def _card(entry: Entry) -> dict[str, Any]:
             ("Last trial", entry.date or "unknown"),
             ("Commit", _few(entry.commits) or "unknown"),
         ],
-        "leaders": [each | {"page": f"{entry.name}/{each['page']}"} for each in entry.leaders[:SHOWN]],
+        "leaders": [each | {"page": f"{quote(entry.name)}/{each['page']}"} for each in entry.leaders[:SHOWN]],
         "several": len(entry.budgets) > 1,
         "more": max(0, len(entry.leaders) - SHOWN),
     }
@@ -156,7 +157,7 @@ def _cells(entry: Entry) -> list[str]:
     several = len({each["task"] for each in entry.leaders}) > 1
     leaders = [f"{each['label']}{' on ' + each['task'] if several else ''}" for each in entry.leaders]
     return [
-        f"[{escape(entry.name)}]({entry.name}/leaderboard.md){said}",
+        f"[{escape(entry.name)}]({quote(entry.name)}/leaderboard.md){said}",
         escape(", ".join(entry.tasks)),
         escape("; ".join(entry.budgets)),
         str(entry.trials),
