@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test lint format docs bench clean
+.PHONY: help setup demo site reports test lint format docs bench clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -25,6 +25,12 @@ demo: setup  ## the demo study and its report: a few minutes on two cores, nothi
 	$(BIN)/dfkd report --results runs/demo --out runs/demo/report
 	@echo
 	@echo "The report: $(CURDIR)/runs/demo/report/index.html"
+
+site: setup  ## all published studies as one site in site/; what has not changed is not rendered again
+	$(BIN)/dfkd site results --out site
+
+reports: setup  ## the summaries in reports/, after a study was published or has changed
+	$(BIN)/dfkd site results --out reports --summary
 
 test: setup  ## the whole test suite
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(PYTEST)

@@ -12,11 +12,11 @@ from bench.analysis.regression.effects import check_name
 from bench.analysis.regression.filing import TRACKED
 from bench.analysis.regression.summary import plain_number
 from bench.cli import out
-from bench.cli.places import BASES, results_folders
+from bench.cli.places import BASES, results_below
 from bench.cli.settings import DataFolder, Repo, Tracked
 from bench.errors import UserError, nearest
 from bench.execution.executors import EXECUTORS
-from bench.records import find_trial, load_record
+from bench.records import load_records, locate
 from bench.spec.rerun import study_of
 from bench.spec.study import find_study, study_files
 from bench.spec.subset import of_study
@@ -73,8 +73,9 @@ def _cell(what: str, root: Path, tracked: Path, task: str | None, method: str | 
         return of_study(file, task, method), place
     if task or method:
         raise UserError("--task and --method are for studies; a trial has one task and one method")
-    folders = [folder for start in (tracked, *BASES) for folder in results_folders(start)]
-    return study_of(load_record(find_trial(folders, what))), Path()
+    folders = [folder for start in (tracked, *BASES) for folder in results_below(start)]
+    results, name = locate(folders, what)
+    return study_of(load_records(results, [name])[0]), Path()
 
 
 def _tell(tried: search.Tried) -> None:

@@ -5,16 +5,26 @@ from __future__ import annotations
 import csv
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from bench.cli import out
 from bench.cli.places import searched
 from bench.cli.settings import Json, Sources
+from bench.errors import UserError, nearest
 from bench.records.schema import without_nan
+from bench.records.sheets import SHEETS, Sheets
 
 SHOWN = 200  # rows of a table on the terminal
+KeptSheets = Annotated[
+    str,
+    typer.Option(
+        "--sheets",
+        metavar="|".join(SHEETS),
+        help=f"Which contact sheets an archive holds: {'; '.join(f'{name}: {doc}' for name, doc in SHEETS.items())}.",
+    ),
+]
 
 
 def query(
@@ -51,13 +61,15 @@ def query(
 
 
 def archive(
-    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder.")],
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder, or another archive.")],
     file: Annotated[Path, typer.Argument(metavar="FILE.parquet", help="The archive to write; it must not exist.")],
+    sheets: KeptSheets = "best",
 ) -> None:
-    """Pack the records, curves and contact sheets of a results folder into one Parquet file."""
+    """Pack the records and curves of a results folder and some contact sheets into one Parquet file."""
+    from bench.records import open_results
     from bench.records.archive import write_archive
 
-    count = write_archive(results, file)
+    count = write_archive(open_results(results), file, _sheets(sheets))
     out.say(f"{file}: {out.count(count, 'trial')}, {out.size(file.stat().st_size)}; without students and images")
 
 
@@ -66,11 +78,12 @@ def merge(
     target: Annotated[
         Path, typer.Option("--out", metavar="PATH", help="A new folder, or a new archive if it ends in .parquet.")
     ],
+    sheets: KeptSheets = "best",
 ) -> None:
     """Join results of several machines: duplicates once, conflicts refused, nothing overwritten."""
     from bench.records.merge import merge as join
 
-    merged = join(sources, target)
+    merged = join(sources, target, _sheets(sheets))
     out.say(f"{target}: {out.count(merged.trials, 'trial')} of {out.count(len(sources), 'source')}")
     dropped = (
         ("exact duplicates", merged.duplicates),
@@ -78,6 +91,12 @@ def merge(
         ("failures of trials that succeeded elsewhere", merged.replaced),
     )
     out.pairs((f"dropped {what}", f"{count:,}") for what, count in dropped if count)
+
+
+def _sheets(word: str) -> Sheets:
+    if word not in SHEETS:
+        raise UserError(f"unknown --sheets {word!r}{nearest(word, SHEETS)}")
+    return cast("Sheets", word)
 
 
 def _cell(value: object) -> str:

@@ -14,7 +14,7 @@ from bench.errors import UserError
 from bench.execution.plan import RUNS
 from bench.execution.run_study import locked
 from bench.metrics.rescore import DONE, Scored, Wish, score_trials
-from bench.records import Record, find_trial
+from bench.records import Record, is_archive, locate, place_of
 from bench.spec.metric_names import image_metrics
 from bench.spec.study import load_study
 from bench.utils.hardware import choose_device
@@ -76,10 +76,19 @@ def score(
 def _find(what: str, results: list[Path]) -> tuple[Path, list[str]]:
     """The results folder, and the trials' ids; none: all."""
     for folder in (Path(what), RUNS / what):
-        if (folder / "results.json").is_file():
-            return searched([folder])[0], []
-    trial = find_trial(searched(results), what)
-    return trial.parent.parent, [trial.name]
+        if (folder / "results.json").is_file() or is_archive(place_of(folder)):
+            return _with_images(searched([folder])[0]), []
+    root, name = locate(searched(results), what)
+    return _with_images(root), [name]
+
+
+def _with_images(results: Path) -> Path:
+    if is_archive(results):
+        raise UserError(
+            f"{results} is an archive, and archives do not hold the images that image metrics are measured on; score "
+            "the results folder that it was made of, or run the trial again (`dfkd show TRIAL_ID` prints the commands)"
+        )
+    return results
 
 
 def _of_study(folder: Path) -> tuple[str, ...]:

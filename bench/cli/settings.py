@@ -39,7 +39,7 @@ Sources = Annotated[
     typer.Option(
         "--results",
         metavar="PATH",
-        help="A results folder or an archive; may be repeated.  [default: all folders below ./runs and ./results]",
+        help="A results folder or an archive; may be repeated.  [default: all below ./runs and ./results]",
     ),
 ]
 TaskFiles = Annotated[

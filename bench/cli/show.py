@@ -14,7 +14,8 @@ from bench.analysis.record_text import sections
 from bench.cli import out
 from bench.cli.places import Unfinished, latest, searched, unfinished
 from bench.cli.settings import Json, Sources
-from bench.records import Record, as_json, is_archive, load_record, load_records, locate, trial_ids
+from bench.records import Record, as_json, is_archive, load_record, load_records, locate, place_of, trial_ids
+from bench.records.folder import ARCHIVE
 
 TRIAL_PAGES = 200  # a report of thousands of trials stays small
 
@@ -54,20 +55,21 @@ def report(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Folder to write.  [default: RESULTS/report; for an archive, ARCHIVE-report next to it]",
+            help="Folder to write.  [default: RESULTS/report; for an archive NAME.parquet: NAME-report]",
         ),
     ] = None,
     trial_pages: Annotated[
         int, typer.Option(min=0, metavar="N", help="Maximum number of trial pages; 0 for none.")
     ] = TRIAL_PAGES,
 ) -> None:
-    """Write the leaderboard, figures and pages of a results folder."""
-    chosen = results or latest()
+    """Write the leaderboard, figures and pages of a results folder or an archive."""
+    chosen = place_of(results) if results else latest()
 
     from bench.analysis.report import render
     from bench.utils.hardware import usable_cores
 
-    beside = chosen.with_name(f"{chosen.stem}-report") if is_archive(chosen) else chosen / "report"
+    folder = chosen.parent if chosen.name == ARCHIVE else chosen
+    beside = chosen.with_name(f"{chosen.stem}-report") if is_archive(folder) else folder / "report"
     files = render(chosen, target or beside, trial_pages, usable_cores())
     pages = [file for file in files if file.parent.name == "trials"]
     for file in files:

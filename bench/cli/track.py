@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from bench.analysis.regression.filing import TRACKED, check_code, file_runs, label, lighten, place_for, read_runs
+from bench.analysis.regression.filing import (
+    TRACKED,
+    check_code,
+    file_runs,
+    label,
+    lighten,
+    place_for,
+    read_runs,
+    unpack_filed,
+)
 from bench.cli import out
 from bench.cli.run import audience_for, print_summary
 from bench.cli.settings import DataFolder, MethodFiles, Repo, Tracked
@@ -53,6 +62,7 @@ def track(
     check_code(root)
     folder, head = place_for(root, tracked or root / TRACKED, dirty)
     runs = read_runs(benchmark or [], head, dirty)
+    unpack_filed(folder)
     audience = audience_for(quiet)
     try:
         with audience:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records import load_record, open_results
+from bench.records.folder import refuse_archive
 from bench.spec.expand import expand
 from bench.spec.method_registry import card_of
 from bench.spec.study import LoadedStudy, Study, load_study
@@ -72,6 +73,7 @@ def plan_loaded(
     for trial in expand(loaded, kind, allow_altered, data_folder):
         unique.setdefault(trial.id, trial)
     folder = results or RUNS / loaded.study.name
+    refuse_archive(folder)
     if (folder / "results.json").exists():
         open_results(folder)
     trials = tuple(unique.values())

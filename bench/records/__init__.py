@@ -4,11 +4,10 @@ Nothing here runs a trial or judges a number, and pandas is imported only where 
 """
 
 from bench.records.comparable import Comparable, Loaded, comparable, loaded
-from bench.records.folder import is_archive, load_record, read_curve, trial_folders, write_trial
+from bench.records.folder import is_archive, load_record, place_of, read_curve, trial_folders, write_trial
 from bench.records.frame import load_curves, load_frame, short_text
 from bench.records.reading import (
     Outline,
-    find_trial,
     load_records,
     locate,
     log_end,
@@ -18,6 +17,7 @@ from bench.records.reading import (
     read_curves,
     read_outline,
     read_sheets,
+    read_students,
     trial_ids,
 )
 from bench.records.schema import (
@@ -53,7 +53,6 @@ __all__ = [
     "TrialIdentity",
     "as_json",
     "comparable",
-    "find_trial",
     "is_archive",
     "load_curves",
     "load_frame",
@@ -63,12 +62,14 @@ __all__ = [
     "locate",
     "log_end",
     "open_results",
+    "place_of",
     "read_beside",
     "read_columns",
     "read_curve",
     "read_curves",
     "read_outline",
     "read_sheets",
+    "read_students",
     "short_text",
     "trial_folders",
     "trial_id",

@@ -1,12 +1,14 @@
 """Archives: a whole results folder in one Parquet file, one row per trial.
 
-It holds every record, its curve and its contact sheet; not the students, images and logs, of which it only knows names
-and sizes. The study and a user's own tasks are in the file's metadata. Rows are in the order of their tasks: who asks
-for the trials of one task, as a report does for each, reads a small part of the file.
+It holds every record and curve, word for word, and some contact sheets; not the students, images and logs, of which it
+only knows names and sizes, and of the student its hash. The study, a user's own tasks and what else lies beside the
+trials are in the file's metadata. Rows are in the order of their tasks: who asks for the trials of one task, as a
+report does for each, reads a small part of the file. The same records give the same bytes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,76 +16,185 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
 from bench.records.columns import defaults
-from bench.records.folder import check_schema, is_archive, open_folder, parse, trial_folders, writing
+from bench.records.folder import check_schema, is_archive, open_folder, parse, read_json, trial_folders, writing
 from bench.records.pack import connect, file_facts, pack_files, text, write_parquet
 from bench.records.schema import SCHEMA, CurvePoint
+from bench.records.sheets import NAMES, Sheets, sheet_of, small_sheet
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-BESIDE = ("study.yaml", "tasks.json")  # files of a results folder that go into the metadata
-SHEET = "images.png"
-HELD = {"record.json", "curve.jsonl", SHEET}
+BESIDE = ("study.yaml", "tasks.json", "tracked.json", "speed/*.json")  # of a results folder, go into the metadata
+BITS = "bits.json"  # of a trial: the hash of the student's weights, where it stands in their place
+STUDENT = "student.safetensors"
+HELD = {"record.json", "curve.jsonl", BITS, *NAMES}
 ROWS = 2_048  # of a row group: contact sheets make rows large
+LEVEL = 12  # of zstd: a tenth smaller than by default; higher levels take much longer for the next percent
 
 
-def write_archive(results: Path, file: Path) -> int:
-    """Pack a results folder into a new file, whole or not at all, and return the number of its trials.
+def write_archive(results: Path, file: Path, sheets: Sheets = "best") -> int:
+    """Pack a results folder, or another archive, into a new file, whole or not at all; return the number of trials.
+
+    Args:
+        results: a results folder or an archive.
+        file: the archive to write.
+        sheets: which contact sheets it holds, see ``SHEETS``.
 
     Raises:
         UserError: the file exists or does not end in ``.parquet``, a record is damaged, or the file cannot be written.
     """
     check_new(file, archive=True)
-    if is_archive(results):
-        raise UserError(f"{results} is already an archive")
-    folders = trial_folders(open_folder(results))
     with connect() as con:
-        pack_files(con, results, [folder.name for folder in folders], "packed")
-        add_files(con, folders, "files_of")
-        store(
-            con,
-            "SELECT * FROM packed JOIN files_of USING (id)",
-            file,
-            {name: (results / name).read_text("utf-8") for name in BESIDE if (results / name).is_file()},
+        rows_of(con, results, "rows_of_all")
+        store(con, "SELECT * FROM rows_of_all", file, files_beside(results), sheets)
+        found = con.execute("SELECT count(*) FROM rows_of_all").fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def rows_of(con: DuckDBPyConnection, results: Path, view: str) -> None:
+    """Make a view of a results folder or an archive, a row a trial, to be stored or joined with others.
+
+    ``sheet`` is the contact sheet or null, ``sheet_file`` where it can be read instead, ``sheet_name`` and
+    ``sheet_size`` what it is; ``student`` is the hash of the student's weights or null.
+
+    Raises:
+        UserError: a record is damaged.
+    """
+    if is_archive(results):
+        check_archive(results)
+        student = "" if "student" in _columns(con, results) else "NULL::VARCHAR AS student,"  # of an earlier version
+        png, webp = map(text, NAMES)
+        con.execute(
+            f"""CREATE TEMP VIEW {view} AS
+                SELECT *, {student} NULL::VARCHAR AS sheet_file, octet_length(sheet) AS sheet_size,
+                       CASE WHEN hex(sheet[1:4]) = '52494646' THEN {webp}
+                            WHEN sheet IS NOT NULL THEN {png} END AS sheet_name
+                FROM read_parquet({text(results)})"""
         )
-    return len(folders)
+        return
+    folders = trial_folders(open_folder(results))
+    pack_files(con, results, [folder.name for folder in folders], f"{view}_packed")
+    facts = [_facts(folder) for folder in folders]
+    con.execute(
+        f"""CREATE TEMP TABLE {view}_files AS
+            SELECT id, NULL::BLOB AS sheet,
+                   json_transform(listed, '[{{"name": "VARCHAR", "size": "BIGINT"}}]') AS left_out, student,
+                   sheet_file, sheet_name, sheet_size::BIGINT AS sheet_size
+            FROM (SELECT unnest($ids) AS id, unnest($listed) AS listed, unnest($student::VARCHAR[]) AS student,
+                         unnest($file::VARCHAR[]) AS sheet_file, unnest($name::VARCHAR[]) AS sheet_name,
+                         unnest($size::BIGINT[]) AS sheet_size)""",
+        {"ids": [folder.name for folder in folders]}
+        | {key: [fact[key] for fact in facts] for key in ("listed", "student", "file", "name", "size")},
+    )
+    con.execute(f"CREATE TEMP VIEW {view} AS SELECT * FROM {view}_packed JOIN {view}_files USING (id)")
 
 
-def store(con: DuckDBPyConnection, rows: str, file: Path, beside: Mapping[str, str]) -> None:
-    """Write packed rows as an archive; ``beside`` holds the contents of the folder's other files, by name."""
+def store(con: DuckDBPyConnection, rows: str, file: Path, beside: Mapping[str, str], sheets: Sheets = "best") -> None:
+    """Write packed rows as an archive.
+
+    Args:
+        con: where ``rows_of`` has made the views that ``rows`` reads.
+        rows: a SELECT.
+        file: the archive to write.
+        beside: the contents of the folder's other files, by name.
+        sheets: which contact sheets it holds, see ``SHEETS``.
+    """
+    con.execute(f"CREATE TEMP VIEW stored AS {rows}")
+    _keep_sheets(con, sheets)
+    # A sheet of which only a small copy is held, or none, is one of the files that are left out.
+    left_out = """CASE WHEN sheet_name IS NULL OR kept_whole THEN left_out
+                       ELSE list_sort(list_append(left_out, {'name': sheet_name, 'size': sheet_size}))
+                  END AS left_out"""
+    con.execute("SET threads = 1")  # several would cut the file into parts by chance
     with writing(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_parquet(
             con,
-            f"{rows} ORDER BY task, id",
+            f"""SELECT stored.* EXCLUDE (sheet, sheet_file, sheet_name, sheet_size, left_out),
+                       kept.sheet AS sheet, {left_out}
+                FROM stored LEFT JOIN kept USING (id) ORDER BY task, id""",
             file,
-            {"dfkd": json.dumps({"schema": SCHEMA, "files": dict(beside)})},
+            {"dfkd": json.dumps({"schema": SCHEMA, "files": dict(sorted(beside.items()))})},
             ROWS,
+            LEVEL,
         )
 
 
-def add_files(con: DuckDBPyConnection, folders: Sequence[Path], table: str) -> None:
-    """Make a table of each trial's contact sheet, and of the names and sizes of the files that are left out."""
-    sheets = [str(folder / SHEET) for folder in folders if (folder / SHEET).is_file()]
-    left_out = [
-        json.dumps([{"name": f.name, "size": f.stat().st_size} for f in sorted(folder.iterdir()) if f.name not in HELD])
-        for folder in folders
-    ]
-    read = (
-        "SELECT string_split(replace(filename, chr(92), '/'), '/')[-2] AS id, content AS sheet FROM read_blob($sheets)"
-    )
-    if not sheets:
-        read = "SELECT '' AS id, ''::BLOB AS sheet WHERE false"
-    con.execute(
-        f"""CREATE TEMP TABLE {table} AS
-            SELECT id, sheet, json_transform(listed, '[{{"name": "VARCHAR", "size": "BIGINT"}}]') AS left_out
-            FROM (SELECT unnest($ids) AS id, unnest($listed) AS listed) LEFT JOIN ({read}) USING (id)""",
-        {"ids": [folder.name for folder in folders], "listed": left_out} | ({"sheets": sheets} if sheets else {}),
-    )
+def _keep_sheets(con: DuckDBPyConnection, sheets: Sheets) -> None:
+    """Make the table ``kept`` of the sheets that an archive is to hold: id, sheet and whether that is all of it."""
+    con.execute("CREATE TEMP TABLE kept (id VARCHAR, sheet BLOB, kept_whole BOOLEAN)")
+    if sheets == "all":
+        con.execute("INSERT INTO kept SELECT id, sheet, true FROM stored WHERE sheet IS NOT NULL")
+        places = [
+            place for (place,) in con.execute("SELECT sheet_file FROM stored WHERE sheet_file IS NOT NULL").fetchall()
+        ]
+        if places:
+            con.execute(
+                "INSERT INTO kept SELECT id, content, true "
+                "FROM read_blob($places) JOIN stored ON filename = sheet_file",
+                {"places": places},
+            )
+    if sheets != "best":
+        return
+    # Of each task and method: the cell with the best mean, of that the lowest seed. The scores are sorted first, since
+    # the last bit of a sum depends on the order.
+    cell = "task, method, method_sha, options::VARCHAR, budget, teacher, teacher_sha"
+    chosen = con.execute(f"""
+        WITH known AS (SELECT *, md5(concat_ws(chr(10), {cell})) AS cell FROM stored),
+             means AS (SELECT cell, list_avg(list_sort(list(score))) AS mean FROM known GROUP BY cell)
+        SELECT id, sheet_file FROM known JOIN means USING (cell) WHERE sheet_name IS NOT NULL
+        QUALIFY row_number() OVER (PARTITION BY task, method ORDER BY mean DESC NULLS LAST, seed, id) = 1
+        ORDER BY id""").fetchall()
+    for name, place in chosen:
+        whole = _one_sheet(con, name) if place is None else Path(place).read_bytes()
+        small = small_sheet(whole)
+        con.execute(
+            "INSERT INTO kept VALUES ($id, $sheet, $whole)", {"id": name, "sheet": small, "whole": small == whole}
+        )
+
+
+def _one_sheet(con: DuckDBPyConnection, name: str) -> bytes:
+    row = con.execute("SELECT sheet FROM stored WHERE id = $id", {"id": name}).fetchone()
+    assert row is not None
+    return bytes(row[0])
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """What a trial's folder holds beside its record and curve."""
+    sheet = sheet_of(folder)
+    files = [file for file in sorted(folder.iterdir()) if file.name not in HELD]
+    return {
+        "listed": json.dumps([{"name": file.name, "size": file.stat().st_size} for file in files]),
+        "student": student_hash(folder),
+        "file": str(sheet) if sheet else None,
+        "name": sheet.name if sheet else None,
+        "size": sheet.stat().st_size if sheet else None,
+    }
+
+
+def student_hash(trial: Path) -> str | None:
+    """The hash of the weights of a trial's student, if the folder holds them or their hash."""
+    if (trial / BITS).is_file():
+        return str(read_json(trial / BITS).get("student"))
+    return sha256_of(trial / STUDENT) if (trial / STUDENT).is_file() else None
+
+
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def files_beside(results: Path) -> dict[str, str]:
+    """The contents of what lies beside the trials of a results folder or an archive, by name."""
+    if is_archive(results):
+        return check_archive(results)
+    found = sorted(file for pattern in BESIDE for file in results.glob(pattern))
+    return {file.relative_to(results).as_posix(): file.read_text("utf-8") for file in found}
 
 
 def check_archive(file: Path) -> dict[str, str]:
-    """The contents of the files that lay beside the trials (study, own tasks), by name.
+    """The contents of the files that lay beside the trials (study, own tasks, label and benchmarks of a commit).
 
     Raises:
         UserError: it does not exist, is no archive of records, or is of a newer schema.
@@ -97,6 +208,12 @@ def check_archive(file: Path) -> dict[str, str]:
     value = parse(facts, f"the metadata of {file}")
     check_schema(value, file)
     return dict(value.get("files", {}))
+
+
+def holds_records(file: Path) -> bool:
+    """Whether a file is an archive of ``dfkd archive``."""
+    with connect() as con:
+        return file.is_file() and "dfkd" in file_facts(con, file)
 
 
 def archive_ids(file: Path) -> list[str]:
@@ -140,8 +257,16 @@ def archive_columns(file: Path, ids: Iterable[str], names: Sequence[str]) -> dic
 
 
 def archive_sheets(file: Path, ids: Iterable[str]) -> dict[str, bytes]:
-    """The contact sheets, PNGs, of those trials that have one, by id."""
+    """The contact sheets, PNGs or WebPs, of those trials whose sheet the archive holds, by id."""
     return {name: bytes(sheet) for name, sheet in _rows(file, "id, sheet", ids) if sheet is not None}
+
+
+def archive_students(file: Path) -> dict[str, str]:
+    """The hash of each student's weights, by the trial's id, where it is known."""
+    with connect() as con:
+        if "student" not in _columns(con, file):  # an archive of an earlier version
+            return {}
+    return {name: student for name, student in _rows(file, "id, student", None) if student is not None}
 
 
 def archive_left_out(file: Path, name: str) -> list[tuple[str, int]]:
@@ -159,6 +284,10 @@ def check_new(path: Path, archive: bool) -> None:
         raise UserError(f"{path} already exists and is not overwritten; choose another name")
     if archive and path.suffix != ".parquet":
         raise UserError(f"an archive's name must end in .parquet: {path}")
+
+
+def _columns(con: DuckDBPyConnection, file: Path) -> set[str]:
+    return {row[0] for row in con.execute(f"DESCRIBE SELECT * FROM read_parquet({text(file)})").fetchall()}
 
 
 def _rows(file: Path, columns: str, ids: Iterable[str] | None) -> list[tuple[Any, ...]]:

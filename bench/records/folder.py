@@ -25,6 +25,7 @@ from bench.errors import UserError
 from bench.records.schema import SCHEMA, CurvePoint, Record, as_json, without_nan
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
+ARCHIVE = "records.parquet"  # a folder that has this in place of trials is read as this
 OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST}
 
 
@@ -32,6 +33,7 @@ def open_folder(folder: Path, create: bool = False) -> Path:
     """Check that ``folder`` is a results folder that this version reads; the rest is as in ``open_results``."""
     marker = folder / "results.json"
     if create:
+        refuse_archive(folder)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if not marker.exists():
@@ -171,6 +173,22 @@ def _of_trial(folder: Path, name: str) -> Path:
 def is_archive(path: Path) -> bool:
     """Whether a path names an archive; ``bench.records.reading.open_results`` looks inside."""
     return path.suffix == ".parquet" and not path.is_dir()
+
+
+def place_of(results: Path) -> Path:
+    """Where the records of ``results`` are: the archive of a folder that has one in place of trials, else itself."""
+    published = results / ARCHIVE
+    return published if published.is_file() and not (results / "results.json").exists() else results
+
+
+def refuse_archive(results: Path) -> None:
+    """Raise UserError where somebody is about to write into an archive, or beside it as if its trials lay there."""
+    if is_archive(place_of(results)):
+        place = place_of(results)
+        raise UserError(
+            f"{place} is an archive, which is only read; choose another folder, or unpack it into one and use that: "
+            f"`dfkd merge {place} --out FOLDER`"
+        )
 
 
 def trial_folders(results: Path) -> list[Path]:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
-from bench.records.archive import BESIDE, SHEET, add_files, archive_curves, archive_texts, check_new, store
-from bench.records.folder import is_archive, record_of, sync, trial_folders, write_file, writing
-from bench.records.pack import connect, pack_files, text
-from bench.records.reading import open_results, read_beside, read_curves
+from bench.records.archive import BITS, archive_curves, archive_texts, check_new, files_beside, rows_of, store
+from bench.records.folder import is_archive, record_of, sync, write_file, writing
+from bench.records.pack import connect
+from bench.records.reading import open_results, read_curves
 from bench.records.schema import SCHEMA, Record, as_json
+from bench.records.sheets import Sheets, name_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -43,7 +44,7 @@ class _Version:
     digest: str
 
 
-def merge(sources: Sequence[Path], out: Path) -> Merged:
+def merge(sources: Sequence[Path], out: Path, sheets: Sheets = "best") -> Merged:
     """Join results folders and archives into a new folder, or into a new archive if ``out`` ends in ``.parquet``.
 
     A trial that is there twice with the same record and curve is taken once. As in a results folder, a failure gives
@@ -51,14 +52,20 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
     score` adds them) is taken. Anything else that differs under one id is a contradiction. Nothing is written unless
     all is well, and then whole.
 
+    Args:
+        sources: results folders and archives.
+        out: the new folder or archive.
+        sheets: which contact sheets a new archive holds, see ``SHEETS``; a folder gets all that there are.
+
     Raises:
         UserError: trials or tasks contradict each other (both are shown), ``out`` exists, a source is damaged, or
             ``out`` cannot be written.
     """
     check_new(out, archive=False)
     with connect() as con:
+        sources = [open_results(source) for source in sources]
         for place, source in enumerate(sources):
-            _load(con, open_results(source), place)
+            rows_of(con, source, f"source_{place}")
         chosen, merged = _chosen(con, sources)
         beside = _beside(sources)
         if is_archive(out):
@@ -69,33 +76,27 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
             rows = " UNION ALL BY NAME ".join(
                 f"SELECT {place} AS place, * FROM source_{place}" for place in range(len(sources))
             )
-            store(con, f"SELECT * EXCLUDE (place) FROM ({rows}) JOIN chosen USING (id, place)", out, beside)
+            store(con, f"SELECT * EXCLUDE (place) FROM ({rows}) JOIN chosen USING (id, place)", out, beside, sheets)
         else:
             _write_folder(con, sources, chosen, beside, out)
     return merged
 
 
-def _load(con: DuckDBPyConnection, source: Path, place: int) -> None:
-    if is_archive(source):
-        con.execute(f"CREATE TEMP VIEW source_{place} AS SELECT * FROM read_parquet({text(source)})")
-        return
-    folders = trial_folders(source)
-    pack_files(con, source, [folder.name for folder in folders], f"packed_{place}")
-    add_files(con, folders, f"files_{place}")
-    con.execute(f"CREATE TEMP VIEW source_{place} AS SELECT * FROM packed_{place} JOIN files_{place} USING (id)")
-
-
 def _chosen(con: DuckDBPyConnection, sources: Sequence[Path]) -> tuple[dict[str, int], Merged]:
     """The source to take each trial from, by id."""
-    copies: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
-    for place in range(len(sources)):
-        for name, digest, files in con.execute(f"SELECT id, digest, len(left_out) FROM source_{place}").fetchall():
-            copies[name].append((digest, -files, place))
+    copies: dict[str, list[tuple[str, tuple[int, int], int]]] = defaultdict(list)
+    for place, source in enumerate(sources):
+        files = (
+            0 if is_archive(source) else "len(left_out)"
+        )  # of those that are left out an archive only knows the names
+        held = f"SELECT id, digest, {files}, coalesce(sheet_size, 0) FROM source_{place}"
+        for name, digest, count, sheet in con.execute(held).fetchall():
+            copies[name].append((digest, (-count, -sheet), place))
     chosen: dict[str, int] = {}
     duplicates = replaced = extended = 0
     contradictions = []
     for name in sorted(copies):
-        # Of equal ones the one with the most files: a folder has the student, an archive has not.
+        # Of equal ones the one with the most files and the largest sheet: an archive has no student, and small sheets.
         best = {digest: (files, place) for digest, files, place in sorted(copies[name], reverse=True)}
         duplicates += len(copies[name]) - len(best)
         if len(best) == 1:
@@ -169,21 +170,22 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def _beside(sources: Sequence[Path]) -> dict[str, str]:
-    """The study, where all sources have the same one, and all own tasks."""
-    study, tasks = BESIDE
-    studies = {read_beside(source, study) for source in sources}
-    only = next(iter(studies)) if len(studies) == 1 else None
-    found = {study: only} if only is not None else {}
+    """All own tasks and runs of benchmarks; the study and a commit's label, where all sources have the same one."""
+    beside = [files_beside(source) for source in sources]
+    found = {name: content for files in beside for name, content in files.items() if name.startswith("speed/")}
+    for name in ("study.yaml", "tracked.json"):
+        if len(contents := {files.get(name) for files in beside}) == 1 and (only := next(iter(contents))) is not None:
+            found[name] = only
     known: dict[str, tuple[Any, Path]] = {}
-    for source in sources:
-        for task in json.loads(read_beside(source, tasks) or "[]"):
+    for source, files in zip(sources, beside, strict=True):
+        for task in json.loads(files.get("tasks.json", "[]")):
             before, place = known.setdefault(task["name"], (task, source))
             if before != task:
                 raise UserError(
                     f"{place} and {source} define the task {task['name']!r} differently:\n  {before}\n  {task}"
                 )
     if known:
-        found[tasks] = json.dumps([task for task, _ in known.values()], indent=1) + "\n"
+        found["tasks.json"] = json.dumps([task for task, _ in known.values()], indent=1) + "\n"
     return found
 
 
@@ -202,6 +204,7 @@ def _write_folder(
                     for name in ids:
                         shutil.copytree(source / "trials" / name, part / "trials" / name)
             for name, content in beside.items():
+                (part / name).parent.mkdir(exist_ok=True)
                 write_file(part / name, content)
             write_file(part / "results.json", json.dumps({"schema": SCHEMA}) + "\n")
             sync(part)
@@ -217,6 +220,10 @@ def _unpack(con: DuckDBPyConnection, source: Path, place: int, ids: Sequence[str
         (trials / name).mkdir()
         write_file(trials / name / "record.json", record)
         write_file(trials / name / "curve.jsonl", "".join(json.dumps(point) + "\n" for point in curves[name]))
-        row = con.execute(f"SELECT sheet FROM source_{place} WHERE id = $id", {"id": name}).fetchone()
-        if row is not None and row[0] is not None:
-            (trials / name / SHEET).write_bytes(row[0])
+        row = con.execute(f"SELECT sheet, student FROM source_{place} WHERE id = $id", {"id": name}).fetchone()
+        assert row is not None
+        sheet, student = row
+        if sheet is not None:
+            (trials / name / name_of(sheet)).write_bytes(sheet)
+        if student is not None:
+            write_file(trials / name / BITS, json.dumps({"student": student}, indent=1) + "\n")

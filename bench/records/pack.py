@@ -113,9 +113,11 @@ def packed(con: DuckDBPyConnection, results: Path, table: str) -> str:
 
 
 def write_parquet(
-    con: DuckDBPyConnection, select: str, file: Path, facts: Mapping[str, str], group: int = 122_880
+    con: DuckDBPyConnection, select: str, file: Path, facts: Mapping[str, str], group: int = 122_880, level: int = 3
 ) -> None:
     """Write a query's rows, whole or not at all, with ``facts`` in the file's metadata.
+
+    ``group``: rows that are compressed together; ``level``: of zstd, 1 to 22.
 
     Raises:
         OSError: the file cannot be written; nothing is left behind.
@@ -124,9 +126,9 @@ def write_parquet(
 
     part = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     entries = ", ".join(f"{name}: {text(value)}" for name, value in facts.items())
-    options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group}, KV_METADATA {{{entries}}}"
+    options = f"FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {level}, ROW_GROUP_SIZE {group}"
     try:
-        con.execute(f"COPY ({select}) TO {text(part)} ({options})")
+        con.execute(f"COPY ({select}) TO {text(part)} ({options}, KV_METADATA {{{entries}}})")
         with part.open("rb") as written:
             os.fsync(written.fileno())
         part.replace(file)

@@ -1,4 +1,7 @@
-"""Records, curves and contact sheets of results folders and archives alike."""
+"""Records, curves and contact sheets of results folders and archives alike.
+
+``results`` is a results folder, an archive, or a folder with an archive ``records.parquet`` in place of trials.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,16 @@ from bench.records.folder import (
     load_finished,
     open_folder,
     parse,
+    place_of,
     read_curve,
     read_json,
     record_of,
+    refuse_archive,
     trial_folders,
     trial_names,
 )
 from bench.records.schema import CurvePoint, Record
+from bench.records.sheets import sheet_of
 
 LOG = "log.txt"
 LONGEST = 500  # characters of a log's line that are read
@@ -35,16 +41,17 @@ def open_results(results: Path, create: bool = False) -> Path:
     """Check that ``results`` holds results that this version reads.
 
     Args:
-        results: a results folder, or an archive.
+        results: as above; what is returned names the archive itself.
         create: make the folder if it is missing or empty, and check that it can be written.
 
     Raises:
         UserError: it is not a results folder, is of a newer schema, is damaged or cannot be written.
     """
+    if create:
+        refuse_archive(results)
+    results = place_of(results)
     if not is_archive(results):
         return open_folder(results, create)
-    if create:
-        raise UserError(f"{results} is an archive, which is read-only; `dfkd merge {results} --out FOLDER` unpacks it")
     from bench.records.archive import check_archive
 
     check_archive(results)
@@ -57,6 +64,7 @@ def load_records(results: Path, ids: Collection[str] | None = None) -> list[Reco
     Raises:
         UserError: a record is damaged, the message names the file and the key; or a trial's folder is misnamed.
     """
+    results = place_of(results)
     if is_archive(results):
         from bench.records.archive import archive_texts
 
@@ -67,6 +75,7 @@ def load_records(results: Path, ids: Collection[str] | None = None) -> list[Reco
 
 def read_plain(results: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where each record is and its plain values, not checked, in the order of the ids."""
+    results = place_of(results)
     if is_archive(results):
         from bench.records.archive import archive_texts
 
@@ -92,6 +101,7 @@ def read_outline(results: Path) -> list[Outline]:
     Raises:
         UserError: a record is damaged, as far as this is checked here.
     """
+    results = place_of(results)
     if is_archive(results):
         from bench.records.archive import archive_outline
 
@@ -111,8 +121,19 @@ def _outline(folder: Path) -> Outline:
     return Outline(record.id, record.trial.task, record.trial.method, record.status)
 
 
+def read_students(results: Path) -> dict[str, str]:
+    """The hash of the weights of each trial's student, by the trial's id, where the student or its hash was kept."""
+    from bench.records.archive import archive_students, student_hash
+
+    results = place_of(results)
+    if is_archive(results):
+        return archive_students(results)
+    return {folder.name: found for folder in trial_folders(results) if (found := student_hash(folder))}
+
+
 def trial_ids(results: Path) -> list[str]:
     """The ids of all finished trials, in order."""
+    results = place_of(results)
     if is_archive(results):
         from bench.records.archive import archive_ids
 
@@ -126,6 +147,7 @@ def read_curves(results: Path, ids: Iterable[str]) -> dict[str, list[dict[str, A
     Raises:
         UserError: a curve is missing or damaged.
     """
+    results = place_of(results)
     if is_archive(results):
         from bench.records.archive import archive_curves
 
@@ -141,6 +163,7 @@ def read_columns(results: Path, ids: Iterable[str], names: Sequence[str]) -> dic
     Raises:
         UserError: a curve is missing or damaged.
     """
+    results = place_of(results)
     if is_archive(results):
         from bench.records.archive import archive_columns
 
@@ -155,17 +178,19 @@ def read_columns(results: Path, ids: Iterable[str], names: Sequence[str]) -> dic
 
 
 def read_sheets(results: Path, ids: Iterable[str]) -> dict[str, bytes]:
-    """The contact sheets, PNGs, of those trials that have one, by id."""
+    """The contact sheets, PNGs or WebPs, of those trials that have one, by id."""
+    results = place_of(results)
     if is_archive(results):
         from bench.records.archive import archive_sheets
 
         return archive_sheets(results, ids)
-    paths = {name: results / "trials" / name / "images.png" for name in ids}
-    return {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
+    paths = {name: sheet_of(results / "trials" / name) for name in ids}
+    return {name: path.read_bytes() for name, path in paths.items() if path is not None}
 
 
 def read_beside(results: Path, name: str) -> str | None:
-    """The text of a file beside the trials, ``study.yaml`` or ``tasks.json``; None where there is none."""
+    """The text of a file beside the trials, such as ``study.yaml`` or ``tasks.json``; None where there is none."""
+    results = place_of(results)
     if is_archive(results):
         from bench.records.archive import check_archive
 
@@ -196,23 +221,12 @@ def locate(results: Iterable[Path], prefix: str) -> tuple[Path, str]:
     return places[found[0]], found[0]
 
 
-def find_trial(results: Iterable[Path], prefix: str) -> Path:
-    """The folder of the one trial whose id begins with ``prefix``.
-
-    Raises:
-        UserError: as ``locate``, or the trial is in an archive, which has no folders.
-    """
-    root, name = locate(results, prefix)
-    if is_archive(root):
-        raise UserError(f"{root} is an archive; `dfkd merge {root} --out FOLDER` unpacks its trials into a folder")
-    return root / "trials" / name
-
-
 def log_end(results: Path, name: str, lines: int) -> list[str]:
     """The last lines of a trial's log, without control characters or the names of users' folders.
 
     Empty where there is no log; archives hold none.
     """
+    results = place_of(results)
     path = results / "trials" / name / LOG
     if is_archive(results) or not path.is_file():
         return []

@@ -21,6 +21,15 @@ def line(texts: Sequence[str]) -> str:
     return f"| {' | '.join(texts)} |"
 
 
+def figure(path: str, alternative: str, caption: str = "") -> str:
+    """A figure with its caption, in one piece: who leaves out the figure leaves out the caption.
+
+    >>> figure("figures/a.png", "a curve", "One seed.")
+    '![a curve](figures/a.png)\\n\\nOne seed.'
+    """
+    return f"![{escape(alternative)}]({path})" + (f"\n\n{escape(caption)}" if caption else "")
+
+
 def titled(title: str, table: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> list[str]:
     """A table under its title, with remarks below; what is empty is left out."""
     lines = ["", f"**{title}**"] if table or remarks else []

@@ -54,6 +54,11 @@ def read_yaml(file: Path) -> Any:
         raise UserError(f"{file} is not UTF-8 text") from None
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from None
+    return read_yaml_text(text, file)
+
+
+def read_yaml_text(text: str, file: Path) -> Any:
+    """As ``read_yaml``, of a text that stands in ``file`` or in an archive of it."""
     try:
         return YAML(typ="rt").load(text)
     except MarkedYAMLError as error:

@@ -38,7 +38,14 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("reports/**/*.md")])
 BY_HAND = [page for page in PAGES if "reports" not in page.relative_to(ROOT).parts]
 EXAMPLE = ROOT / "tests" / "contract" / "good" / "one_hot.py"
-OUTSIDE = {"source", "sudo", "pre-commit"}  # commands in the documentation that are not the project's
+OUTSIDE = {
+    "source",
+    "sudo",
+    "pre-commit",
+    "git",
+    "cp",
+    "cd",
+}  # commands in the documentation that are not the project's
 REST = {"name": "rest", "tasks": "[digits/lenet5-half]", "methods": "[noise]", "budget": "{steps: 1}"}
 
 

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from bench.analysis.regression.cells import numbers_of
 from bench.analysis.regression.effects import FAILURES, Effect
-from bench.analysis.regression.filing import label, lighten
+from bench.analysis.regression.filing import filed_place, label, lighten, unpack_filed
 from bench.errors import UserError
-from bench.records import Record, load_record
+from bench.records import Record, load_records, trial_ids
 from bench.utils.git import SHALLOW, Commit, commit, git, is_shallow, resolve, worktree
 
 Measure = Callable[[Path, Commit], float | None]  # the number in a checkout of a commit; None: it cannot be had
@@ -119,6 +119,7 @@ def cell_measure(
             ids = _planned(_dfkd(folder, file, results, *extra, "--dry-run"))
             records = _records(results, ids)
             if ids and not all(record and record.status in ("ok", "unsupported") for record in records):
+                unpack_filed(results)
                 _dfkd(folder, file, results, *extra, "--quiet")
                 if (results / "results.json").is_file():
                     label(results, here)
@@ -159,8 +160,11 @@ def _planned(text: str) -> list[str]:
 
 
 def _records(results: Path, ids: list[str]) -> list[Record | None]:
-    folders = [results / "trials" / name for name in ids]
-    return [load_record(folder) if (folder / "record.json").is_file() else None for folder in folders]
+    place = filed_place(results)
+    if place is None:
+        return [None for _ in ids]
+    found = {record.id: record for record in load_records(place, set(ids) & set(trial_ids(place)))}
+    return [found.get(name) for name in ids]
 
 
 def _end(folder: Path, here: Commit, measure: Measure, word: str) -> float:

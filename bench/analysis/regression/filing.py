@@ -7,11 +7,11 @@
     TRACKED/<commit>/trials/<id>/bits.json   hash of the student's weights, in place of the weights
     TRACKED/<commit>/speed/<hash>.json    pytest-benchmark's, one file a run
     TRACKED/<commit>-dirty-<hash>/        a tree that was changed: the hash is of the changed files
+    TRACKED/<commit>.parquet              all of this as an archive; the folder counts, where there are both
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +19,20 @@ from pathlib import Path
 
 from bench.analysis.regression.speed import Run, read_run, reduced
 from bench.errors import UserError
-from bench.records import Record, load_record, open_results, trial_folders
-from bench.records.folder import read_json, writing
+from bench.records import (
+    Record,
+    is_archive,
+    load_records,
+    open_results,
+    place_of,
+    read_beside,
+    read_students,
+    trial_folders,
+)
+from bench.records.archive import BITS, STUDENT, files_beside, sha256_of
+from bench.records.folder import parse, read_json, writing
+from bench.records.merge import merge
+from bench.records.sheets import NAMES
 from bench.utils.git import Commit, changes, checkout_of, commit, fingerprint, git, resolve
 from bench.utils.paths import ROOT
 
@@ -28,8 +40,7 @@ TRACKED = Path("results") / "tracked"  # below the checkout's top folder
 DIRTY = "-dirty-"
 HASHES = (40, 64)  # hex digits of a commit: SHA-1 and SHA-256 repositories
 LABEL = "tracked.json"
-BITS = "bits.json"
-HEAVY = ("student.safetensors", "images.safetensors", "images.png")  # per trial megabytes that no comparison needs
+HEAVY = (STUDENT, "images.safetensors", *NAMES)  # per trial megabytes that no comparison needs
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class Filed:
     """One side of a comparison: everything measured of a commit, or stored in a folder."""
 
     name: str  # as the user wrote it
-    folder: Path
+    folder: Path  # or an archive
     commit: Commit | None  # None: an untracked folder
     records: tuple[Record, ...]
     bits: Mapping[str, str]  # trial id -> hash of the student's weights, where it is known
@@ -98,7 +109,7 @@ def lighten(results: Path) -> None:
     The trials stay finished: only their records and curves are needed to compare them, and nothing runs again.
     """
     for folder in trial_folders(results):
-        student = folder / HEAVY[0]
+        student = folder / STUDENT
         if student.is_file() and not (folder / BITS).is_file():
             write_json(folder / BITS, {"student": sha256_of(student)})
         with writing(folder):
@@ -132,10 +143,10 @@ def file_runs(folder: Path, runs: Sequence[Run]) -> None:
 
 
 def open_filed(name: str, repo: Path | None = None, tracked: Path | None = None) -> Filed:
-    """The numbers of a commit, a tag or a branch, or in a results folder.
+    """The numbers of a commit, a tag or a branch, or in a results folder or an archive.
 
     Args:
-        name: what the user wrote; a folder is meant where it is one.
+        name: what the user wrote; a folder or an archive is meant where it is one.
         repo: a folder in the checkout that commits are looked up in; the current folder if not named.
         tracked: where commits are filed; ``results/tracked`` in the checkout if not named.
 
@@ -143,8 +154,8 @@ def open_filed(name: str, repo: Path | None = None, tracked: Path | None = None)
         UserError: it is no folder and no commit, it is both, or nothing is stored under it.
     """
     path = Path(name)
-    if path.is_dir():
-        if path.parent == Path() and not name.startswith(".") and _is_commit(repo, name):
+    if path.is_dir() or (is_archive(path) and path.is_file()):
+        if path.is_dir() and path.parent == Path() and not name.startswith(".") and _is_commit(repo, name):
             raise UserError(
                 f"{name!r} is both a folder and a commit; write ./{name} for the folder, or the commit's hash"
             )
@@ -155,29 +166,51 @@ def open_filed(name: str, repo: Path | None = None, tracked: Path | None = None)
     except UserError as error:
         raise UserError(f"no folder {name!r}, and {error}") from None
     base = tracked or root / TRACKED
-    folder = base / found.sha
-    if not (folder / "results.json").is_file():
+    place = filed_place(base / found.sha)
+    if place is None:
         raise UserError(
             f"nothing is stored under {found.short} ({found.subject}) in {base}{_others(root, base)}; "
             "`dfkd track STUDY` at that commit stores its numbers"
         )
-    return read_filed(name, open_results(folder), found)
+    return read_filed(name, open_results(place), found)
 
 
-def read_filed(name: str, folder: Path, known: Commit | None = None) -> Filed:
-    """Read a results folder as one side of a comparison."""
-    folders = trial_folders(folder)
-    bits = {each.name: digest for each in folders if (digest := _bits(each))}
-    runs = tuple(read_run(file) for file in sorted((folder / "speed").glob("*.json")))
-    return Filed(name, folder, known or _labelled(folder), tuple(map(load_record, folders)), bits, runs)
+def read_filed(name: str, results: Path, known: Commit | None = None) -> Filed:
+    """Read a results folder or an archive as one side of a comparison."""
+    place = place_of(results)
+    runs = [(file, text) for file, text in files_beside(place).items() if file.startswith("speed/")]
+    return Filed(
+        name,
+        results,
+        known or _labelled(place),
+        tuple(load_records(place)),
+        read_students(place),
+        tuple(read_run(place / file, text) for file, text in runs),
+    )
+
+
+def filed_place(folder: Path) -> Path | None:
+    """Where it is that was filed as ``folder``: the folder, or the archive beside it; None where there is neither."""
+    archive = folder.with_name(f"{folder.name}.parquet")
+    if (folder / "results.json").is_file():
+        return folder
+    return archive if archive.is_file() else None
+
+
+def unpack_filed(folder: Path) -> None:
+    """Unpack what was filed as an archive, so that it goes on as a folder and nothing is run twice."""
+    place = filed_place(folder)
+    if place is not None and is_archive(place):
+        merge([place], folder)
 
 
 def tracked_commits(tracked: Path) -> dict[str, Path]:
-    """The folders of clean commits, by hash."""
+    """The folders or archives of clean commits, by hash."""
     if not tracked.is_dir():
         return {}
-    folders = [folder for folder in sorted(tracked.iterdir()) if (folder / "results.json").is_file()]
-    return {folder.name: folder for folder in folders if len(folder.name) in HASHES}
+    names = sorted({entry.name.removesuffix(".parquet") for entry in tracked.iterdir()})
+    places = {name: filed_place(tracked / name) for name in names if len(name) in HASHES}
+    return {name: place for name, place in places.items() if place is not None}
 
 
 def write_json(file: Path, value: Mapping[str, object]) -> None:
@@ -192,25 +225,15 @@ def write_json(file: Path, value: Mapping[str, object]) -> None:
             part.unlink(missing_ok=True)
 
 
-def sha256_of(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _bits(trial: Path) -> str | None:
-    if (trial / BITS).is_file():
-        return str(read_json(trial / BITS).get("student"))
-    return sha256_of(trial / HEAVY[0]) if (trial / HEAVY[0]).is_file() else None
-
-
-def _labelled(folder: Path) -> Commit | None:
-    if not (folder / LABEL).is_file():
+def _labelled(results: Path) -> Commit | None:
+    text = read_beside(results, LABEL)
+    if text is None:
         return None
-    facts = read_json(folder / LABEL)
+    facts = parse(text, f"{results / LABEL}")
     try:
         return Commit(facts["commit"], facts["date"], facts["subject"])
     except KeyError as error:
-        raise UserError(f"{folder / LABEL}: {error} is missing") from None
+        raise UserError(f"{results / LABEL}: {error} is missing") from None
 
 
 def _is_commit(repo: Path | None, name: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from bench.analysis.regression.effects import TIME, Effect, smallest_effect
 from bench.analysis.regression.verdicts import Missing, Number, ratio_number
 from bench.errors import UserError
-from bench.records.folder import read_json
+from bench.records.folder import parse, read_json
 
 CALIBRATION = "test_calibration"  # benchmarks whose function is named so
 DRIFT = 0.1  # a run whose calibrations differ by more is of no use
@@ -38,8 +38,8 @@ class Run:
         return self.drift <= DRIFT
 
 
-def read_run(file: Path) -> Run:
-    """Read what ``pytest --benchmark-json=FILE`` wrote.
+def read_run(file: Path, text: str | None = None) -> Run:
+    """Read what ``pytest --benchmark-json=FILE`` wrote; ``text``: the file's, where it lies in an archive.
 
     Of a benchmark's rounds the fastest counts: it is the one that was disturbed least. The calibration is the geometric
     mean of the fastest rounds of all benchmarks named ``test_calibration``.
@@ -47,7 +47,7 @@ def read_run(file: Path) -> Run:
     Raises:
         UserError: it is no such file, or has no calibration.
     """
-    content = read_json(file)
+    content = read_json(file) if text is None else parse(text, str(file))
     try:
         times = {str(each["fullname"]): float(each["stats"]["min"]) for each in content["benchmarks"]}
         about = content.get("commit_info") or {}

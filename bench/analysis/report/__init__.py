@@ -5,7 +5,7 @@ Nothing here measures anything: the same records give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.analysis.report.figures.curves import LAYOUTS, for_page, style, to_bytes
@@ -13,19 +13,20 @@ from bench.analysis.report.figures.ranks import draw_profiles, draw_ranks
 from bench.analysis.report.pages.exports import as_json, as_tex
 from bench.analysis.report.pages.html import Overall, index_page, method_html
 from bench.analysis.report.pages.links import INDEX, method_page, task_page, trial_page
-from bench.analysis.report.pages.markdown import markdown
+from bench.analysis.report.pages.markdown import Together, few_figures, markdown, of_overall
 from bench.analysis.report.pages.method import method_pages
-from bench.analysis.report.pages.parts import read_parts
+from bench.analysis.report.pages.parts import Part, read_parts
 from bench.analysis.report.pages.writing import check_place, write_files
+from bench.analysis.report.sections.groups import Group
 from bench.analysis.report.sections.image_metrics import image_csv
 from bench.analysis.report.sections.leaderboard import comma_separated
 from bench.analysis.report.sections.overall import TaskSet, task_sets
 from bench.analysis.report.sections.overall_text import figure_path, in_markdown, overall_csv
 from bench.errors import UserError
-from bench.records import open_results
+from bench.records import open_results, place_of
 from bench.spec.custom_tasks import published_of_kept
 
-__all__ = ["render"]
+__all__ = ["render", "report_files", "summary_files"]
 
 
 def render(results: Path, out: Path, trial_pages: int | None = None, processes: int = 1) -> list[Path]:
@@ -45,27 +46,21 @@ def render(results: Path, out: Path, trial_pages: int | None = None, processes: 
     Raises:
         UserError: there are no records, one is damaged, or ``out`` cannot be written or holds records.
     """
+    results = place_of(results)
     check_place(out, results)
-    return write_files(out, _contents(results, trial_pages, processes))
+    contents, _ = report_files(results, trial_pages, processes)
+    return write_files(out, contents)
 
 
-def _contents(results: Path, trial_pages: int | None, processes: int) -> dict[str, bytes]:
-    parts, colours = read_parts(results, published_of_kept(open_results(results)), trial_pages, processes)
-    if not parts:
-        raise UserError(
-            f"{results} contains no records yet; create them with `dfkd run STUDY.yaml --results {results}`"
-        )
-    groups = [group for part in parts for group in part.groups]
+def report_files(
+    results: Path, trial_pages: int | None = None, processes: int = 1
+) -> tuple[dict[str, bytes], list[Group]]:
+    """The contents of a report's files by their paths, and the groups that it shows; raises as ``render``."""
+    parts, groups, overall, contents = _drawn(results, trial_pages, processes)
     measured = {name: found for part in parts for name, found in part.measured.items()}
     trials = {name: html for part in parts for name, html in part.trials.items()}
-    overall: list[Overall] = []
-    contents = {path: content for part in parts for path, content in part.figures.items()}
-    with style():
-        for block in task_sets(groups):
-            contents |= _overall(block, colours, overall)
-    together = [in_markdown(each.block) for each in overall]
     texts = {
-        "leaderboard.md": markdown(groups, [part.markdown for part in parts], together),
+        "leaderboard.md": markdown(groups, [part.markdown for part in parts], _together(overall)),
         "leaderboard.csv": comma_separated(groups, measured),
         "overall.csv": overall_csv([each.block for each in overall]) if overall else "",
         "image_metrics.csv": image_csv(part.images for part in parts),
@@ -76,7 +71,39 @@ def _contents(results: Path, trial_pages: int | None, processes: int) -> dict[st
         **{method_page(method): method_html(panel) for method, panel in method_pages(groups, trials).items()},
         **{trial_page(name): html for name, html in trials.items()},
     }
-    return contents | {path: text.encode() for path, text in texts.items() if text}
+    return contents | {path: text.encode() for path, text in texts.items() if text}, groups
+
+
+def summary_files(results: Path, said: str, processes: int = 1) -> tuple[dict[str, bytes], list[Group]]:
+    """As ``report_files``, of the summary that is kept in git: the leaderboard with two or three figures.
+
+    ``said`` stands at its top, as Markdown.
+    """
+    parts, groups, overall, contents = _drawn(results, 0, processes)
+    lines = [part.markdown for part in parts]
+    together = _together(overall)
+    shown = few_figures([*of_overall(together), *(line for part in lines for line in part)])
+    text = markdown(groups, lines, together, said)
+    return {"leaderboard.md": text.encode()} | {path: contents[whole] for whole, path in shown.items()}, groups
+
+
+def _drawn(
+    results: Path, trial_pages: int | None, processes: int
+) -> tuple[list[Part], list[Group], list[Overall], dict[str, bytes]]:
+    parts, colours = read_parts(results, published_of_kept(open_results(results)), trial_pages, processes)
+    if not parts:
+        raise UserError(f"{results} holds no records yet; `dfkd run STUDY.yaml --results {results}` makes them")
+    groups = [group for part in parts for group in part.groups]
+    overall: list[Overall] = []
+    contents = {path: content for part in parts for path, content in part.figures.items()}
+    with style():
+        for block in task_sets(groups):
+            contents |= _overall(block, colours, overall)
+    return parts, groups, overall, contents
+
+
+def _together(overall: Sequence[Overall]) -> list[Together]:
+    return [in_markdown(each.block) for each in overall]
 
 
 def _overall(block: TaskSet, colours: Mapping[str, str], drawn: list[Overall]) -> dict[str, bytes]:

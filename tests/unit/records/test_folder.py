@@ -21,11 +21,11 @@ from bench.records import (
     CurvePoint,
     Record,
     as_json,
-    find_trial,
     load_curves,
     load_frame,
     load_record,
     load_records,
+    locate,
     open_results,
     read_curve,
     short_text,
@@ -318,13 +318,13 @@ def test_trial_is_found_by_the_start_of_its_id(results: Path, tmp_path: Path) ->
     folders = [add(results, make_record(seed=seed)) for seed in range(17)]
     other = open_results(tmp_path / "other", create=True)
     add(other, make_record(seed=0))
-    assert find_trial([results, other], folders[0].name) == folders[0]
-    assert find_trial([tmp_path / "none", results], folders[3].name[:12]) == folders[3]
+    assert locate([results, other], folders[0].name) == (results, folders[0].name)
+    assert locate([tmp_path / "none", results], folders[3].name[:12]) == (results, folders[3].name)
     with pytest.raises(UserError, match="17 trials start with ''"):
-        find_trial([results], "")
+        locate([results], "")
     typo = folders[0].name[:-2] + "zz"
     with pytest.raises(UserError, match=f"no trial '{typo}'; did you mean '{folders[0].name}'"):
-        find_trial([results], typo)
+        locate([results], typo)
 
 
 def test_frame_has_a_row_per_record_and_no_score_for_failures(tmp_path: Path) -> None:

@@ -207,10 +207,16 @@ def _drawn(group: Group) -> list[Row]:
 
 
 def first_sheets(group: Group, results: Path) -> list[tuple[Row, Record, bytes]]:
-    """The contact sheet, a PNG, of the first seed that went well, for each row that has one."""
-    first = [(row, row.ok[0]) for row in group.rows if row.ok]
-    sheets = read_sheets(results, [record.id for _, record in first])
-    return [(row, record, sheets[record.id]) for row, record in first if record.id in sheets]
+    """For each row that has one, the contact sheet, a PNG or a WebP, of the first seed that went well and has one.
+
+    An archive may hold one sheet of a task and method: then one row of the method has it, or none.
+    """
+    rows = [row for row in group.rows if row.ok]
+    sheets = read_sheets(results, [row.ok[0].id for row in rows])
+    others = [record.id for row in rows if row.ok[0].id not in sheets for record in row.ok[1:]]
+    sheets |= read_sheets(results, others) if others else {}
+    first = [(row, next((record for record in row.ok if record.id in sheets), None)) for row in rows]
+    return [(row, record, sheets[record.id]) for row, record in first if record is not None]
 
 
 def draw_sheets(sheets: Sequence[tuple[Row, Record, bytes]], columns: int = 4) -> Figure:

@@ -13,7 +13,7 @@ from bench.analysis.report.figures.curves import Curves, caption, first_sheets
 from bench.analysis.report.pages import trial as trial_page
 from bench.analysis.report.pages.drawing import Drawn
 from bench.analysis.report.pages.index import board
-from bench.analysis.report.pages.links import INDEX, embedded, method_page
+from bench.analysis.report.pages.links import INDEX, embedded, embedded_sheet, method_page
 from bench.analysis.report.pages.sensitivity import Picture, SensitivitySection
 from bench.analysis.report.pages.sweeps import DrawnSweep
 from bench.analysis.report.sections import (
@@ -139,7 +139,7 @@ def _section(group: Group, results: Path, curves: Curves | None, paged: Collecti
         "narrow": embedded(curves.narrow, "svg+xml") if curves else "",
         "sheets": [
             {
-                "source": embedded(sheet, "png"),
+                "source": embedded_sheet(sheet),
                 "label": row.label,
                 "seed": record.trial.seed,
                 "page": trial_page.page_of(record, paged),

@@ -6,6 +6,8 @@ import base64
 import hashlib
 import re
 
+from bench.records.sheets import kind_of
+
 INDEX = "index.html"
 
 
@@ -38,3 +40,8 @@ def trial_page(name: str) -> str:
 def embedded(content: bytes, kind: str) -> str:
     """A file as the address that stands for its content."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def embedded_sheet(sheet: bytes) -> str:
+    """A contact sheet as the address that stands for it."""
+    return embedded(sheet, kind_of(sheet))

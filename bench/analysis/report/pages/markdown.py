@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,31 +20,98 @@ from bench.analysis.report.sections.leaderboard import (
     title_of,
 )
 from bench.utils.markdown import escape as _md
+from bench.utils.markdown import figure, titled
 from bench.utils.markdown import line as _line
-from bench.utils.markdown import titled
 
 if TYPE_CHECKING:
     from bench.analysis.report.pages.drawing import Drawn
 
 
+# Title, table, notes and figures (relative path, alternative text) of a comparison over all tasks.
+Together = tuple[str, Sequence[Sequence[str]], Sequence[str], Sequence[tuple[str, str]]]
+FEW = 3  # figures of a summary
+FIGURE = re.compile(r"!\[.*?\]\((?P<path>figures/(?:(?P<task>\S+?-)[0-9a-f]{8}-(?P<rest>\S+)|(?P<whole>\S+))\.png)\)")
+KINDS = {  # of figures, by their names; what tells the most about a study comes first
+    "heat map": "-by-",
+    "ranks": "ranks$",
+    "curves": "^curves$",
+    "share of the pool": "^kept$",
+    "images": "^images$",
+    "profiles": "profile$",
+    "image quality": "^quality$",
+    "along the options": "^along-",
+    "one option": "",
+}
+
+
 def markdown(
     groups: Sequence[Group],
     parts: Iterable[Sequence[str]],
-    overall: Sequence[tuple[str, Sequence[Sequence[str]], Sequence[str], Sequence[tuple[str, str]]]] = (),
+    overall: Sequence[Together] = (),
+    summary: str = "",
 ) -> str:
-    """The whole leaderboard; ``parts`` holds the lines of each group.
+    """The whole leaderboard, or a summary of it: with all tables, and with few figures.
 
-    ``overall`` holds title, table, notes and figures (relative path, alternative text) of each comparison over all
-    tasks.
+    Args:
+        groups: all groups.
+        parts: the lines of each.
+        overall: each comparison over all tasks.
+        summary: what is said at the top of a summary; empty: all figures are shown.
     """
     lines = ["# Leaderboard"]
-    for title, numbers, remarks, figures in overall:
-        lines += [*titled(_md(title), numbers, remarks), *(f"\n![{_md(text)}]({path})" for path, text in figures)]
-    lines.append("")
+    lines += [*of_overall(overall), ""]
     lines += [line for part in parts for line in part]
+    if summary:
+        lines = [lines[0], "", summary, *_with_few_figures(lines[1:])]
     lines += ["## Columns", "", *(f"- {name}: {meaning}." for name, meaning in MEANINGS.items()), ""]
     lines += ["## Methods", "", *(f"- {_md(text)}" for text in methods(groups)), ""]
     return "\n".join(lines)
+
+
+def of_overall(overall: Sequence[Together]) -> list[str]:
+    """The lines of the comparisons over all tasks."""
+    lines: list[str] = []
+    for title, numbers, remarks, figures in overall:
+        lines += titled(_md(title), numbers, remarks)
+        lines += [line for path, text in figures for line in ("", figure(path, text))]
+    return lines
+
+
+def few_figures(lines: Iterable[str]) -> dict[str, str]:
+    """The figures of a summary by their path in the report, and their path in the summary, at most ``FEW``.
+
+    Of each kind the first, in the order of ``KINDS``. In a summary their names have no hash, so that a link to one
+    stays good as long as the study has such a figure.
+    """
+    first: dict[str, tuple[str, str]] = {}
+    for line in lines:
+        if found := FIGURE.match(line):
+            kind = _kind(found["rest"] or found["whole"])
+            first.setdefault(
+                kind, (found["path"], f"figures/{found['task'] or ''}{found['rest'] or found['whole']}.png")
+            )
+    return dict([first[kind] for kind in KINDS if kind in first][:FEW])
+
+
+def _kind(name: str) -> str:
+    for kind, pattern in KINDS.items():
+        if re.search(pattern, name):
+            return kind
+    raise AssertionError(name)
+
+
+def _with_few_figures(lines: Sequence[str]) -> list[str]:
+    shown = few_figures(lines)
+    kept: list[str] = []
+    for line in lines:
+        found = FIGURE.match(line)
+        if found is None:
+            kept.append(line)
+        elif found["path"] in shown:
+            kept.append(line.replace(f"]({found['path']})", f"]({shown[found['path']]})", 1))
+        else:
+            kept.pop()  # the empty line before it
+    return kept
 
 
 def group_markdown(group: Group, drawn: Drawn | None = None) -> list[str]:
@@ -60,7 +128,7 @@ def group_markdown(group: Group, drawn: Drawn | None = None) -> list[str]:
         lines += ["| Trial | Method | Seed | Status | Reason | Log |", "|---|---|--:|---|---|---|"]
         lines += [_line([_md(cell) for cell in failure(row, record)]) for row, record in group.failures]
     if drawn:
-        lines += [line for path, text in drawn.listed for line in ("", f"![{_md(text)}]({path})")]
+        lines += [line for path, text in drawn.listed for line in ("", figure(path, text))]
         lines += [line for section in drawn.sections for line in section.markdown]
         lines += [line for sweep in drawn.sweeps for line in sweep.markdown]
     lines += [*_quality_panel(group, drawn.scatter_path if drawn else None), ""]
@@ -88,11 +156,10 @@ def _further_tables(group: Group) -> list[str]:
 
 def _quality_panel(group: Group, scatter: str | None) -> list[str]:
     """What the image metrics have to do with the scores."""
-    said = quality_text.sentences(group)
-    lines = titled(quality_text.TITLE, quality_text.quality_table(group), said)
+    lines = titled(quality_text.TITLE, quality_text.quality_table(group), quality_text.sentences(group))
     if scatter is not None:
-        lines += ["", f"![Test score against each image metric on {_md(group.key.task)}]({scatter})"]
-        lines += ["", _md(quality_text.quality_caption(group))]
+        said = f"Test score against each image metric on {group.key.task}"
+        lines += ["", figure(scatter, said, quality_text.quality_caption(group))]
     return lines
 
 

@@ -12,7 +12,7 @@ from bench.analysis.report.sections import sensitivity_text
 from bench.analysis.report.sections.groups import Group
 from bench.analysis.report.sections.sensitivity_cells import Sensitivity, sensitivities_of
 from bench.analysis.report.sections.sensitivity_numbers import importance_of
-from bench.utils.markdown import escape, titled
+from bench.utils.markdown import escape, figure, titled
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class SensitivitySection:
         lines += titled(sensitivity_text.IMPORTANCE, self.importance)
         lines += ["", *(f"- {escape(note)}" for note in self.notes)]
         for picture in (*self.heat, self.lines):
-            lines += ["", f"![{escape(picture.alt)}]({picture.path})", "", escape(picture.caption)]
+            lines += ["", figure(picture.path, picture.alt, picture.caption)]
         return lines
 
 

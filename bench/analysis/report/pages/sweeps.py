@@ -11,7 +11,7 @@ from bench.analysis.report.figures.sweeps import draw_sweep
 from bench.analysis.report.sections import sweeps_text
 from bench.analysis.report.sections.groups import CurvesOf, Group
 from bench.analysis.report.sections.sweeps import Sweep, sweeps_of
-from bench.utils.markdown import escape, titled
+from bench.utils.markdown import escape, figure, titled
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DrawnSweep:
     @property
     def markdown(self) -> list[str]:
         lines = titled(f"{sweeps_text.TITLE}: {escape(self.title)}", self.table, self.notes)
-        return lines + (["", f"![{escape(self.alt)}]({self.path})", "", escape(self.caption)] if self.path else [])
+        return lines + (["", figure(self.path, self.alt, self.caption)] if self.path else [])
 
 
 def swept_of(

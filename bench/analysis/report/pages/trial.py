@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.analysis.record_text import sections
 from bench.analysis.report.figures import trial_curve
-from bench.analysis.report.pages.links import INDEX, embedded, method_page, task_page, trial_page
+from bench.analysis.report.pages.links import INDEX, embedded_sheet, method_page, task_page, trial_page
 from bench.analysis.report.sections import leaderboard
 from bench.analysis.report.sections.groups import Group, Row, metric_word
 from bench.records import Record, log_end, read_curves, read_sheets
@@ -125,7 +125,7 @@ def _page(
         "size": (trial_curve.WIDTH, trial_curve.HEIGHT),
         "axes": (trial_curve.LEFT, trial_curve.RIGHT, trial_curve.TOP, trial_curve.BOTTOM),
         "sections": list(sections(record).values()),
-        "sheet": embedded(sheet, "png") if sheet else "",
+        "sheet": embedded_sheet(sheet) if sheet else "",
         "segmentation": record.metric == "miou",
         "log": "\n".join(log_end(results, record.id, LOG_LINES)),
         "commands": commands,

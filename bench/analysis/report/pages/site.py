@@ -1,0 +1,192 @@
+"""The front page of a site of many studies, as HTML and as Markdown: what each asks, and who leads in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from bench.analysis.report.pages.html import environment
+from bench.analysis.report.pages.index import leader
+from bench.analysis.report.pages.links import INDEX
+from bench.analysis.report.sections.groups import Group
+from bench.analysis.report.sections.leaderboard import budget_words
+from bench.records import Record, read_beside
+from bench.utils.markdown import escape, line
+from bench.utils.yaml import plain, read_yaml_text
+
+HOME = "All studies"
+NAV = b'<nav aria-label="Pages">'  # of every page, see base.html
+SHOWN = 6  # leaders of a study on the front page, and commits
+TITLES = {
+    "": "Studies",
+    "ablations": "Ablations: what a method's own idea does",
+    "sensitivity": "Sensitivity to options",
+}
+ABOUT = (
+    "Every study gives its methods the same budget, the same teacher and the same rule for the score. The leader is "
+    "the data-free method with the best mean; the report says how sure that is."
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study of a site: its name, which is its folder's path in the site, and its results folder or archive."""
+
+    name: str
+    results: Path
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a front page says of a study; plain values, to be kept as JSON."""
+
+    name: str
+    description: str
+    date: str  # on which the last trial ended, or empty
+    commits: list[str]  # that the trials were run at, shortened
+    budgets: list[str]
+    tasks: list[str]
+    trials: int
+    failed: int
+    seeds: str
+    leaders: list[dict[str, str]] = field(default_factory=list)  # of each task and budget, as on a report's index
+
+
+def describe(study: Study, groups: Sequence[Group]) -> Entry:
+    """What is said of a study, from the groups of its report."""
+    records = {
+        record.id: record for group in groups for row in (*group.rows, *group.left_out) for record in row.records
+    }
+    seeds = sorted({len(row.records) for group in groups for row in group.rows})
+    return Entry(
+        name=study.name,
+        description=_description(study.results),
+        date=max((_finished(record)[:10] for record in records.values()), default=""),
+        commits=_commits(list(records.values())),
+        budgets=list(dict.fromkeys(map(budget_words, groups))),
+        tasks=list(dict.fromkeys(group.key.task for group in groups)),
+        trials=len(records),
+        failed=sum(record.status not in ("ok", "unsupported") for record in records.values()),
+        seeds=str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "0",
+        leaders=[found for group in groups if (found := leader(group)) is not None],
+    )
+
+
+def front_page(entries: Sequence[Entry]) -> str:
+    """The site's front page, from what is said of each study."""
+    return (
+        environment()
+        .get_template("site.html")
+        .render(
+            nav=[(HOME, INDEX)],
+            about=ABOUT,
+            sections=[(title, list(map(_card, each))) for title, each in _sorted(entries)],
+        )
+    )
+
+
+def readme(entries: Sequence[Entry]) -> str:
+    """The same as Markdown, with the ways to the summaries in place of the reports."""
+    lines = ["# Published studies", "", ABOUT, ""]
+    lines += [
+        "Here are summaries: of each study the leaderboard and two or three figures. `make site` renders the whole",
+        "reports into `site/`, with a page for each task, method and trial. The records are in [results/](../results),",
+        "one archive for each study. `make reports` writes this folder.",
+    ]
+    for title, each in _sorted(entries):
+        lines += [
+            "",
+            f"## {escape(title)}",
+            "",
+            line(["Study", "Tasks", "Budget", "Trials", "Leading, data-free", "Last trial"]),
+        ]
+        lines.append(line(["---", "---", "---", "--:", "---", "---"]))
+        lines += [line(_cells(entry)) for entry in each]
+    return "\n".join([*lines, ""])
+
+
+def with_way_home(content: bytes, path: str, depth: int) -> bytes:
+    """A page of a report with a link to the site's front page.
+
+    Args:
+        content: of a file of the report; what is no page stays as it is.
+        path: of the file, in the report.
+        depth: how many folders the report lies below the front page.
+    """
+    if not path.endswith(".html"):
+        return content
+    way = f"{'../' * (depth + path.count('/'))}{INDEX}"
+    return content.replace(NAV, NAV + f'<a href="{way}">{HOME}</a>'.encode(), 1)
+
+
+def _sorted(entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
+    """The studies in sections, by the folder that they lie in; those in no folder come first."""
+    ordered = sorted(entries, key=lambda entry: (entry.name.rpartition("/")[0], entry.name))
+    return [
+        (TITLES.get(folder, folder), list(each))
+        for folder, each in groupby(ordered, key=lambda entry: entry.name.rpartition("/")[0])
+    ]
+
+
+def _card(entry: Entry) -> dict[str, Any]:
+    failed = f", {entry.failed} failed" if entry.failed else ""
+    return {
+        "name": entry.name,
+        "page": f"{quote(entry.name)}/{INDEX}",
+        "description": entry.description,
+        "facts": [
+            ("Tasks", ", ".join(entry.tasks)),
+            ("Budget", "; ".join(entry.budgets)),
+            ("Trials", f"{entry.trials}{failed}"),
+            ("Seeds", entry.seeds),
+            ("Last trial", entry.date or "unknown"),
+            ("Commit", _few(entry.commits) or "unknown"),
+        ],
+        "leaders": [each | {"page": f"{quote(entry.name)}/{each['page']}"} for each in entry.leaders[:SHOWN]],
+        "several": len(entry.budgets) > 1,
+        "more": max(0, len(entry.leaders) - SHOWN),
+    }
+
+
+def _cells(entry: Entry) -> list[str]:
+    said = f": {escape(entry.description)}" if entry.description else ""
+    several = len({each["task"] for each in entry.leaders}) > 1
+    leaders = [f"{each['label']}{' on ' + each['task'] if several else ''}" for each in entry.leaders]
+    return [
+        f"[{escape(entry.name)}]({quote(entry.name)}/leaderboard.md){said}",
+        escape(", ".join(entry.tasks)),
+        escape("; ".join(entry.budgets)),
+        str(entry.trials),
+        escape(_few(leaders)),
+        entry.date,
+    ]
+
+
+def _few(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:SHOWN]) + (f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else "")
+
+
+def _description(results: Path) -> str:
+    """The study's own sentence; empty where the study is not kept, or is no YAML."""
+    text = read_beside(results, "study.yaml")
+    study = plain(read_yaml_text(text, results / "study.yaml")) if text else None
+    return " ".join(str(study.get("description") or "").split()) if isinstance(study, dict) else ""
+
+
+def _finished(record: Record) -> str:
+    return str(record.provenance.get("finished") or "")
+
+
+def _commits(records: Sequence[Record]) -> list[str]:
+    """The commits in the order in which they were first used; a + where the checkout had changes."""
+    ordered = sorted(records, key=lambda record: (_finished(record), record.id))
+    found = [
+        f"{str(commit)[:9]}{'+' if record.provenance.get('dirty') else ''}"
+        for record in ordered
+        if (commit := record.provenance.get("commit"))
+    ]
+    return list(dict.fromkeys(found))

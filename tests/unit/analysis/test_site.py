@@ -1,0 +1,219 @@
+"""A site of several studies: one front page, every page leads back to it, and nothing is rendered twice."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from html_pages import Page, dead_links
+from record_builder import add, make_demo, make_record
+
+from bench.analysis.report.pages.site import Study
+from bench.analysis.report.site import Made, make_site, studies_of
+from bench.cli.places import results_below
+from bench.errors import UserError
+from bench.records import open_results
+from bench.records.archive import write_archive
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+HOSTILE = "<b>&|a study's own words"
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """Three studies and a tracked commit, as archives: one with two tasks, one in a folder, one with a strange name."""
+    published = tmp_path / "published"
+    demo = make_demo(tmp_path / "made" / "demo")
+    for method in ("dafl", "zskd", "kd", "noise"):
+        add(demo, make_record(method, 0, task="mnist/lenet5-half"), tmp_path)
+    (demo / "study.yaml").write_text("name: demo\ndescription: What is the demo about?\n")
+    write_archive(demo, published / "demo" / "records.parquet")
+    small = open_results(tmp_path / "made" / "small", create=True)
+    for seed in (0, 1):
+        add(small, make_record("dafl", seed, options={"balance": 0.0}))
+        add(small, make_record("dafl", seed, options={"balance": 5.0}, final=0.95))
+    add(small, make_record("zskd", 0, "diverged"))
+    write_archive(small, published / "ablations" / "small" / "records.parquet")
+    strange = open_results(tmp_path / "made" / "strange", create=True)
+    (strange / "study.yaml").write_text(f'description: "{HOSTILE}"\n')
+    add(strange, make_record("kd", 0))
+    write_archive(strange, published / "a #strange name" / "records.parquet")
+    write_archive(small, published / "tracked" / f"{'a' * 40}.parquet")
+    return published
+
+
+def made_of(published: Path, out: Path, **options: Any) -> Made:
+    return make_site(studies_of([published], results_below), out, **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_one_front_page_leads_to_every_report_and_every_page_leads_back(published: Path, tmp_path: Path) -> None:
+    out = tmp_path / "site"
+    made = made_of(published, out)
+    assert made.front == out / "index.html"
+    assert made.rendered == ("a #strange name", "ablations/small", "demo")
+    assert dead_links(out) == []
+    front = Page(made.front.read_text())
+    for text in (
+        "What is the demo about?",
+        "digits/lenet5-half, mnist/lenet5-half",
+        "40,000 teacher images",
+        "012345678",
+    ):
+        assert text in front.text
+    assert "5, 1 failed" in front.text
+    assert "dafl (balance=5.0)" in front.text
+    assert HOSTILE in front.text
+    assert "<script" not in made.front.read_text()
+    assert not any(value.startswith("http") for _, tag in front.tags for value in tag.values() if value)
+    for page in out.rglob("*.html"):
+        ways = [tag["href"] or "" for name, tag in Page(page.read_text()).tags if name == "a"]
+        assert any((page.parent / unquote(way)).resolve() == made.front for way in ways if "#" not in way), page
+
+
+def test_only_what_has_changed_is_rendered_again(published: Path, tmp_path: Path) -> None:
+    out = tmp_path / "site"
+    told: list[str] = []
+    made_of(published, out)
+    before = contents(out)
+    assert made_of(published, out, told=told.append).kept == ("a #strange name", "ablations/small", "demo")
+    assert told == []
+    assert contents(out) == before
+    small = tmp_path / "made" / "small"
+    add(small, make_record("dafl", 7, options={"balance": 5.0}))
+    (published / "ablations" / "small" / "records.parquet").unlink()
+    write_archive(small, published / "ablations" / "small" / "records.parquet")
+    (out / "demo" / "leaderboard.md").unlink()  # somebody tidied up
+    assert made_of(published, out).rendered == ("ablations/small", "demo")
+    assert contents(out)["demo/leaderboard.md"] == before["demo/leaderboard.md"]
+    assert made_of(published, out, trial_pages=0).rendered == ("a #strange name", "ablations/small", "demo")
+
+
+def test_side_by_side_gives_the_same_bytes(published: Path, tmp_path: Path) -> None:
+    made_of(published, tmp_path / "one")
+    made_of(published, tmp_path / "two", processes=2)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_a_study_that_is_gone_leaves_the_site_and_nothing_else_does(published: Path, tmp_path: Path) -> None:
+    out = tmp_path / "site"
+    made_of(published, out)
+    (out / "ablations" / "notes.txt").write_text("mine")
+    (out / "a #strange name" / "notes.txt").write_text("mine")
+    shutil.rmtree(published / "ablations")
+    shutil.rmtree(published / "a #strange name")
+    made_of(published, out)
+    assert not (out / "ablations" / "small").exists()
+    left = {name for name in contents(out) if not name.startswith("demo/")}
+    assert left == {".report-files", "index.html", "ablations/notes.txt", "a #strange name/notes.txt"}
+
+
+@pytest.mark.parametrize("taken", ["demo", "trials"])
+def test_pages_are_never_written_among_records(tmp_path: Path, taken: str) -> None:
+    results = make_demo(tmp_path / "results")
+    out = tmp_path if taken == "demo" else results / taken
+    before = contents(results)
+    with pytest.raises(UserError, match="a report needs a folder of its own"):
+        make_site([Study("results", results)], out)
+    assert contents(results) == before
+
+
+def test_what_cannot_be_a_site_is_told(published: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(published / "demo", tmp_path / "other" / "demo")
+    places = [published / "demo", copy]
+    with pytest.raises(UserError, match=r"would both be shown as 'demo'; name a folder that holds both"):
+        make_site(studies_of(places, results_below), tmp_path / "site")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="there are no results in"):
+        studies_of([tmp_path / "empty"], results_below)
+    with pytest.raises(UserError, match="none does not exist"):
+        studies_of([tmp_path / "none"], results_below)
+    assert not (tmp_path / "site").exists()
+
+
+# ---- the summaries that are kept in git ----------------------------------------------------------------------------
+
+
+def test_a_summary_has_all_tables_and_at_most_three_figures(published: Path, tmp_path: Path) -> None:
+    out, whole = tmp_path / "reports", tmp_path / "site"
+    made_of(published, whole)
+    assert made_of(published, out, summary=True).front == out / "README.md"
+    for name in ("demo", "ablations/small", "a #strange name"):
+        folder = out / name
+        text = (folder / "leaderboard.md").read_text()
+        shown = re.findall(r"!\[[^\n]*\]\((figures/\S+)\)", text)
+        files = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+        assert files == {"leaderboard.md", ".report-files", ".made.json", *shown}
+        assert 1 <= len(shown) == len(set(shown)) <= 3
+        assert not re.search(r"-[0-9a-f]{8}[-.]", " ".join(shown))
+        tables = [line for line in (whole / name / "leaderboard.md").read_text().splitlines() if line.startswith("|")]
+        assert [line for line in text.splitlines() if line.startswith("|")] == tables
+        (way,) = re.findall(r"\[All studies\]\((\S+)\)", text)
+        assert (folder / way).resolve() == out / "README.md"
+    assert (out / "demo" / "figures").joinpath("overall-none-2-ranks.png").is_file()
+    assert (out / "demo" / "figures").joinpath("digits-lenet5-half-curves.png").is_file()
+    readme = (out / "README.md").read_text()
+    ways = re.findall(r"\]\((\S+leaderboard\.md)\)", readme)
+    assert len(ways) == 3
+    assert all((out / unquote(way)).is_file() for way in ways)
+    assert "&lt;b&gt;&amp;\\|a study's own words" in readme
+
+
+def test_the_same_records_give_the_same_summaries(published: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        made_of(published, tmp_path / name, summary=True)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_a_caption_goes_with_its_figure() -> None:
+    from bench.analysis.report.pages.markdown import markdown
+    from bench.utils.markdown import figure
+
+    names = ["curves", "images", "kept", "quality", "dafl-lr"]
+    part = [line for name in names for line in ("", figure(f"figures/a-b-0123abcd-{name}.png", name, f"Of {name}."))]
+    text = markdown([], [part], summary="A summary.")
+    assert [f"Of {name}." in text for name in names] == [True, True, True, False, False]
+    assert "![curves](figures/a-b-curves.png)\n\nOf curves." in text
+
+
+# ---- in a browser --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+@pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="needs playwright: pip install '.[browser]'")
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_front_page_fits_the_screen_without_javascript(
+    published: Path, tmp_path: Path, width: int, scheme: str
+) -> None:
+    from playwright.sync_api import sync_playwright
+
+    front = made_of(published, tmp_path / "site", trial_pages=0).front
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,  # type: ignore[arg-type]
+        )
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(front.as_uri())
+        inner = page.evaluate("[document.documentElement.scrollWidth, getComputedStyle(document.body).backgroundColor]")
+        assert inner[0] <= width
+        assert (inner[1] == "rgb(21, 24, 27)") == (scheme == "dark")
+        assert page.locator("article").count() == 3
+        assert page.locator("h1").count() == 1
+        page.get_by_role("link", name="demo", exact=True).click()
+        page.get_by_role("link", name="All studies").click()
+        assert page.url == front.as_uri()
+        assert all(url.startswith((front.parent.as_uri(), "data:")) for url in asked)
+        browser.close()
