@@ -70,7 +70,10 @@ def open_views(sources: Sequence[Path]) -> DuckDBPyConnection:
         if re.search(r"[*?\[\]]", str(source.resolve())):
             raise UserError(f"{source}: DuckDB treats the characters * ? [ ] in a path as a pattern; rename the folder")
         table = f"read_parquet({text(source)})" if is_archive(source) else packed(con, source, f"packed_{place}")
-        tables.append(f"SELECT {place} AS place, {text(source)} AS results, * FROM {table}")
+        known = {str(column[0]) for column in con.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()}
+        # an archive from before the rule of identity had versions holds records of the first
+        older = "" if "identity_rule" in known else ", 1 AS identity_rule"
+        tables.append(f"SELECT {place} AS place, {text(source)} AS results, *{older} FROM {table}")
     once = "QUALIFY row_number() OVER (PARTITION BY id, digest ORDER BY place) = 1" if len(tables) > 1 else ""
     con.execute(f"CREATE TEMP VIEW packed AS SELECT * FROM ({' UNION ALL BY NAME '.join(tables)}) {once}")
     con.execute(f"CREATE TEMP VIEW trials AS SELECT results, {_names(TRIALS)} FROM packed")

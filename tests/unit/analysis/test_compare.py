@@ -201,6 +201,12 @@ def test_code_may_differ_and_seeds_may_be_missing(tmp_path: Path) -> None:
     assert [(each.what, each.why) for each in found.missing] == [("seed 5", "not in base")]
 
 
+def test_a_later_rule_of_identity_is_no_other_condition_than_other_code(tmp_path: Path) -> None:
+    found = compare(*sides(tmp_path, GOOD, GOOD, method_sha="f" * 12, identity_rule=2))
+    assert score(found).pairs == 5
+    assert not found.missing
+
+
 def with_failures(tmp_path: Path, name: str, statuses: dict[int, str]) -> Filed:
     folder = open_results(tmp_path / name, create=True)
     for seed, value in enumerate(GOOD):

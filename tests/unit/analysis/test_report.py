@@ -143,7 +143,12 @@ def test_two_option_sets_are_two_rows_that_name_only_what_differs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "shown"), [({"method_sha": "fedcba9876"}, "code=fedcba9"), ({"threads": 4}, "threads=4")]
+    ("change", "shown"),
+    [
+        ({"method_sha": "fedcba9876"}, "code=fedcba9"),
+        ({"identity_rule": 2}, "identity rule=2"),
+        ({"threads": 4}, "threads=4"),
+    ],
 )
 def test_rows_that_differ_in_more_than_the_seed_are_never_averaged(change: dict[str, object], shown: str) -> None:
     group = one_group(make_record(seed=0), make_record(seed=0, **change))

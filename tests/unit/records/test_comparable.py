@@ -19,6 +19,7 @@ from bench.records import Loaded, Record, comparable
         {"status": "diverged"},
         {"threads": 4},
         {"method_sha": "f" * 12},
+        {"identity_rule": 2},
     ],
 )
 def test_what_is_compared_may_differ(changes: dict[str, Any]) -> None:

@@ -37,6 +37,32 @@ def test_trials_are_those_of_the_frame(results: Path) -> None:
         assert short_text(json.loads(row["options"])) == expected["options"]
 
 
+def test_the_rule_of_an_identity_is_a_column_of_old_records_too(results: Path) -> None:
+    add(results, make_record("dafl", 9, identity_rule=2))
+    found = query([results], "select seed, identity_rule from trials where method = 'dafl' order by seed")
+    assert found.rows == [(0, 1), (1, 1), (9, 2)]
+    frame = load_frame(results)
+    assert sorted(frame[frame.method == "dafl"].identity_rule) == [1, 1, 2]
+
+
+def test_an_archive_from_before_the_rule_had_versions_is_read(results: Path, tmp_path: Path) -> None:
+    import duckdb
+
+    new, old = tmp_path / "new.parquet", tmp_path / "old.parquet"
+    write_archive(results, new)
+    con = duckdb.connect()
+    kept = ", ".join(
+        f"'{key.decode()}': '{value.decode()}'"
+        for key, value in con.execute(f"SELECT key, value FROM parquet_kv_metadata('{new}')").fetchall()
+    )
+    con.execute(
+        f"COPY (SELECT * EXCLUDE (identity_rule) FROM read_parquet('{new}')) TO '{old}' "
+        f"(FORMAT parquet, KV_METADATA {{{kept}}})"
+    )
+    ask = "select distinct identity_rule from trials"
+    assert query([old], ask).rows == query([new, old], ask).rows == [(1,)]
+
+
 def test_curves_metrics_and_meters_hold_every_number(results: Path) -> None:
     curves = load_curves(results)
     found = query([results], "select id, point, score, teacher_images, logs['loss'] from curves order by id, point")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from bench.records import TrialIdentity, trial_id
 from bench.spec.budget import Budget
 from bench.spec.trial import IDENTITY, OUTSIDE, Trial
+from bench.utils.code_identity import RULE
 
 TRIAL = Trial(
     suite="0.1",
@@ -93,6 +94,19 @@ def test_each_option_counts_even_one_that_is_none() -> None:
 def test_the_record_of_a_trial_has_its_id() -> None:
     identity = TrialIdentity.model_validate(TRIAL.identity())
     assert trial_id(identity.model_dump(mode="json")) == TRIAL.id
+
+
+def test_records_of_the_first_rule_keep_their_ids_and_those_of_a_later_one_can_be_read() -> None:
+    first, later = dataclasses.replace(TRIAL, identity_rule=1), dataclasses.replace(TRIAL, identity_rule=RULE + 1)
+    assert TRIAL.identity()["identity_rule"] == RULE
+    written = {name: value for name, value in TRIAL.identity().items() if name != "identity_rule"}  # as it was then
+    assert first.identity() == written
+    assert TrialIdentity.model_validate(written).identity_rule == 1
+    for trial in (first, TRIAL, later):
+        identity = TrialIdentity.model_validate(trial.identity())
+        assert identity.identity_rule == trial.identity_rule
+        assert trial_id(identity.model_dump(mode="json")) == trial.id
+    assert len({first.id, TRIAL.id, later.id}) == 3
 
 
 def test_the_budget_of_a_trial_is_checked_once_more() -> None:
