@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_the_passport_says_it_all(digits: Dataset) -> None:
     assert passport["data"] == "digits"
     assert passport["data_fingerprint"] == digits.fingerprint
     assert 0.2 < passport["score"] <= 1
-    assert passport["provenance"]["versions"]["torch"] == torch.__version__
+    assert passport["provenance"]["versions"]["torch"] == version("torch")
     assert [entry["key"] for entry in passports()] == [folder.name]
 
 
