@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_the_passport_says_it_all(digits: Dataset) -> None:
     assert passport["data"] == "digits"
     assert passport["data_fingerprint"] == digits.fingerprint
     assert 0.2 < passport["score"] <= 1
-    assert passport["provenance"]["versions"]["torch"] == torch.__version__
+    assert passport["provenance"]["versions"]["torch"] == version("torch")
     assert [entry["key"] for entry in passports()] == [folder.name]
 
 
