@@ -84,7 +84,7 @@ def test_table_says_how_many_seeds_get_there_and_that_none_does(some: tuple[Grou
 def test_a_method_that_never_asks_is_averaged_over_student_images(some: tuple[Group, AnytimeOf]) -> None:
     assert of(*some, "scratch")["area_teacher_images"] == pytest.approx(0.4)
     assert "scratch †" in [line[0] for line in anytime_table(*some)]
-    assert any("† never asks the teacher" in note for note in anytime_notes(*some))
+    assert any("† never queries the teacher" in note for note in anytime_notes(*some))
 
 
 def test_an_early_end_holds_the_last_student(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_the_curve_is_that_of_the_headline_rule(tmp_path: Path) -> None:
 def test_without_kd_there_are_areas_alone_and_it_is_said(tmp_path: Path) -> None:
     group, found = measured(tmp_path, (make_record("dafl", budget=BUDGET), points([0.5, 0.5])))
     assert anytime_table(group, found)[1] == ["dafl", "50.0", "50.0", *6 * ["—"]]
-    assert "Nothing is said of kd's score: kd did not finish here." in anytime_notes(group, found)
+    assert "Nothing is reported for kd's score: kd did not finish here." in anytime_notes(group, found)
 
 
 def test_unusable_evaluations_are_left_out_and_a_row_of_them_alone_has_no_line(tmp_path: Path) -> None:

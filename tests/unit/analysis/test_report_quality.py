@@ -147,7 +147,7 @@ def test_fewer_than_four_different_values_are_too_little(values: dict[str, float
 def test_equal_scores_are_too_little_as_well() -> None:
     group = one_group(*(trial(name, 0, 0.9, fd__teacher=value) for name, value in GOES.items()))
     assert qualities(group)[0].all_trials.rho is None
-    assert any("Too little was measured" in text for text in sentences(group))
+    assert any("Too few measurements" in text for text in sentences(group))
 
 
 # RDSKD's observation
@@ -320,7 +320,7 @@ def test_a_long_legend_leaves_the_caption_alone() -> None:
     figure.draw_without_rendering()
     (legend,) = figure.legends
     (axis,) = figure.axes
-    caption = next(text for text in figure.texts if text.get_text().startswith("One mark a trial"))
+    caption = next(text for text in figure.texts if text.get_text().startswith("One mark per trial"))
     assert legend.get_window_extent().y0 >= caption.get_window_extent().y1
     assert axis.get_tightbbox().y0 >= legend.get_window_extent().y1
 

@@ -196,7 +196,7 @@ def test_interval_of_the_correlation_covers_the_truth_as_often_as_it_says() -> N
 @pytest.mark.parametrize(
     ("x", "y", "level", "message"),
     [
-        ([1, 2], [1], 0.95, "pairs, not 2 values beside 1"),
+        ([1, 2], [1], 0.95, "pairs, not 2 and 1 values"),
         ([1, float("nan")], [1, 2], 0.95, "finite"),
         ([1, 2], [1, float("inf")], 0.95, "finite"),
         ([1, 2], [1, 2], 95, "level"),

@@ -199,7 +199,7 @@ def test_import_refuses_what_does_not_fit(digits: Dataset, tmp_path: Path) -> No
         r"head.2.weight has shape \(7, 84\), the network needs \(10, 84\)",
     )
     refuse({name: value for name, value in weights.items() if name != "head.2.bias"}, "missing head.2.bias")
-    refuse({**weights, "extra": torch.zeros(1)}, "not known extra")
+    refuse({**weights, "extra": torch.zeros(1)}, "unknown extra")
     refuse([1, 2], "contains no state_dict")
     refuse(build("lenet5", TASK.image, 10), "cannot be read as a checkpoint of plain tensors")  # a pickled module
     file.write_bytes(b"nonsense")

@@ -194,7 +194,7 @@ def test_what_is_wrong_with_a_network_of_torchvision_is_told(tmp_path: Path) -> 
     assert str(tmp_path / "named") in said
     assert said.endswith(f"place such a file in {tmp_path / 'weights'}")
     assert "did you mean 'torchvision/squeezenet1_1'?" in complaint("torchvision/squeezenet11", around)
-    assert "made for segmentation" in complaint("torchvision/fcn_resnet50", around)
+    assert "is a segmentation network" in complaint("torchvision/fcn_resnet50", around)
     file, _ = torchvision_file(tmp_path / "named", "squeezenet1_0.pth", "squeezenet1_0")
     file.rename(file.with_name("squeezenet1_1-0.pth"))
     assert "does not fit SqueezeNet" in complaint("torchvision/squeezenet1_1", around)

@@ -96,7 +96,7 @@ def test_too_few_images_for_the_dimensions_are_said_aloud() -> None:
     assert found["kid[teacher]"]["status"] == "ok"
     straight = scored(("fd_infinity[teacher]",), noise(319))["fd_infinity[teacher]"]
     assert straight["status"] == "unreliable"
-    assert "below 20 a dimension the line is not straight" in straight["note"]
+    assert "below 20 per dimension the line is not straight" in straight["note"]
     few_real = scored(("fd[teacher]",), noise(80), noise(20, 5))["fd[teacher]"]
     assert "20 training images for 16 dimensions" in few_real["note"]
 
