@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 from html_pages import Page, dead_links
+from PIL import Image
 from record_builder import add, make_demo, make_record
 
+from bench.analysis.report.figures.curves import PALETTE, small_png
 from bench.analysis.report.pages.site import Study
 from bench.analysis.report.site import Made, make_site, studies_of
 from bench.cli.places import results_below
@@ -199,6 +203,24 @@ def test_a_caption_goes_with_its_figure() -> None:
     text = markdown([], [part], summary="A summary.")
     assert [f"Of {name}." in text for name in names] == [True, True, True, False, False]
     assert "![curves](figures/a-b-curves.png)\n\nOf curves." in text
+
+
+def test_a_small_figure_has_the_colours_of_its_lines() -> None:
+    random = np.random.default_rng(0)
+    pixels = np.full((120, 200, 3), 255, dtype=np.uint8)
+    pixels[:60] = random.integers(200, 256, (60, 200, 3))  # bands over bands
+    colours = [tuple(bytes.fromhex(colour[1:])) for colour in PALETTE]
+    for row, colour in enumerate(colours):
+        pixels[70 + 4 * row] = colour
+    whole = io.BytesIO()
+    Image.fromarray(pixels).save(whole, "png")
+    small = small_png(whole.getvalue(), 256)
+    assert small_png(whole.getvalue(), 256) == small
+    assert len(small) < len(whole.getvalue()) / 2
+    with Image.open(io.BytesIO(small)) as image:
+        shown = np.asarray(image.convert("RGB")).astype(int)
+    for row, colour in enumerate(colours):
+        assert abs(shown[70 + 4 * row] - colour).max() <= 3
 
 
 # ---- in a browser --------------------------------------------------------------------------------------------------
