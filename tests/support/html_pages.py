@@ -30,7 +30,7 @@ def dead_links(report: Path) -> list[str]:
     dead = []
     for path, page in read.items():
         for target in (attributes["href"] for tag, attributes in page.tags if tag == "a"):
-            file, _, place = unquote(target or "").partition("#")
+            file, place = map(unquote, (target or "").partition("#")[::2])  # a # in a file's name is quoted
             found = (path.parent / file).resolve() if file else path
             if not found.is_file() or (place and place not in places[found]):
                 dead.append(f"{path.name}: {target}")

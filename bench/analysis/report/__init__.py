@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.analysis.report.figures.curves import LAYOUTS, for_page, style, to_bytes
+from bench.analysis.report.figures.curves import LAYOUTS, for_page, small_png, style, to_bytes
 from bench.analysis.report.figures.ranks import draw_profiles, draw_ranks
 from bench.analysis.report.pages.exports import as_json, as_tex
 from bench.analysis.report.pages.html import Overall, index_page, method_html
@@ -84,7 +84,10 @@ def summary_files(results: Path, said: str, processes: int = 1) -> tuple[dict[st
     together = _together(overall)
     shown = few_figures([*of_overall(together), *(line for part in lines for line in part)])
     text = markdown(groups, lines, together, said)
-    return {"leaderboard.md": text.encode()} | {path: contents[whole] for whole, path in shown.items()}, groups
+    figures = {
+        path: small_png(contents[whole], 64 if path.endswith("-images.png") else 256) for whole, path in shown.items()
+    }
+    return {"leaderboard.md": text.encode()} | figures, groups
 
 
 def _drawn(

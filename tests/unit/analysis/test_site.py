@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 from html_pages import Page, dead_links
+from PIL import Image
 from record_builder import add, make_demo, make_record
 
+from bench.analysis.report.figures.curves import PALETTE, small_png
 from bench.analysis.report.pages.site import Study
 from bench.analysis.report.site import Made, make_site, studies_of
 from bench.cli.places import results_below
@@ -24,27 +28,39 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "<b>&|a study's own words"
 
 
-@pytest.fixture
-def published(tmp_path: Path) -> Path:
-    """Three studies and a tracked commit, as archives: one with two tasks, one in a folder, one with a strange name."""
-    published = tmp_path / "published"
-    demo = make_demo(tmp_path / "made" / "demo")
-    for method in ("dafl", "zskd", "kd", "noise"):
-        add(demo, make_record(method, 0, task="mnist/lenet5-half"), tmp_path)
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``published``: three studies and a tracked commit as archives; ``site`` and ``reports``: what is made of them."""
+    folder = tmp_path_factory.mktemp("rendered")
+    published = folder / "published"
+    demo = open_results(folder / "made" / "demo", create=True)
+    for task in ("digits/lenet5-half", "mnist/lenet5-half"):
+        for method in ("dafl", "zskd", "kd", "noise"):
+            add(demo, make_record(method, 0, task=task), folder)
     (demo / "study.yaml").write_text("name: demo\ndescription: What is the demo about?\n")
     write_archive(demo, published / "demo" / "records.parquet")
-    small = open_results(tmp_path / "made" / "small", create=True)
+    small = open_results(folder / "made" / "small", create=True)
     for seed in (0, 1):
         add(small, make_record("dafl", seed, options={"balance": 0.0}))
         add(small, make_record("dafl", seed, options={"balance": 5.0}, final=0.95))
     add(small, make_record("zskd", 0, "diverged"))
     write_archive(small, published / "ablations" / "small" / "records.parquet")
-    strange = open_results(tmp_path / "made" / "strange", create=True)
+    strange = open_results(folder / "made" / "strange", create=True)
     (strange / "study.yaml").write_text(f'description: "{HOSTILE}"\n')
     add(strange, make_record("kd", 0))
     write_archive(strange, published / "a #strange name" / "records.parquet")
     write_archive(small, published / "tracked" / f"{'a' * 40}.parquet")
-    return published
+    made_of(published, folder / "site", processes=2)
+    made_of(published, folder / "reports", summary=True)
+    return folder
+
+
+@pytest.fixture
+def published(rendered: Path, tmp_path: Path) -> Path:
+    """A copy of all that, to be changed; what has been rendered is taken for what it is in another place too."""
+    for name in ("published", "site", "reports", "made"):
+        shutil.copytree(rendered / name, tmp_path / name)
+    return tmp_path / "published"
 
 
 def made_of(published: Path, out: Path, **options: Any) -> Made:
@@ -55,13 +71,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_one_front_page_leads_to_every_report_and_every_page_leads_back(published: Path, tmp_path: Path) -> None:
-    out = tmp_path / "site"
-    made = made_of(published, out)
-    assert made.front == out / "index.html"
-    assert made.rendered == ("a #strange name", "ablations/small", "demo")
+def test_one_front_page_leads_to_every_report_and_every_page_leads_back(rendered: Path) -> None:
+    out = rendered / "site"
+    index = out / "index.html"
     assert dead_links(out) == []
-    front = Page(made.front.read_text())
+    front = Page(index.read_text())
     for text in (
         "What is the demo about?",
         "digits/lenet5-half, mnist/lenet5-half",
@@ -72,17 +86,16 @@ def test_one_front_page_leads_to_every_report_and_every_page_leads_back(publishe
     assert "5, 1 failed" in front.text
     assert "dafl (balance=5.0)" in front.text
     assert HOSTILE in front.text
-    assert "<script" not in made.front.read_text()
+    assert "<script" not in index.read_text()
     assert not any(value.startswith("http") for _, tag in front.tags for value in tag.values() if value)
     for page in out.rglob("*.html"):
         ways = [tag["href"] or "" for name, tag in Page(page.read_text()).tags if name == "a"]
-        assert any((page.parent / unquote(way)).resolve() == made.front for way in ways if "#" not in way), page
+        assert any((page.parent / unquote(way)).resolve() == index for way in ways if "#" not in way), page
 
 
 def test_only_what_has_changed_is_rendered_again(published: Path, tmp_path: Path) -> None:
     out = tmp_path / "site"
     told: list[str] = []
-    made_of(published, out)
     before = contents(out)
     assert made_of(published, out, told=told.append).kept == ("a #strange name", "ablations/small", "demo")
     assert told == []
@@ -94,18 +107,29 @@ def test_only_what_has_changed_is_rendered_again(published: Path, tmp_path: Path
     (out / "demo" / "leaderboard.md").unlink()  # somebody tidied up
     assert made_of(published, out).rendered == ("ablations/small", "demo")
     assert contents(out)["demo/leaderboard.md"] == before["demo/leaderboard.md"]
-    assert made_of(published, out, trial_pages=0).rendered == ("a #strange name", "ablations/small", "demo")
 
 
-def test_side_by_side_gives_the_same_bytes(published: Path, tmp_path: Path) -> None:
-    made_of(published, tmp_path / "one")
-    made_of(published, tmp_path / "two", processes=2)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+def test_one_by_one_gives_the_same_bytes_as_side_by_side(published: Path, tmp_path: Path) -> None:
+    before = contents(tmp_path / "site")
+    for name in ("demo", "ablations/small", "a #strange name"):
+        (tmp_path / "site" / name / ".made.json").unlink()
+    assert len(made_of(published, tmp_path / "site").rendered) == 3
+    assert contents(tmp_path / "site") == before
+
+
+def test_other_pages_or_other_code_are_another_site(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(published / "demo")
+    shutil.rmtree(published / "ablations")
+    assert made_of(published, tmp_path / "site", trial_pages=0).rendered == ("a #strange name",)
+    assert made_of(published, tmp_path / "site", trial_pages=0).rendered == ()
+    monkeypatch.setattr("bench.analysis.report.site._code", lambda: "another")
+    assert made_of(published, tmp_path / "site", trial_pages=0).rendered == ("a #strange name",)
 
 
 def test_a_study_that_is_gone_leaves_the_site_and_nothing_else_does(published: Path, tmp_path: Path) -> None:
     out = tmp_path / "site"
-    made_of(published, out)
     (out / "ablations" / "notes.txt").write_text("mine")
     (out / "a #strange name" / "notes.txt").write_text("mine")
     shutil.rmtree(published / "ablations")
@@ -130,22 +154,20 @@ def test_what_cannot_be_a_site_is_told(published: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(published / "demo", tmp_path / "other" / "demo")
     places = [published / "demo", copy]
     with pytest.raises(UserError, match=r"would both be shown as 'demo'; name a folder that holds both"):
-        make_site(studies_of(places, results_below), tmp_path / "site")
+        make_site(studies_of(places, results_below), tmp_path / "new")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="there are no results in"):
         studies_of([tmp_path / "empty"], results_below)
     with pytest.raises(UserError, match="none does not exist"):
         studies_of([tmp_path / "none"], results_below)
-    assert not (tmp_path / "site").exists()
+    assert not (tmp_path / "new").exists()
 
 
 # ---- the summaries that are kept in git ----------------------------------------------------------------------------
 
 
-def test_a_summary_has_all_tables_and_at_most_three_figures(published: Path, tmp_path: Path) -> None:
-    out, whole = tmp_path / "reports", tmp_path / "site"
-    made_of(published, whole)
-    assert made_of(published, out, summary=True).front == out / "README.md"
+def test_a_summary_has_all_tables_and_at_most_three_figures(rendered: Path) -> None:
+    out, whole = rendered / "reports", rendered / "site"
     for name in ("demo", "ablations/small", "a #strange name"):
         folder = out / name
         text = (folder / "leaderboard.md").read_text()
@@ -168,9 +190,8 @@ def test_a_summary_has_all_tables_and_at_most_three_figures(published: Path, tmp
 
 
 def test_the_same_records_give_the_same_summaries(published: Path, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        made_of(published, tmp_path / name, summary=True)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    made_of(published, tmp_path / "again", summary=True)
+    assert contents(tmp_path / "again") == contents(tmp_path / "reports")
 
 
 def test_a_caption_goes_with_its_figure() -> None:
@@ -184,6 +205,24 @@ def test_a_caption_goes_with_its_figure() -> None:
     assert "![curves](figures/a-b-curves.png)\n\nOf curves." in text
 
 
+def test_a_small_figure_has_the_colours_of_its_lines() -> None:
+    random = np.random.default_rng(0)
+    pixels = np.full((120, 200, 3), 255, dtype=np.uint8)
+    pixels[:60] = random.integers(200, 256, (60, 200, 3))  # bands over bands
+    colours = [tuple(bytes.fromhex(colour[1:])) for colour in PALETTE]
+    for row, colour in enumerate(colours):
+        pixels[70 + 4 * row] = colour
+    whole = io.BytesIO()
+    Image.fromarray(pixels).save(whole, "png")
+    small = small_png(whole.getvalue(), 256)
+    assert small_png(whole.getvalue(), 256) == small
+    assert len(small) < len(whole.getvalue()) / 2
+    with Image.open(io.BytesIO(small)) as image:
+        shown = np.asarray(image.convert("RGB")).astype(int)
+    for row, colour in enumerate(colours):
+        assert abs(shown[70 + 4 * row] - colour).max() <= 3
+
+
 # ---- in a browser --------------------------------------------------------------------------------------------------
 
 
@@ -192,12 +231,10 @@ def test_a_caption_goes_with_its_figure() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="needs playwright: pip install '.[browser]'")
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_front_page_fits_the_screen_without_javascript(
-    published: Path, tmp_path: Path, width: int, scheme: str
-) -> None:
+def test_the_front_page_fits_the_screen_without_javascript(rendered: Path, width: int, scheme: str) -> None:
     from playwright.sync_api import sync_playwright
 
-    front = made_of(published, tmp_path / "site", trial_pages=0).front
+    front = rendered / "site" / "index.html"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(
