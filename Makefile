@@ -4,10 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test test-all lint format bench clean
 
 help:  ## what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
 
 setup: $(STAMP)  ## a virtual environment in .venv with the pinned versions of constraints.txt
 
@@ -26,7 +26,10 @@ demo: setup  ## the demo study and its report: a few minutes on two cores, nothi
 	@echo
 	@echo "The report: $(CURDIR)/runs/demo/report/index.html"
 
-test: setup  ## the whole test suite
+test: setup  ## the quick tests, all but those marked slow: a few minutes on two cores
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow" $(PYTEST)
+
+test-all: setup  ## every test, slow ones too: what continuous integration runs
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(PYTEST)
 
 lint: setup  ## formatting, linting, types, import rules
