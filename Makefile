@@ -4,10 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo site reports test lint format docs bench clean
+.PHONY: help setup demo site reports test test-all lint format docs bench clean
 
 help:  ## what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
 
 setup: $(STAMP)  ## a virtual environment in .venv with the pinned versions of constraints.txt
 
@@ -32,7 +32,10 @@ site: setup  ## all published studies as one site in site/; what has not changed
 reports: setup  ## the summaries in reports/, after a study was published or has changed
 	$(BIN)/dfkd site results --out reports --summary
 
-test: setup  ## the whole test suite
+test: setup  ## the quick tests, all but those marked slow: a few minutes on two cores
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow" $(PYTEST)
+
+test-all: setup  ## every test, slow ones too: what continuous integration runs
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(PYTEST)
 
 lint: setup  ## formatting, linting, types, import rules

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+from run_cache import cache_of_run
 
 from bench.data import status
 
@@ -26,9 +27,9 @@ settings.load_profile("suite")
 
 @pytest.fixture(autouse=True, scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder for the whole session, so that a teacher is trained once and the user's cache is left alone."""
-    chosen = os.environ.get("DFKD_TEST_CACHE")  # to keep teachers between runs while developing
-    folder = Path(chosen) if chosen else tmp_path_factory.mktemp("cache")
+    """The cache folder of the whole run. A test that counts, alters or removes what is cached sets one of its own."""
+    folder = cache_of_run(tmp_path_factory.getbasetemp(), os.environ)
+    folder.mkdir(parents=True, exist_ok=True)
     before = os.environ.get("DFKD_CACHE")
     os.environ["DFKD_CACHE"] = str(folder)
     yield folder

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from method_kinds import others_slow
 
 from bench.execution.contract import run_battery
 from bench.spec.method_registry import find_methods
 
-pytestmark = pytest.mark.slow  # a quarter of a minute for each method
 
-
-@pytest.mark.parametrize("name", sorted(find_methods()))
+@pytest.mark.parametrize("name", others_slow(find_methods().values()))  # a quarter of a minute for each
 def test_method_passes_the_battery(name: str) -> None:
     findings = run_battery(find_methods()[name])
     assert not [finding for finding in findings if not finding.ok]

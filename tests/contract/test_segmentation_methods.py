@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from method_kinds import others_slow
 
 from bench.data import shapes
 from bench.execution import prepare
@@ -37,8 +38,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[str]:
     prepare._dataset.cache_clear()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(name for name, card in find_methods().items() if card.segmentation))
+@pytest.mark.parametrize("name", others_slow(card for card in find_methods().values() if card.segmentation))
 def test_method_holds_the_contract_with_dense_answers(tiny: str, name: str) -> None:
     card = find_methods()[name]
     few = replace(card, quick={**card.quick, "batch": 8})  # a mask has thousands of answers: eight are many already

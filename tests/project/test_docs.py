@@ -198,7 +198,7 @@ def test_a_command_of_the_documentation_would_be_understood(command: str) -> Non
         verb, rest = descend(words)
         verb.make_context(verb.name, rest)  # complains about unknown options, missing and superfluous arguments
     elif program == "make":
-        targets = set(re.findall(r"^(\w+):", text_of("Makefile"), flags=re.MULTILINE))
+        targets = set(re.findall(r"^([\w-]+):", text_of("Makefile"), flags=re.MULTILINE))
         assert {word for word in words if "=" not in word} <= targets
     else:
         assert program in OUTSIDE

@@ -270,9 +270,10 @@ def test_an_altered_teacher_stops_the_study_before_anything_is_written(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(study(tmp_path, seeds="[0]"), tmp_path / "first")  # so that the teacher is there
-    shutil.copytree(cache / "teachers", tmp_path / "cache" / "teachers")
+    key = teacher_key(get_task("digits/lenet5-half"))
+    shutil.copytree(cache / "teachers" / key, tmp_path / "cache" / "teachers" / key)
     monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "cache"))
-    weights = tmp_path / "cache" / "teachers" / teacher_key(get_task("digits/lenet5-half")) / "weights.safetensors"
+    weights = tmp_path / "cache" / "teachers" / key / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(UserError, match=r"the passport says .*; delete .* and train or import the teacher again"):
         run(study(tmp_path, seeds="[0]"), tmp_path / "out")
@@ -314,10 +315,13 @@ def test_anchors_that_a_method_wants_are_made_before_the_trials_with_the_teacher
     assert len(list(anchor_folder(teacher_key(quick), 10).glob("*.safetensors"))) == 9
 
 
-def test_a_method_that_follows_the_training_is_left_out_on_an_imported_teacher(tmp_path: Path, cache: Path) -> None:
+def test_a_method_that_follows_the_training_is_left_out_on_an_imported_teacher(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(study(tmp_path, seeds="[0]"), tmp_path / "first")  # so that there is one to import
     task = get_task("digits/lenet5-half")
     weights = cache / "teachers" / teacher_key(task) / "weights.safetensors"
+    monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "cache"))
     key = import_teacher(task, weights, data.load("digits", size=32)).name
     extra = f"teachers: {{digits/lenet5-half: {key}}}"
     file = study(tmp_path, methods="[noise: {batch: 4}, rco]", seeds="[0]", extra=extra)
@@ -325,7 +329,6 @@ def test_a_method_that_follows_the_training_is_left_out_on_an_imported_teacher(t
     assert summary.statuses == {"ok": 1, "unsupported": 1}
     (left_out,) = summary.unsupported
     assert left_out.record.reason.startswith(f"rco follows the teacher's training, and the training of teacher '{key}'")
-    shutil.rmtree(cache / "teachers" / key)
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_half_written_record(

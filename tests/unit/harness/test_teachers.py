@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from bench.data import Dataset, load
 from bench.errors import UserError
+from bench.harness.teachers import cache as teacher_cache
 from bench.harness.teachers.cache import (
     get_teacher,
     import_teacher,
@@ -82,6 +87,37 @@ def test_a_cached_teacher_is_not_trained_again(digits: Dataset) -> None:
     train_teacher(TASK, QUICK, digits, lambda done, _: calls.append(done))
     assert not calls
     assert (folder / "weights.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_process_waits_for_another_that_trains_the_same_teacher(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = train_teacher(TASK, QUICK, digits)
+    elsewhere = tmp_path / "cache" / "trained"
+    shutil.move(trained, elsewhere)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("trained a second time")
+
+    monkeypatch.setattr(teacher_cache, "train", never)
+    hold = (
+        "import sys; from filelock import FileLock; l = FileLock(sys.argv[1]); l.acquire(); print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", hold, str(trained.with_name(f".{trained.name}.lock"))]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other,
+        ThreadPoolExecutor() as pool,
+    ):
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdout.readline()  # it has the lock: it trains
+        mine = pool.submit(train_teacher, TASK, QUICK, digits)
+        with pytest.raises(TimeoutError):
+            mine.result(timeout=0.3)
+        shutil.move(elsewhere, trained)
+        other.stdin.write(b"\n")
+        other.stdin.flush()
+        assert mine.result(timeout=60) == trained
 
 
 def test_a_loaded_teacher_is_frozen(digits: Dataset) -> None:

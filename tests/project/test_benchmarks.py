@@ -1,0 +1,37 @@
+"""Benchmarks are collected only by ``make bench``; that they still run is tested here, without measuring anything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_pytest(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_folder_of_tests_is_collected_without_its_benchmarks(request: pytest.FixtureRequest) -> None:
+    benchmarks = ROOT / "tests" / "benchmarks"
+    assert list(benchmarks.glob("test_*.py"))
+    assert benchmarks.name in request.config.getini("norecursedirs")
+    assert not [item for item in request.session.items if benchmarks in item.path.parents]
+
+
+def test_make_bench_names_their_folder_and_make_test_does_not() -> None:
+    recipes = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\n\ntest:")[2]
+    test, _, bench = recipes.partition("\n\nbench:")
+    assert "tests/benchmarks" not in test.partition("\n\n")[0]
+    assert "pytest tests/benchmarks --benchmark-enable" in bench.partition("\n\n")[0]
+
+
+@pytest.mark.slow
+def test_every_benchmark_runs_once() -> None:
+    done = run_pytest("tests/benchmarks")
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert " passed" in done.stdout
