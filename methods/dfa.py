@@ -49,7 +49,7 @@ from methods.common.training import kept_optimizer, scheduled_steps
 
 @dataclass(frozen=True)
 class Options(SteppedOptions):
-    batch: int = option(64, "images a step; in the search, of each half", unit="images", low=2)
+    batch: int = option(64, "images per step; in the search, per half", unit="images", low=2)
     aggregation: Literal["search", "average", "last"] = option("search", "how each group's layers are weighted")
     share: float = option(
         0.143, "share of the budget spent on the search", above=0, high=0.9, when={"aggregation": "search"}

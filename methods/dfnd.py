@@ -53,7 +53,7 @@ class Options(SteppedOptions):
     )
     share: float = option(0.5, "largest share of the budget for looking at the pool", above=0, high=0.99)
     normalisation: Literal["task", "imagenet"] = option("task", "of the pool's images; `imagenet` is the code's")
-    batch: int = option(256, "images a step", unit="images", low=1)
+    batch: int = option(256, "images per step", unit="images", low=1)
     temperature: float = option(4.0, "softmax temperature tau of the distillation loss", above=0)
     adaptation: float = option(1.0, "weight of the noise adaptation; the paper's sum has 1", low=0)
     accuracy: float = option(

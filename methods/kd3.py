@@ -74,7 +74,7 @@ class Options(CosineOptions):
     contrast_temperature: float = option(0.2, "its temperature", above=0, when={"contrast": 0.1})
     mixing: float = option(0.1, "both parameters of the Beta distribution of l", above=0, when={"contrast": 0.1})
     temperature: float = option(4.0, "softmax temperature tau of the distillation loss", above=0)
-    batch: int = option(256, "images a step", unit="images", low=2)
+    batch: int = option(256, "images per step", unit="images", low=2)
     weight_decay: float = 5e-4
 
 

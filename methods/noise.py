@@ -19,7 +19,7 @@ from methods.common.training import kept_optimizer, scheduled_steps
 @dataclass(frozen=True)
 class Options(SteppedOptions):
     kind: Literal["pixels", "generator"] = option("pixels", "normal pixels, or a frozen untrained generator's images")
-    batch: int = option(512, "images a step", unit="images", low=2)
+    batch: int = option(512, "images per step", unit="images", low=2)
     temperature: float = option(1.0, "softmax temperature of the distillation loss", above=0)
     latent: int = option(100, "length of the generator's code", low=1, when={"kind": "generator"})
     width: int = option(128, "channels of the generator", low=2, when={"kind": "generator"})

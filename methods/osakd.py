@@ -22,7 +22,7 @@ from methods.common.training import kept_optimizer, scheduled_steps
 
 @dataclass(frozen=True)
 class Options(RealImageOptions):
-    batch: int = option(256, "images a step; the neighbours are among them", unit="images", low=2)
+    batch: int = option(256, "images per step, neighbours included", unit="images", low=2)
     neighbours: int = option(10, "k, the neighbours of a sample; at most the batch without it", low=1)
     alpha: float = option(1.0, "weight of the divergence from the soft labels", low=0)
 

@@ -42,7 +42,7 @@ from methods.common.training import kept_optimizer
 
 @dataclass(frozen=True)
 class Options(SteppedOptions):
-    batch: int = option(256, "images a step", unit="images", low=1)
+    batch: int = option(256, "images per step", unit="images", low=1)
     temperature: float = option(1.0, "softmax temperature tau of both divergences", above=0)
     variant: Literal["weighted", "adaptive"] = option(
         "weighted", "the student's neighbourhood: a weight, or a constraint"

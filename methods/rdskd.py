@@ -33,7 +33,7 @@ from methods.common.options import GeneratorOptions
 
 @dataclass(frozen=True)
 class Options(GeneratorOptions):
-    batch: int = option(512, "images a step; an even number", unit="images", low=2)
+    batch: int = option(512, "images per step; an even number", unit="images", low=2)
     eps: float = option(0.8, "epsilon of the generator's inner batch norms, as in the reference code", above=0)
     generator_steps: int = option(2400, "the most steps of the generator", low=1)
     renewal: int = option(120, "steps from one renewal of the reference losses to the next: an epoch", low=2)
@@ -41,7 +41,7 @@ class Options(GeneratorOptions):
     diversity: float = option(1.0, "weight of the diversity-seeking loss; 1 in the paper", low=0)
     share: float = option(0.5, "share of the budget spent on the generator", above=0, high=0.99)
     temperature: float = option(10.0, "softmax temperature of the distillation loss", above=0)
-    batch_student: int = option(512, "images a student step", unit="images", low=2)
+    batch_student: int = option(512, "images per student step", unit="images", low=2)
     lr_student: float = option(2e-3, "the student's learning rate (Adam)", above=0)
     schedule: Literal["constant", "cosine", "milestones"] = option("constant", "how the student's rate falls")
     milestones: tuple[float, ...] = option(

@@ -67,7 +67,7 @@ class Options:
         "kinds of geometric variants, beside the original",
     )
     expand: bool = option(False, "train on all variants of each impression, not on one drawn at random")
-    batch_student: int = option(512, "impressions a student step", unit="images", low=1)
+    batch_student: int = option(512, "impressions per student step", unit="images", low=1)
     lr_student: float = option(0.01, "the student's learning rate (Adam)", above=0)
 
 

@@ -9,7 +9,7 @@ from bench.spec.literals import NotStaticError, at, bind, called
 from bench.spec.method import check_declared, method
 from bench.spec.method_card import MethodCard
 from bench.spec.options import OptionSpec
-from bench.spec.options_parser import Source, static_specs
+from bench.spec.options_parser import ParsedFile, static_specs
 
 
 def static_cards(tree: ast.Module, file: Path, module: str | None) -> list[MethodCard]:
@@ -42,7 +42,7 @@ def _declarations(tree: ast.Module) -> list[tuple[ast.FunctionDef, ast.Call]]:
 def _static_card(tree: ast.Module, node: ast.FunctionDef, call: ast.Call, file: Path, module: str | None) -> MethodCard:
     given = bind(method, call, file)
     given |= {
-        "specs": _specs_of(node, Source(tree, file, module)),
+        "specs": _specs_of(node, ParsedFile(tree, file, module)),
         "presets": given["presets"] or {},
         "quick": given["quick"] or {},
     }
@@ -52,7 +52,7 @@ def _static_card(tree: ast.Module, node: ast.FunctionDef, call: ast.Call, file: 
     return MethodCard(**given, doc=doc, file=file, module=module)
 
 
-def _specs_of(node: ast.FunctionDef, source: Source) -> tuple[OptionSpec, ...]:
+def _specs_of(node: ast.FunctionDef, source: ParsedFile) -> tuple[OptionSpec, ...]:
     """The options of the class that the function's second parameter is annotated with."""
     arguments = node.args
     parameters = [*arguments.posonlyargs, *arguments.args]

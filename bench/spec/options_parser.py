@@ -16,7 +16,7 @@ from bench.utils.user_code import BUILT_IN
 
 
 @dataclass(frozen=True)
-class Source:
+class ParsedFile:
     """A file's syntax tree, and how the file would be imported: under a dotted name, or by its path (``module`` None).
 
     ``beside`` is the folder that is searched first while it runs: that of a file of one's own; None in packages.
@@ -41,7 +41,7 @@ class _Reading:
     places: dict[tuple[type, str], tuple[Path, ast.stmt]] = field(default_factory=dict)  # where an option is declared
 
 
-def static_specs(source: Source, name: str) -> tuple[OptionSpec, ...]:
+def static_specs(source: ParsedFile, name: str) -> tuple[OptionSpec, ...]:
     """The options of the class that a file knows under a name.
 
     The classes are built anew from their literals, so that Python itself says what inheriting means, and reading and
@@ -63,7 +63,7 @@ def static_specs(source: Source, name: str) -> tuple[OptionSpec, ...]:
     return specs
 
 
-def _class(source: Source, name: str, before: int | None, reading: _Reading) -> type:
+def _class(source: ParsedFile, name: str, before: int | None, reading: _Reading) -> type:
     """The class that a name stands for, in the file or where it is imported from; above a line, if one is given."""
     key = (source.file, source.module, name)
     if key in reading.open:
@@ -109,7 +109,7 @@ def _bound(node: ast.AST) -> list[str]:
     return [node.id] if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load) else []
 
 
-def _built(source: Source, node: ast.ClassDef, reading: _Reading) -> type:
+def _built(source: ParsedFile, node: ast.ClassDef, reading: _Reading) -> type:
     if node.keywords or not _is_frozen(node):
         raise NotStaticError
     names = [base.id for base in node.bases if isinstance(base, ast.Name)]
@@ -176,7 +176,7 @@ def _default(node: ast.expr | None, file: Path) -> Any:
 # ---- modules that are imported from ---------------------------------------------------------------------------------
 
 
-def _imported(source: Source, node: ast.ImportFrom) -> Source:
+def _imported(source: ParsedFile, node: ast.ImportFrom) -> ParsedFile:
     """The project's module that a name is imported from: of the same package, of ``methods``, or beside one's file."""
     own = source.module.split(".") if source.module else []
     wanted = node.module.split(".") if node.module else []
@@ -198,7 +198,7 @@ def _imported(source: Source, node: ast.ImportFrom) -> Source:
         raise NotStaticError
     file = _file_of(root, wanted)
     try:
-        return Source(_parsed(file.read_bytes()), file, ".".join(wanted), beside)
+        return ParsedFile(_parsed(file.read_bytes()), file, ".".join(wanted), beside)
     except (OSError, SyntaxError, ValueError):
         raise NotStaticError from None  # the import fails as well
 

@@ -58,7 +58,7 @@ class SteppedOptions(StudentOptions):
 class RealImageOptions(SteppedOptions):
     """Training on real images: DAFL's teacher's optimiser for LeNet-5; for CIFAR, CMI's is in the presets."""
 
-    batch: int = option(256, "images a step", unit="images", low=1)
+    batch: int = option(256, "images per step", unit="images", low=1)
     optimizer: Literal["adam", "sgd"] = "adam"
     lr_student: float = 1e-3
     milestones: tuple[float, ...] = (0.6, 0.75, 0.9)
@@ -118,7 +118,7 @@ class InversionOptions(CosineOptions):
     clip: bool = option(False, "cut images to the range of pixels after every update")
     share: float = option(0.5, "share of the budget spent on images", above=0, high=0.99)
     temperature: float = option(3.0, "softmax temperature of the distillation loss", above=0)
-    batch_student: int = option(256, "images a student step", unit="images", low=2)
+    batch_student: int = option(256, "images per student step", unit="images", low=2)
     augmentation: Literal["crop+flip", "crop", "none"] = option("crop+flip", "what the student's images go through")
 
 
@@ -146,7 +146,7 @@ class SynthesisOptions(CosineOptions):
     latent: int = option(256, "length of the generator's code", low=1)
     width: int = option(128, "channels of the generator's first layers; the papers' 128 are slow on a CPU", low=2)
     student_steps: int = option(400, "student steps after each synthesis call", low=1)
-    batch: int = option(256, "images of a student step", unit="images", low=2)
+    batch: int = option(256, "images per student step", unit="images", low=2)
     temperature: float = option(20.0, "softmax temperature of the distillation loss", above=0)
 
 

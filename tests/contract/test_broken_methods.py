@@ -136,7 +136,7 @@ def test_reaching_into_the_harness_is_named_with_its_line(tmp_path: Path) -> Non
     changes, _, _ = BROKEN["reaches into the harness and changes the teacher"]
     (finding,) = check(write(tmp_path, changes), only={"imports"})
     assert not finding.ok
-    assert finding.message.startswith("line 8: bench.harness.trial_context is the harness's own")
+    assert finding.message.startswith("line 8: bench.harness.trial_context is internal to the harness")
 
 
 def test_twenty_line_method_passes(tmp_path: Path) -> None:

@@ -95,7 +95,9 @@ def _drawn(
 ) -> tuple[list[Part], list[Group], list[Overall], dict[str, bytes]]:
     parts, colours = read_parts(results, published_of_kept(open_results(results)), trial_pages, processes)
     if not parts:
-        raise UserError(f"{results} holds no records yet; `dfkd run STUDY.yaml --results {results}` makes them")
+        raise UserError(
+            f"{results} contains no records yet; create them with `dfkd run STUDY.yaml --results {results}`"
+        )
     groups = [group for part in parts for group in part.groups]
     overall: list[Overall] = []
     contents = {path: content for part in parts for path, content in part.figures.items()}

@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.analysis.report import report_files, summary_files
 from bench.analysis.report.pages.links import INDEX
 from bench.analysis.report.pages.method import installed_methods
-from bench.analysis.report.pages.site import Entry, Study, describe, front_page, readme, with_way_home
+from bench.analysis.report.pages.site import Entry, PublishedStudy, describe, front_page, readme, with_way_home
 from bench.analysis.report.pages.writing import LISTED, check_place, write_files
 from bench.errors import UserError
 from bench.records import is_archive, open_results
@@ -40,8 +40,8 @@ class Made:
 
 
 @dataclass(frozen=True)
-class _Job:
-    study: Study
+class _SiteJob:
+    study: PublishedStudy
     out: Path
     key: str
     summary: bool
@@ -49,7 +49,7 @@ class _Job:
 
 
 def make_site(
-    studies: Sequence[Study],
+    studies: Sequence[PublishedStudy],
     out: Path,
     *,
     summary: bool = False,
@@ -75,7 +75,7 @@ def make_site(
     mode = f"{'summary' if summary else 'site'} {trial_pages}"
     keys = {each.name: _key(open_results(each.results), mode) for each in studies}
     known = {each.name: _known(out / each.name, keys[each.name]) for each in studies}
-    jobs = [_Job(each, out, keys[each.name], summary, trial_pages) for each in studies if known[each.name] is None]
+    jobs = [_SiteJob(each, out, keys[each.name], summary, trial_pages) for each in studies if known[each.name] is None]
     entries = {name: entry for name, entry in known.items() if entry is not None}
     for entry in _rendered(jobs, processes):
         entries[entry.name] = entry
@@ -88,7 +88,7 @@ def make_site(
     return Made(file, done, tuple(sorted(set(entries) - set(done))))
 
 
-def studies_of(places: Sequence[Path], below: Callable[[Path], Sequence[Path]]) -> list[Study]:
+def studies_of(places: Sequence[Path], below: Callable[[Path], Sequence[Path]]) -> list[PublishedStudy]:
     """The studies of results folders, archives, and folders of them; what is filed under a commit is none.
 
     Args:
@@ -98,7 +98,7 @@ def studies_of(places: Sequence[Path], below: Callable[[Path], Sequence[Path]]) 
     Raises:
         UserError: one of them holds no results.
     """
-    found: list[Study] = []
+    found: list[PublishedStudy] = []
     for place in places:
         inside = below(place) if place.is_dir() else [place]
         if not inside:
@@ -114,11 +114,11 @@ def studies_of(places: Sequence[Path], below: Callable[[Path], Sequence[Path]]) 
                 if folder != place and folder.is_relative_to(place)
                 else folder.name
             )
-            found.append(Study(name, open_results(results)))
+            found.append(PublishedStudy(name, open_results(results)))
     return found
 
 
-def _check(studies: Sequence[Study], out: Path) -> None:
+def _check(studies: Sequence[PublishedStudy], out: Path) -> None:
     if not studies:
         raise UserError("there is no study to show; name results folders or archives")
     names = [each.name for each in studies]
@@ -170,7 +170,7 @@ def _known(folder: Path, key: str) -> Entry | None:
         return None
 
 
-def _rendered(jobs: Sequence[_Job], processes: int) -> Iterator[Entry]:
+def _rendered(jobs: Sequence[_SiteJob], processes: int) -> Iterator[Entry]:
     if processes < 2 or len(jobs) < 2:
         yield from map(_render, jobs)
         return
@@ -187,7 +187,7 @@ def _size(results: Path) -> int:
     return results.stat().st_size if results.is_file() else 1_000 * sum(1 for _ in results.glob("trials/*"))
 
 
-def _render(job: _Job) -> Entry:
+def _render(job: _SiteJob) -> Entry:
     folder, results, depth = job.out / job.study.name, job.study.results, job.study.name.count("/") + 1
     (folder / MADE).unlink(missing_ok=True)  # until all is written again
     if job.summary:

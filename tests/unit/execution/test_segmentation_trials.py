@@ -254,7 +254,7 @@ def test_the_command_line_keeps_it_and_says_so(done: Done, capsys: pytest.Captur
     arguments = ["run", str(done.file), "--results", str(done.results), "--executor", "inline", "--quiet"]
     assert answer([*arguments, "--device", "cpu"]) == 0
     text = capsys.readouterr().out
-    assert f"left out: {REASON} (1 trial)" in text
+    assert f"skipped: {REASON} (1 trial)" in text
     assert "5 of 6 trials ok (5 of them before this run)" in text
     assert "failed" not in text
     assert files == {path: path.stat().st_mtime_ns for path in (done.results / "trials").rglob("*") if path.is_file()}

@@ -239,7 +239,7 @@ def test_what_goes_wrong_in_it_is_told_with_its_file(answer: str, words: str, tm
 
 def test_what_is_wrong_with_its_function_is_told(tmp_path: Path) -> None:
     assert "no such file: nowhere.py" in complaint("nowhere.py:mine")
-    assert "no module 'no_such_module' can be imported" in complaint("no_such_module:mine")
+    assert "module 'no_such_module' cannot be imported" in complaint("no_such_module:mine")
     name = own(tmp_path)
     assert "has no function 'mime'; did you mean 'mine'?" in complaint(name.removesuffix("mine") + "mime")
     assert "fails with ZeroDivisionError" in complaint(own(tmp_path, source="def mine(image): return 1 / 0"))

@@ -228,7 +228,7 @@ def test_what_a_users_function_does_wrong_is_said(place: Path, function: str, me
 
 def test_a_file_or_module_that_is_not_there_is_named(place: Path) -> None:
     assert complaint("missing.py:tiny") == "network 'missing.py:tiny': no such file: missing.py"
-    assert complaint("no.such.module:f") == "network 'no.such.module:f': no module 'no.such.module' can be imported"
+    assert complaint("no.such.module:f") == "network 'no.such.module:f': module 'no.such.module' cannot be imported"
 
 
 def test_a_file_that_cannot_be_imported_is_named_with_the_line(place: Path) -> None:

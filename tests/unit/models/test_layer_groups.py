@@ -72,7 +72,7 @@ def test_a_residual_networks_maps_are_its_blocks() -> None:
         found = s.teacher(images, layers=True).layers
         assert context.meter.teacher_images == 3
         assert not any(module._forward_hooks for module in teacher.modules())
-        with pytest.raises(AttributeError, match="ask for them"):
+        with pytest.raises(AttributeError, match="request them"):
             _ = s.teacher(images).layers
     assert [len(group) for group in found] == [2, 2, 2]
     for group, wanted in zip(found, expected, strict=True):
@@ -195,7 +195,7 @@ def test_wrong_maps_are_told() -> None:
 def test_a_task_whose_networks_name_no_layers_is_known_to_be_unsupported() -> None:
     cards, task = find_methods(), get_task("cifar10/alexnet-half")
     assert why_unsupported(cards["dfa"], task) == (
-        "dfa needs the maps of both networks' layers, and alexnet of cifar10/alexnet-half names none"
+        "dfa needs the feature maps of both networks' layers, and alexnet of cifar10/alexnet-half names none"
     )
     mixed = task.model_copy(update={"student": "hintonnet", "teacher": get_task("digits/lenet5-half").teacher})
     assert "and hintonnet of cifar10/alexnet-half names none" in why_unsupported(cards["dfa"], mixed)

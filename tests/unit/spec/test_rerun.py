@@ -92,7 +92,7 @@ def test_the_commit_is_checked_out_where_it_is_known(tmp_path: Path) -> None:
     record = record_of(trials_of(STUDY, tmp_path)[0])
     known = record.model_copy(update={"provenance": {"commit": "abc123", "dirty": True, "suite": "0.1"}})
     assert commands(known).startswith("git checkout abc123\n")
-    assert any("not committed" in each for each in caveats(known, {"kd"}))
+    assert any("uncommitted changes" in each for each in caveats(known, {"kd"}))
     unknown = known.model_copy(update={"provenance": {"suite": "0.1"}})
     assert commands(unknown).startswith("cat > trial.yaml")
     assert any("commit was not recorded" in each for each in caveats(unknown, {"kd"}))

@@ -33,7 +33,7 @@ ABOUT = (
 
 
 @dataclass(frozen=True)
-class Study:
+class PublishedStudy:
     """A study of a site: its name, which is its folder's path in the site, and its results folder or archive."""
 
     name: str
@@ -56,7 +56,7 @@ class Entry:
     leaders: list[dict[str, str]] = field(default_factory=list)  # of each task and budget, as on a report's index
 
 
-def describe(study: Study, groups: Sequence[Group]) -> Entry:
+def describe(study: PublishedStudy, groups: Sequence[Group]) -> Entry:
     """What is said of a study, from the groups of its report."""
     records = {
         record.id: record for group in groups for row in (*group.rows, *group.left_out) for record in row.records

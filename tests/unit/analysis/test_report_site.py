@@ -17,7 +17,7 @@ from PIL import Image
 from record_builder import add, make_demo, make_record
 
 from bench.analysis.report.figures.curves import PALETTE, small_png
-from bench.analysis.report.pages.site import Study
+from bench.analysis.report.pages.site import PublishedStudy
 from bench.analysis.report.site import Made, make_site, studies_of
 from bench.cli.places import results_below
 from bench.errors import UserError
@@ -145,8 +145,8 @@ def test_pages_are_never_written_among_records(tmp_path: Path, taken: str) -> No
     results = make_demo(tmp_path / "results")
     out = tmp_path if taken == "demo" else results / taken
     before = contents(results)
-    with pytest.raises(UserError, match="a report needs a folder of its own"):
-        make_site([Study("results", results)], out)
+    with pytest.raises(UserError, match="a report needs a separate folder"):
+        make_site([PublishedStudy("results", results)], out)
     assert contents(results) == before
 
 
