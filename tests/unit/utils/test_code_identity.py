@@ -19,7 +19,7 @@ from bench.utils.code_identity import RULE, RULES, code_hash
 from bench.utils.paths import ROOT
 from bench.utils.user_code import BUILT_IN, source_hash
 
-FILES = sorted(file.name for file in BUILT_IN.glob("*.py"))
+FILES = sorted(file.relative_to(BUILT_IN).as_posix() for file in BUILT_IN.rglob("*.py"))
 METHODS = [name for name in FILES if "@method(" in (BUILT_IN / name).read_text(encoding="utf-8")]
 Write = Callable[[str, str], Path]
 
@@ -61,8 +61,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copies(shelf: Path) -> Path:
     """A copy of ``methods/`` to change."""
-    shelf.mkdir(exist_ok=True)
     for name in FILES:
+        (shelf / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(BUILT_IN / name, shelf / name)
     return shelf
 
@@ -198,8 +198,8 @@ def reached() -> dict[str, set[tuple[str, str]]]:
                 names = [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
                 defined |= {(file, name): node for name in names}
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("methods."):
-                for alias in node.names:
-                    origin[file, alias.asname or alias.name] = (f"{(node.module or '')[8:]}.py", alias.name)
+                source = (node.module or "").removeprefix("methods.").replace(".", "/") + ".py"
+                origin |= {(file, alias.asname or alias.name): (source, alias.name) for alias in node.names}
 
     def used(file: str, node: ast.AST) -> set[tuple[str, str]]:
         names = {(file, each.id) for each in ast.walk(node) if isinstance(each, ast.Name)}
