@@ -198,11 +198,8 @@ def reached() -> dict[str, set[tuple[str, str]]]:
                 names = [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
                 defined |= {(file, name): node for name in names}
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("methods."):
-                for alias in node.names:
-                    origin[file, alias.asname or alias.name] = (
-                        f"{(node.module or '')[8:].replace('.', '/')}.py",
-                        alias.name,
-                    )
+                source = (node.module or "").removeprefix("methods.").replace(".", "/") + ".py"
+                origin |= {(file, alias.asname or alias.name): (source, alias.name) for alias in node.names}
 
     def used(file: str, node: ast.AST) -> set[tuple[str, str]]:
         names = {(file, each.id) for each in ast.walk(node) if isinstance(each, ast.Name)}
