@@ -133,7 +133,9 @@ class _RunningTrial:
                 pass
             finally:
                 context.clock.stop()
+            context.check_counting()
         context.check_finite(now=True)
+        context.check_end()
         self.curve.close()
         if weights_hash(prepared.teacher.network) != self._teacher_hash:
             raise AccessDenied("the method changed the teacher's weights or statistics")

@@ -21,8 +21,8 @@ from bench.errors import DataLeak, MethodError
 from bench.harness.losses import kl_divergence
 from bench.harness.student_view import GroupBy
 from bench.harness.teacher_view import BatchNormStatistics, TeacherOutput, TeacherView, need
-from bench.harness.trial_context import current
-from bench.models import head, linear_classifier
+from bench.harness.trial_context import current, whole_number
+from bench.models import linear_classifier
 from bench.models.layer_groups import Shape
 from bench.spec.method import Access, Data
 
@@ -89,13 +89,13 @@ class Session:
     def noise(self, *shape: int, stream: str = "noise") -> Tensor:
         """Standard normal numbers from a named random stream."""
         context = current()
-        context.count_drawn(shape)
+        shape = context.count_drawn(shape, "s.noise")
         return torch.randn(*shape, generator=context.streams[stream], device=context.device)
 
     def uniform(self, *shape: int, stream: str = "uniform") -> Tensor:
         """Uniform numbers in [0, 1) from a named random stream."""
         context = current()
-        context.count_drawn(shape)
+        shape = context.count_drawn(shape, "s.uniform")
         return torch.rand(*shape, generator=context.streams[stream], device=context.device)
 
     def generator(self, stream: str, *, host: bool = False) -> torch.Generator:
@@ -121,9 +121,10 @@ class Session:
 
         Raises:
             DataLeak: the method declared ``Data.NONE``.
-            MethodError: there is no such part.
+            MethodError: there is no such part, or ``batch`` is not a number from 1 to 1,000,000.
         """
         context = current()
+        batch = whole_number(batch, "s.images(batch)")
         if context.data is Data.NONE:
             raise DataLeak("the method asks for real images, but declares Data.NONE")
         if part is None:
@@ -132,8 +133,9 @@ class Session:
             source = context.real.part(*part)
         else:
             raise MethodError("parts are of the training images; with Data.POOL use choose()")
+        images = source.take(batch)
         context.meter.real_images += batch
-        return source.take(batch)
+        return images
 
     @property
     def pool_size(self) -> int:
@@ -146,7 +148,7 @@ class Session:
         They come in one random order, each once before any comes again, whatever :meth:`choose` chose. The last batch
         of a round may be smaller. With ``Data.POOL``.
         """
-        images, places = _pool().survey(batch)
+        images, places = _pool().survey(whole_number(batch, "s.survey(batch)"))
         current().meter.real_images += len(places)
         return images, places
 
@@ -300,8 +302,7 @@ class Session:
 
     def student_head(self, features: Tensor) -> Tensor:
         """The student's logits for features, as :meth:`student_features` gives them."""
-        logits: Tensor = head(current().student)(features)
-        return logits
+        return current().student_side.head(features)
 
     def log(self, **values: Tensor | float) -> None:
         """Record scalars; the curve holds their means between two evaluations."""

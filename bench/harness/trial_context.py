@@ -5,6 +5,8 @@ A :class:`~bench.harness.session.Session` reaches it through :func:`current`, ne
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import _global_optimizer_post_hooks, register_optimizer_step_post_hook
 from torch.optim.swa_utils import AveragedModel
 
 from bench.data import Split
@@ -41,6 +43,26 @@ def current() -> TrialContext:
     if not _current:
         raise MethodError("a Session works only while the harness runs its trial")
     return _current[-1]
+
+
+IMAGES = 1_000_000  # real images at a time
+NUMBERS = 2**34  # random numbers at a time
+
+
+def whole_number(value: Any, what: str, low: int = 1) -> int:
+    """A count that a method asks for, from ``low`` to a million images, checked before anything is made.
+
+    Raises:
+        MethodError: it is no whole number, or not in this range.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < low or (low and number > IMAGES):
+        limit = f"from {low} to {IMAGES:,}" if low else f"from {low} on"
+        raise MethodError(f"{what} takes whole numbers {limit}, not {value!r}")
+    return number
 
 
 class BudgetSpent(BaseException):
@@ -126,6 +148,12 @@ class TrialContext:
         self._averaged = 0
         self._phase_start = 0.0
         self._in_step = False
+        self._left_at: list[Tensor] | None = None  # the student at the end of the last loop
+        self.learning: Callable[[], None] = self._must_be_in_a_loop  # told of all that trains something
+        self._counter.before, self._counter.learning = self._charge, lambda: self.learning()
+        self._teacher.learning = lambda: self.learning()
+        if self.trajectory is not None:
+            self.trajectory.learning(lambda: self.learning())
         self._counter.watch_student(self.student, self._student_saw)
         self.student_side = StudentSide(self.student, image.shape, self._counter)
         self._hook = register_optimizer_step_post_hook(self._optimizer_stepped)
@@ -134,10 +162,12 @@ class TrialContext:
 
     def __enter__(self) -> TrialContext:
         _current.append(self)
+        self._counter.install()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.clock.stop()
+        self._counter.remove()
         self._hook.remove()
         _current.remove(self)
 
@@ -171,14 +201,45 @@ class TrialContext:
                 self._in_step = False
                 self.meter.steps += 1
                 self.check_finite()
+                self.check_counting()
                 self.hooks.after_step()
         finally:
             self._in_step = False  # the method may leave the loop with `break`
+            self._left_at = [value.detach().clone() for value in self.student.state_dict().values()]
 
     def _charge(self) -> None:
         """Between the loops work is allowed, but not beyond the budget; within one step it may run over."""
         if not self._in_step and self.clock.running and self.progress >= 1.0:
             raise BudgetSpent
+
+    def _must_be_in_a_loop(self) -> None:
+        if not self._in_step and self.clock.running:
+            raise MethodError(
+                "something is trained outside a loop: gradients and optimiser steps belong inside "
+                "`for _ in s.steps(...)`, which is what the budget counts"
+            )
+
+    def check_counting(self) -> None:
+        """Raise MethodError when the method has put something in the place of what counts."""
+        if not self._counter.installed or self._hook.id not in _global_optimizer_post_hooks:
+            raise MethodError("the method replaced nn.Module.__call__ or torch's optimiser hooks, by which is counted")
+
+    def check_end(self) -> None:
+        """After the method: it had a loop, and left the student as the last step did.
+
+        Raises:
+            MethodError: it did not.
+        """
+        if not self.phases:
+            raise MethodError("the method has no loop: train inside `for _ in s.steps(...)`")
+        if self._in_step or self._left_at is None:  # it still holds the loop
+            return
+        now = self.student.state_dict().values()
+        if not all(_same_bits(left, value) for left, value in zip(self._left_at, now, strict=True)):
+            raise MethodError(
+                "the student was changed after the last loop; what is scored is the student as the last step left it: "
+                "write into it inside `for _ in s.steps(...)`"
+            )
 
     # ---- networks --------------------------------------------------------------------------------------------------
 
@@ -191,7 +252,8 @@ class TrialContext:
                 raise MethodError(f"there is no anchor {anchor}: the method declares anchors={self.anchors}")
             if self.trajectory is not None and anchor < len(self.trajectory):
                 teacher = self.trajectory.at(anchor)
-        return teacher.ask(images, question, gradients=self.access >= Access.GRADIENTS)
+        with self._counter.silent():
+            return teacher.ask(images, question, gradients=self.access >= Access.GRADIENTS)
 
     @property
     def anchors(self) -> int:
@@ -199,11 +261,13 @@ class TrialContext:
         return 0 if self.trajectory is None else len(self.trajectory) + 1
 
     def pooled_size(self, pooled: Pooled) -> int:
-        return self._teacher.pooled_size(pooled)
+        with self._counter.silent():
+            return self._teacher.pooled_size(pooled)
 
     @property
     def teacher_layers(self) -> LayerGroups:
-        return self._teacher.layers
+        with self._counter.silent():
+            return self._teacher.layers
 
     def classifier_weight(self) -> Tensor:
         return classifier_weight(self._teacher.network).detach().clone()
@@ -222,15 +286,24 @@ class TrialContext:
         self._copies.append(copy)
         return copy
 
-    def _student_saw(self, images: Tensor) -> None:
-        self._charge()
-        if self.student.training and torch.is_grad_enabled() and not images.requires_grad:
+    def _student_saw(self, images: Tensor, wanted: bool) -> None:
+        if self.student.training and torch.is_grad_enabled() and not wanted:
             self.capture.take(self.meter.steps, images)
 
-    def count_drawn(self, shape: tuple[int, ...]) -> None:
-        """Noise in the shape of images counts as synthesised images."""
-        if tuple(shape[1:]) == self.image.shape:
-            self.meter.synthesised_images += shape[0]
+    def count_drawn(self, shape: tuple[Any, ...], who: str) -> tuple[int, ...]:
+        """Noise in the shape of images counts as synthesised images; returns the shape, checked.
+
+        Raises:
+            MethodError: it is no shape, or too large a one.
+        """
+        if len(shape) == 1 and isinstance(shape[0], list | tuple):
+            shape = tuple(shape[0])
+        checked = tuple(whole_number(each, f"{who}(*shape)", low=0) for each in shape)
+        if math.prod(checked) > NUMBERS:
+            raise MethodError(f"{who}{checked} asks for more than {NUMBERS:,} numbers at a time")
+        if checked[1:] == self.image.shape:
+            self.meter.synthesised_images += checked[0]
+        return checked
 
     @property
     def real(self) -> RealImages:
@@ -259,6 +332,7 @@ class TrialContext:
             parameters = {id(parameter) for parameter in parameters_of(optimizer)}
             self._moves_student[id(optimizer)] = bool(parameters & self._student_parameters)
         self._charge()
+        self.learning()
         self.meter.optimizer_steps += 1
         if self._moves_student[id(optimizer)]:
             self.average.update_parameters(self.student)
@@ -345,3 +419,10 @@ class TrialContext:
             self._real.restore(state["real"])
         self.streams.restore(state["streams"])  # last: nothing above may draw after it
         self.clock.restart()
+
+
+def _same_bits(left: Tensor, right: Tensor) -> bool:
+    if left.shape != right.shape or left.dtype != right.dtype:
+        return False
+    flat = [each.detach().contiguous().view(-1).view(torch.uint8) for each in (left, right)]
+    return torch.equal(flat[0], flat[1])

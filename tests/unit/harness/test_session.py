@@ -297,7 +297,7 @@ def test_shares_and_names_of_phases_are_checked(make_context: MakeContext) -> No
 
 
 def test_a_loop_that_spends_nothing_is_stopped(make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.spec.budget.IDLE_STEPS", 50)
+    monkeypatch.setattr("bench.harness.clock.IDLE_STEPS", 50)
     with (
         make_context(budget=Budget(teacher_images=100)) as context,
         pytest.raises(MethodError, match="50 steps of 'idle'"),
@@ -309,8 +309,8 @@ def test_a_loop_that_spends_nothing_is_stopped(make_context: MakeContext, monkey
 def test_work_that_the_budget_does_not_limit_goes_on_for_long(
     make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.spec.budget.IDLE_STEPS", 5)
-    monkeypatch.setattr("bench.spec.budget.STUCK_STEPS", 20)
+    monkeypatch.setattr("bench.harness.clock.IDLE_STEPS", 5)
+    monkeypatch.setattr("bench.harness.clock.STUCK_STEPS", 20)
     with (
         make_context(budget=Budget(student_images=100)) as context,
         pytest.raises(MethodError, match="20 steps of 'dream'"),
