@@ -5,8 +5,10 @@ A :class:`~bench.harness.session.Session` reaches it through :func:`current`, ne
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from bench.data import Split
 from bench.data.batches import RealImages
 from bench.data.image_spec import Augmentation, ImageSpec
-from bench.errors import Diverged, MethodError
+from bench.errors import AccessDenied, Diverged, MethodError
 from bench.harness import checkpoint
 from bench.harness.clock import Clock, IdleCheck
 from bench.harness.counters import CountedTeacher, Counter, Pooled, Question, TeacherAnswer
@@ -76,6 +78,7 @@ class Hooks:
     after_step: Callable[[], None] = lambda: None
     on_phase: Callable[[str], None] = lambda phase: None  # noqa: ARG005
     on_keep: Callable[[str, Any], None] = lambda name, thing: None  # noqa: ARG005
+    untouched: Callable[[], bool] = lambda: True  # whether torch is torch, asked before every question
 
 
 class TrialContext:
@@ -138,7 +141,7 @@ class TrialContext:
         self._teacher = CountedTeacher(teacher.to(device), image.shape, self.meter)
         self._fresh_teacher = fresh_teacher
         self.trajectory = TeacherTrajectory(teacher, anchors, image.shape, self.meter) if anchors else None
-        self._counter = Counter(self.meter, image.shape, lambda: self.clock.running)
+        self._counter = Counter(self.meter, image.shape, self._watching)
         self._real = RealImages(real, image, seed, device, augment) if real is not None else None
         self._copies: list[nn.Module] = []
         self._shares = 0.0
@@ -148,6 +151,9 @@ class TrialContext:
         self._averaged = 0
         self._phase_start = 0.0
         self._in_step = False
+        self._collecting = False
+        self._owner = threading.get_ident()
+        self._refused: MethodError | None = None
         self._left_at: list[Tensor] | None = None  # the student at the end of the last loop
         self.learning: Callable[[], None] = self._must_be_in_a_loop  # told of all that trains something
         self._counter.before, self._counter.learning = self._charge, lambda: self.learning()
@@ -212,15 +218,38 @@ class TrialContext:
         if not self._in_step and self.clock.running and self.progress >= 1.0:
             raise BudgetSpent
 
+    def _watching(self) -> bool:
+        """Whether it is the method that works now, and not the harness: a thread of the method's always is."""
+        return self.clock.running or self._collecting or threading.get_ident() != self._owner
+
+    @contextlib.contextmanager
+    def _collected(self) -> Iterator[None]:
+        """Inside, things of the method's are asked for their state, which may run its code."""
+        self._collecting = True
+        try:
+            yield
+        finally:
+            self._collecting = False
+
+    def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Copies of the student's weights and of their average."""
+        with self._collected():
+            student, average = self.student.state_dict(), self.average.module.state_dict()
+        copies = [{name: value.detach().clone() for name, value in each.items()} for each in (student, average)]
+        return copies[0], copies[1]
+
     def _must_be_in_a_loop(self) -> None:
-        if not self._in_step and self.clock.running:
-            raise MethodError(
+        if not self._in_step and self._watching():
+            self._refused = MethodError(
                 "something is trained outside a loop: gradients and optimiser steps belong inside "
                 "`for _ in s.steps(...)`, which is what the budget counts"
             )
+            raise self._refused
 
     def check_counting(self) -> None:
-        """Raise MethodError when the method has put something in the place of what counts."""
+        """Raise MethodError when the method has put something in the place of what counts, or a thread was refused."""
+        if self._refused is not None:
+            raise self._refused
         if not self._counter.installed or self._hook.id not in _global_optimizer_post_hooks:
             raise MethodError("the method replaced nn.Module.__call__ or torch's optimiser hooks, by which is counted")
 
@@ -252,6 +281,8 @@ class TrialContext:
                 raise MethodError(f"there is no anchor {anchor}: the method declares anchors={self.anchors}")
             if self.trajectory is not None and anchor < len(self.trajectory):
                 teacher = self.trajectory.at(anchor)
+        if not self.hooks.untouched():
+            raise AccessDenied("the method replaced functions of torch's that the teacher passes through")
         with self._counter.silent():
             return teacher.ask(images, question, gradients=self.access >= Access.GRADIENTS)
 
@@ -322,7 +353,7 @@ class TrialContext:
         self.updates.on_known(optimizer, gradients, clip)
 
     def _optimizer_stepped(self, optimizer: Optimizer, *_: Any) -> None:
-        if not self.clock.running:
+        if not self._watching():
             return
         if id(optimizer) not in self._moves_student:
             if not any(thing is optimizer for thing in self.kept.values()):
@@ -381,6 +412,10 @@ class TrialContext:
 
     def state(self) -> dict[str, Any]:
         """All that :meth:`restore` needs to go on with the same bits; plain data and tensors only."""
+        with self._collected():
+            return self._state()
+
+    def _state(self) -> dict[str, Any]:
         return {
             "phases": list(self.phases),
             "phase_start": self._phase_start,
