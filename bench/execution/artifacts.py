@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 COLUMNS, SHEET = 10, 100  # images in a row of the contact sheet, and in all
 MAPPED_COLUMNS, MAPPED_SHEET = 4, 24  # of images with segmentations beside them
@@ -22,10 +22,10 @@ COLOURS = torch.tensor(
 )
 
 
-def save_student(folder: Path, student: nn.Module) -> Path:
+def save_student(folder: Path, weights: Mapping[str, Tensor]) -> Path:
     """The student's weights at the end."""
     file = folder / "student.safetensors"
-    save_file({name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}, file)
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, file)
     return file
 
 

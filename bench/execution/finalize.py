@@ -88,7 +88,7 @@ def _image_metrics(
 
 def artifacts(ended: FinishedTrial) -> dict[str, Path]:
     """The files beside the record, by name; written into the trial's work folder."""
-    files = {"student.safetensors": save_student(ended.prepared.work, ended.context.student)}
+    files = {"student.safetensors": save_student(ended.prepared.work, ended.curve.weights)}
     if len(ended.images):
         files["images.png"] = _sheet(ended)
         steps = ended.context.capture.training.steps()
@@ -104,6 +104,6 @@ def _sheet(ended: FinishedTrial) -> Path:
     pixels = chosen.to(ended.context.device)
     maps = [
         answers(ended.prepared.teacher.network, pixels, ended.prepared.task.image),
-        ended.judge.answers(ended.context.student.state_dict(), pixels),
+        ended.judge.answers(ended.curve.weights, pixels),
     ]
     return contact_sheet(ended.prepared.work, chosen, [each.cpu() for each in maps])

@@ -68,15 +68,21 @@ class PreparedTrial:
 
 
 def prepare(
-    trial: Trial, card: MethodCard, work: Path, data_folder: Path | None, report: Callable[[Progress], None]
+    trial: Trial,
+    card: MethodCard,
+    work: Path,
+    data_folder: Path | None,
+    report: Callable[[Progress], None],
+    guard: Callable[[], None] = lambda: None,
 ) -> PreparedTrial:
     """Load what the trial needs, train a teacher that is not cached, and seed the global random states.
+
+    ``guard`` is called when all is there, just before the method's file is run.
 
     Raises:
         UserError: data, teacher, pool or method file is missing, damaged or does not fit.
     """
     task = get_task(trial.task)
-    method = load_method(card)
     report(Progress("loading"))
     dataset = _dataset(task.data, task.stored_size, data_folder, trial.altered_data)
     _settle_torch(trial)
@@ -85,14 +91,16 @@ def prepare(
     def training(done: TrainingProgress) -> None:
         report(Progress(f"teacher {done.epoch:.1f}/{done.epochs}"))
 
-    anchors = get_anchors(task, trial.teacher, dataset, method.anchors, training, device)
+    anchors = get_anchors(task, trial.teacher, dataset, card.anchors, training, device)
     teacher = get_teacher(task, trial.teacher, dataset, training, device)
+    pool = None
+    if card.data not in (Data.NONE, Data.TRAIN):
+        pool = pool_of(trial.pool, trial.pool_path, task, data_folder, trial.altered_data)
     seed_everything(derive(trial.seed, "student"))
     student = build(task.student, task.image, len(dataset.classes))
+    guard()
+    method = load_method(card)
     seed_everything(derive(trial.seed, "method"))
-    pool = None
-    if method.data not in (Data.NONE, Data.TRAIN):
-        pool = pool_of(trial.pool, trial.pool_path, task, data_folder, trial.altered_data)
     return PreparedTrial(
         trial=trial,
         task=task,

@@ -33,12 +33,17 @@ def work_folder(results: Path, trial_id: str) -> Path:
     return folder
 
 
+def progress_files(work: Path) -> tuple[Path, Path]:
+    """What :func:`write_progress` writes."""
+    return work / f"{_NAME}.part", work / _NAME
+
+
 def write_progress(work: Path, progress: Progress) -> None:
     """Leave it for the parent to see; nothing happens once the trial has ended and its folder is gone."""
-    part = work / f"{_NAME}.part"
+    part, file = progress_files(work)
     with contextlib.suppress(FileNotFoundError):
         part.write_text(json.dumps(dataclasses.asdict(progress)), encoding="utf-8")
-        part.replace(work / _NAME)
+        part.replace(file)
 
 
 def read_progress(work: Path) -> Progress | None:

@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
-from bench.data import protected_paths
-from bench.errors import AccessDenied, DataLeak, Diverged
+from bench.errors import AccessDenied, UserError
 from bench.execution.base_record import base_record
 from bench.execution.finalize import FinishedTrial, artifacts, judged
 from bench.execution.prepare import PreparedTrial, prepare
-from bench.execution.progress import Progress, work_folder
-from bench.execution.status import Ending, TimedOut, ending_of
-from bench.harness import checkpoint, data_guard
+from bench.execution.progress import Progress, progress_files, work_folder
+from bench.execution.status import Ending, TimedOut, ending_of, told
+from bench.harness import checkpoint
 from bench.harness.checkpoint import load_checkpoint, save_checkpoint
 from bench.harness.evaluation import Judge
 from bench.harness.learning_curve import Curve
 from bench.harness.peak_memory import peak_memory_mib, reset_peak_memory
+from bench.harness.process_state import ProcessState
+from bench.harness.sealed import alone
 from bench.harness.session import session_for
 from bench.harness.teachers.cache import weights_hash
 from bench.harness.trial_context import BudgetSpent, Hooks, TrialContext
 from bench.records import Record, write_trial
 from bench.spec.method_card import MethodCard
+from bench.spec.method_fence import method_fence
 from bench.spec.method_registry import card_of
 from bench.spec.trial import Trial
-from bench.utils.paths import teacher_folder
+from bench.utils.data_guard import lifted
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -52,6 +59,7 @@ class Setting:
     report: Callable[[Progress], None] = lambda progress: None  # noqa: ARG005
     inspect: Callable[[TrialContext], None] = lambda context: None  # noqa: ARG005
     stop: Callable[[], bool] = lambda: False
+    lasting: list[str] = field(default_factory=list)  # what methods changed of the process and nobody can undo
 
 
 def run_trial(trial: Trial, setting: Setting) -> Record:
@@ -65,24 +73,79 @@ def run_trial(trial: Trial, setting: Setting) -> Record:
     started = time.perf_counter()
     ending = Ending()
     running = None
-    try:
-        running = _RunningTrial(prepare(trial, card, work, setting.data_folder, setting.report), setting, started)
-        running.play()
-    except (Exception, SystemExit, DataLeak, AccessDenied, Diverged, TimedOut) as error:
-        ended = ending_of(error, card.file)
-        if ended is None:
-            raise
-        ending = ended
-        with (work / "log.txt").open("a", encoding="utf-8") as log:
-            log.write("".join(traceback.format_exception(error)))
+    with _noticing_ctrl_c() as asked:
+        try:
+            with contextlib.ExitStack() as around:
+                guard = _Guard(setting, around)
+                prepared = prepare(trial, card, work, setting.data_folder, setting.report, guard.begin)
+                running = _RunningTrial(prepared, setting, started, guard.state)
+                running.play()
+        except BaseException as error:
+            users = isinstance(error, KeyboardInterrupt) and (bool(asked) or setting.stop())
+            if users or (isinstance(error, Interrupted) and running is not None and running.stopping):
+                raise
+            ended = ending_of(error, card.file, from_method=running is not None and error is not running.own_error)
+            if ended is None:
+                raise
+            ending = ended
+            with (work / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log:
+                log.write(_traceback(error))
     return _finish(trial, card, work, running, ending, setting)
+
+
+class _Guard:
+    """Puts up the fence before the method's file is run, and afterwards undoes what the method did to the process."""
+
+    def __init__(self, setting: Setting, around: contextlib.ExitStack) -> None:
+        self._setting = setting
+        self._around = around
+        self.state: ProcessState
+
+    def begin(self) -> None:
+        self._around.enter_context(method_fence(self._setting.data_folder, self._setting.results))
+        self.state = ProcessState()
+        self._around.callback(self._end)
+
+    def _end(self) -> None:
+        _, lasting = self.state.undo()
+        self._setting.lasting += lasting
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException:  # an error of a method's own may do anything when it is asked what it says
+        return "".join(traceback.format_tb(error.__traceback__)) + f"{type(error).__name__}\n"
+
+
+@contextlib.contextmanager
+def _noticing_ctrl_c() -> Iterator[list[bool]]:
+    """What is yielded is filled when the user presses Ctrl-C; a method may raise KeyboardInterrupt by itself."""
+    asked: list[bool] = []
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield asked
+        return
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        asked.append(True)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _RunningTrial:
     """A trial whose method runs: evaluated, saved, resumed and stopped on the way."""
 
-    def __init__(self, prepared: PreparedTrial, setting: Setting, started: float) -> None:
+    def __init__(self, prepared: PreparedTrial, setting: Setting, started: float, state: ProcessState) -> None:
         self.prepared = prepared
+        self.stopping = False  # the user wants it
+        self.own_error: BaseException | None = None  # of the harness's own work, and not of the method
+        self._state = state
         self.setting = setting
         self.started = started  # as time.perf_counter() has it; the study's timeout counts from here
         self.resumed = 0
@@ -104,7 +167,7 @@ class _RunningTrial:
             precision=prepared.trial.precision,
             anchors=prepared.anchors,
             fresh_teacher=prepared.fresh_teacher,
-            hooks=Hooks(after_step=self._after_step, on_phase=self._on_phase, on_keep=self._on_keep),
+            hooks=Hooks(self._after_step, self._on_phase, self._on_keep, state.looks_untouched),
             skip_phases=() if self._checkpoint is None else tuple(self._checkpoint["context"]["phases"][:-1]),
         )
         self.judge = Judge(
@@ -119,13 +182,14 @@ class _RunningTrial:
         self.curve = Curve(self.context, self.judge, prepared.trial.points, prepared.work, selects)
 
     def play(self) -> None:
-        """Run the method inside the fence until it returns or its budget is spent."""
+        """Run the method until it returns or its budget is spent, and score what it leaves; inside the fence."""
         prepared, context = self.prepared, self.context
         session = session_for(prepared.task.image, prepared.classes, prepared.dataset.dense)
         options = prepared.method.make_options(prepared.trial.options)
         self.setting.inspect(context)
         reset_peak_memory(context.device)
-        with context, self._fence(), _autocast(prepared.trial, context.device):
+        process = os.getpid()
+        with context, _autocast(prepared.trial, context.device):
             context.clock.start()
             try:
                 prepared.method.run(session, options)
@@ -133,15 +197,27 @@ class _RunningTrial:
                 pass
             finally:
                 context.clock.stop()
+                if os.getpid() != process:  # a fork that came back: its parent has the trial
+                    os._exit(1)
+            context.check_counting()
         context.check_finite(now=True)
-        self.curve.close()
+        context.check_end()
+        with self._untouched():
+            self.curve.close()
         if weights_hash(prepared.teacher.network) != self._teacher_hash:
             raise AccessDenied("the method changed the teacher's weights or statistics")
 
     @contextlib.contextmanager
-    def _fence(self) -> Iterator[None]:
-        kept_images = self.setting.results  # a method with data leaves real images there
-        with data_guard.fenced([*protected_paths(self.setting.data_folder), kept_images], [teacher_folder()]):
+    def _untouched(self) -> Iterator[None]:
+        """The harness's own work: torch's switches are as it set them, and nothing of the method's listens.
+
+        Raises:
+            AccessDenied: the method has put functions of its own in the place of torch's or the harness's.
+        """
+        if replaced := self._state.replaced():
+            more = f" and {len(replaced) - 1} more" if replaced[1:] else ""
+            raise AccessDenied(f"the method replaced {replaced[0]}{more}, by which it is counted and scored")
+        with self._state.own_switches(), alone():
             yield
 
     def _on_keep(self, name: str, thing: Any) -> None:
@@ -156,7 +232,7 @@ class _RunningTrial:
             self.resumed = int(self._checkpoint["resumed"]) + 1
             self._checkpoint = None
         elif self._checkpoint is None:
-            self._pause(self.curve.begin)
+            self._pause(self._begin)
 
     def _after_step(self) -> None:
         due = self.curve.due()
@@ -164,11 +240,12 @@ class _RunningTrial:
         stop = self.setting.stop()
         timeout = self.prepared.trial.timeout
         if due:
-            self._pause(self.curve.evaluate)
+            self._pause(self._evaluate)
         if stop or now - self._saved > self.setting.checkpoint_seconds:
             self._pause(self._save)
             self._saved = time.perf_counter()
         if stop:
+            self.stopping = True
             raise Interrupted
         if timeout is not None and now - self.started > timeout:
             raise TimedOut(f"ran longer than the study's timeout of {timeout:g} s")
@@ -178,17 +255,29 @@ class _RunningTrial:
 
     def _show(self) -> None:
         seconds = self.context.meter.seconds
-        self.setting.report(Progress("running", self.context.progress, self.curve.latest, seconds))
+        with lifted(*progress_files(self.prepared.work)):
+            self.setting.report(Progress("running", self.context.progress, self.curve.latest, seconds))
 
     def _pause(self, work: Callable[[], None]) -> None:
-        """Do the harness's own work: the clock stands still, the fence is lifted."""
+        """Do the harness's own work: the clock stands still."""
         running = self.context.clock.stop()
         before = time.perf_counter()
-        with data_guard.lifted():
+        try:
             work()
+        except BaseException as error:
+            self.own_error = error
+            raise
         self.context.meter.evaluation_seconds += time.perf_counter() - before
         if running:
             self.context.clock.start()
+
+    def _evaluate(self) -> None:
+        with self._untouched():
+            self.curve.evaluate()
+
+    def _begin(self) -> None:
+        with self._untouched():
+            self.curve.begin()
 
     def _save(self) -> None:
         state = {"context": self.context.state(), "curve": self.curve.state(), "resumed": self.resumed}
@@ -214,9 +303,34 @@ def _finish(
     trial: Trial, card: MethodCard, work: Path, running: _RunningTrial | None, ending: Ending, setting: Setting
 ) -> Record:
     """Write the record, whole or not at all, and clear the work folder."""
-    values = base_record(trial, card, ending.status, ending.reason)
     files: dict[str, Path] = {}
     rows: list[dict[str, Any]] = []
+    try:
+        record, files = _record(trial, card, running, ending, setting)
+        rows = running.curve.rows if running is not None else []
+    except UserError:
+        raise
+    except Exception as error:  # counters that are no counts, for one
+        with (work / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(_traceback(error))
+        reason = f"what the trial left makes no record: {told(error)}"
+        if isinstance(error, ValidationError):
+            places = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
+            reason = f"what the trial left makes no record: {', '.join(places)} out of range"
+        record = Record.model_validate(base_record(trial, card, "crashed", reason))
+    if (work / "log.txt").exists():
+        files["log.txt"] = work / "log.txt"
+    write_trial(setting.results, record, rows, files)
+    shutil.rmtree(work, ignore_errors=True)
+    setting.report(Progress(record.status, 1.0, record.scores.get(record.headline), record.meter.seconds))
+    return record
+
+
+def _record(
+    trial: Trial, card: MethodCard, running: _RunningTrial | None, ending: Ending, setting: Setting
+) -> tuple[Record, dict[str, Path]]:
+    values = base_record(trial, card, ending.status, ending.reason)
+    files: dict[str, Path] = {}
     if running is not None:
         dataset = running.prepared.dataset
         values |= running.measured(ending)
@@ -226,14 +340,7 @@ def _finish(
             values |= judged(ended, setting.weights)
             if values["status"] == "ok":
                 files = artifacts(ended)
-        rows = running.curve.rows
-    if (work / "log.txt").exists():
-        files["log.txt"] = work / "log.txt"
-    record = Record.model_validate(values)
-    write_trial(setting.results, record, rows, files)
-    shutil.rmtree(work, ignore_errors=True)
-    setting.report(Progress(record.status, 1.0, record.scores.get(record.headline), record.meter.seconds))
-    return record
+    return Record.model_validate(values), files
 
 
 def _autocast(trial: Trial, device: torch.device) -> contextlib.AbstractContextManager[Any]:

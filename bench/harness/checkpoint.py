@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import MethodError, UserError
+from bench.utils.data_guard import lifted
 
 _NAME = "checkpoint.pt"
 
@@ -18,13 +19,18 @@ def save_checkpoint(work: Path, trial_id: str, state: dict[str, Any]) -> None:
     """Write whole or not at all: a kill at any moment leaves the previous one."""
     part = work / f"{_NAME}.part"
     try:
-        with part.open("wb") as file:
-            torch.save({"id": trial_id, **state}, file)
+        with lifted(part):
+            file = part.open("wb")
+        with file:
+            torch.save({"id": trial_id, **state}, file)  # may run a method's own code
             file.flush()
             os.fsync(file.fileno())
-        part.replace(work / _NAME)
-    except OSError as error:
+        with lifted(part, work / _NAME):
+            part.replace(work / _NAME)
+    except (OSError, RuntimeError) as error:  # torch has its own for a full disk
         part.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError):
+            raise MethodError(f"the trial cannot be saved: {str(error).strip().partition(chr(10))[0]}") from error
         raise UserError(f"cannot write {work / _NAME}: {error.strerror}; free some space or use --results") from None
 
 
@@ -34,7 +40,8 @@ def load_checkpoint(work: Path, trial_id: str) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        with lifted(file):
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # a damaged file costs the work in it, nothing more
         return None
     return state if isinstance(state, dict) and state.get("id") == trial_id else None

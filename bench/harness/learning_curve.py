@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from bench.errors import Diverged
 from bench.harness.evaluation import Judge
@@ -39,6 +40,7 @@ class Curve:
         self._next = 1
         self._evaluated = (-1, -1)
         self._students = work / "points" if keep_students else None
+        self.weights: dict[str, Tensor] = {}  # the student's, as they were scored last
 
     @property
     def latest(self) -> float | None:
@@ -61,8 +63,8 @@ class Curve:
     def evaluate(self) -> None:
         context = self._context
         self._next = math.floor(context.progress * self._points + 1e-9) + 1
-        weights = {name: value.detach() for name, value in context.student.state_dict().items()}
-        average = {name: value.detach() for name, value in context.average.module.state_dict().items()}
+        self.weights, average = context.weights()
+        weights = self.weights
         if not all(bool(torch.isfinite(value).all()) for value in weights.values() if value.is_floating_point()):
             raise Diverged("the student's weights became NaN or infinite")
         verdict, averaged = self._judge.test(weights), self._judge.test(average)

@@ -21,8 +21,8 @@ from bench.errors import DataLeak, MethodError
 from bench.harness.losses import kl_divergence
 from bench.harness.student_view import GroupBy
 from bench.harness.teacher_view import BatchNormStatistics, TeacherOutput, TeacherView, need
-from bench.harness.trial_context import current
-from bench.models import head, linear_classifier
+from bench.harness.trial_context import current, whole_number
+from bench.models import linear_classifier
 from bench.models.layer_groups import Shape
 from bench.spec.method import Access, Data
 
@@ -124,7 +124,7 @@ class Session:
                 by the trial and continues after an interruption.
         """
         context = current()
-        context.count_drawn(shape)
+        shape = context.count_drawn(shape, "s.noise")
         return torch.randn(*shape, generator=context.streams[stream], device=context.device)
 
     def uniform(self, *shape: int, stream: str = "uniform") -> Tensor:
@@ -135,7 +135,7 @@ class Session:
             stream: the name of the stream, as in ``noise``.
         """
         context = current()
-        context.count_drawn(shape)
+        shape = context.count_drawn(shape, "s.uniform")
         return torch.rand(*shape, generator=context.streams[stream], device=context.device)
 
     def generator(self, stream: str, *, host: bool = False) -> torch.Generator:
@@ -168,9 +168,11 @@ class Session:
 
         Raises:
             DataLeak: the method declared ``Data.NONE``.
-            MethodError: there is no such part, or the images are those of a pool.
+            MethodError: there is no such part, the images are those of a pool, or ``batch`` is not a number from 1 to
+                1,000,000.
         """
         context = current()
+        batch = whole_number(batch, "s.images(batch)")
         if context.data is Data.NONE:
             raise DataLeak("the method requests real images, but declares Data.NONE")
         if part is None:
@@ -179,8 +181,9 @@ class Session:
             source = context.real.part(*part)
         else:
             raise MethodError("parts are of the training images; with Data.POOL use choose()")
+        images = source.take(batch)
         context.meter.real_images += batch
-        return source.take(batch)
+        return images
 
     @property
     def pool_size(self) -> int:
@@ -205,7 +208,7 @@ class Session:
         Raises:
             DataLeak: the method did not declare ``Data.POOL``.
         """
-        images, places = _pool().survey(batch)
+        images, places = _pool().survey(whole_number(batch, "s.survey(batch)"))
         current().meter.real_images += len(places)
         return images, places
 
@@ -392,8 +395,7 @@ class Session:
 
     def student_head(self, features: Tensor) -> Tensor:
         """The student's logits for features as ``student_features`` gives them (without ``penultimate``)."""
-        logits: Tensor = head(current().student)(features)
-        return logits
+        return current().student_side.head(features)
 
     def log(self, **values: Tensor | float) -> None:
         """Record numbers. The trial's curve holds the mean of each between two evaluations.

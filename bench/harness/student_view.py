@@ -26,7 +26,8 @@ class StudentSide:
 
     @cached_property
     def layers(self) -> LayerGroups:
-        return LayerGroups(self._student, self._image_shape)
+        with self._counter.silent():
+            return LayerGroups(self._student, self._image_shape)
 
     def ask(
         self, images: Tensor, *, groups: GroupBy | None, penultimate: bool
@@ -69,6 +70,12 @@ class StudentSide:
         answer, ends, _ = self.ask(images, groups="layers", penultimate=False)
         self._counter.watch_features(ends[0])  # what goes back from any group comes by here, and once
         return answer, ends
+
+    def head(self, features: Tensor) -> Tensor:
+        """The logits for features."""
+        with self._counter.parts():
+            logits: Tensor = head(self._student)(features)
+        return logits
 
     def go_on_from(self, images: Tensor, group: int, maps: Tensor) -> Tensor:
         """The logits with ``maps`` in the place of the last ones of a layer group."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -24,6 +24,10 @@ class TeacherTrajectory:
         self._states = states
         self._counted = CountedTeacher(bare_copy(teacher), image_shape, meter)
         self._taken: int | None = None
+
+    def learning(self, told: Callable[[], None]) -> None:
+        """Have ``told`` called at each backward pass through any of them."""
+        self._counted.learning = told
 
     def __len__(self) -> int:
         return len(self._states)

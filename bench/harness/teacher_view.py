@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from bench.errors import AccessDenied, MethodError
 from bench.harness.counters import Pooled, Question
+from bench.harness.plain_tensors import transforms
+from bench.harness.sealed import BATCHED
 from bench.harness.trial_context import current
 from bench.models.layer_groups import Shape
 from bench.spec.method import Access
@@ -46,8 +49,11 @@ class TeacherOutput:
         groups: tuple[Tensor, ...] | None = None,
         penultimate: Tensor | None = None,
         layers: tuple[tuple[Tensor, ...], ...] | None = None,
+        labels: Tensor | None = None,
     ) -> None:
+        """``labels`` are given in place of the logits to a method that may see no more."""
         self._logits = logits
+        self._labels = labels
         self._features = features
         self._batch_norm = batch_norm
         self._pooled = pooled
@@ -58,7 +64,7 @@ class TeacherOutput:
     @property
     def labels(self) -> Tensor:
         """The predicted classes, int64 (N,), or (N, H, W) for segmentation."""
-        return self._logits.argmax(1)
+        return self._labels if self._labels is not None else self._logits.argmax(1)
 
     @property
     def logits(self) -> Tensor:
@@ -170,20 +176,26 @@ class TeacherView:
             need(Access.FEATURES, "the teacher's penultimate features")
         if layers:
             need(Access.FEATURES, "the maps of the teacher's layers")
-        wants_gradient = images.requires_grad and torch.is_grad_enabled()
-        if wants_gradient:
+        if (images.requires_grad and torch.is_grad_enabled()) or _is_dual(images):
             need(Access.GRADIENTS, "gradients through the teacher (otherwise detach the images)")
+        if _is_dual(images):
+            raise MethodError("forward-mode derivatives (jvp, jacfwd) of the teacher are not offered: go backward")
+        if "Vmap" in transforms():
+            raise MethodError(BATCHED)
         answer = context.ask_teacher(
             images, Question(features, batch_norm, pooled, groups, penultimate, layers), anchor
         )
+        labels = answer.logits.argmax(1) if context.access is Access.LABELS else None
+        layers_seen = zip(answer.statistics, answer.running, strict=True)
         return TeacherOutput(
-            answer.logits,
+            answer.logits if labels is None else torch.empty(0),
             answer.features[0] if features else None,
-            tuple(BatchNormStatistics(*entry) for entry in answer.statistics) if batch_norm else None,
+            tuple(BatchNormStatistics(*now, *stored) for now, stored in layers_seen) if batch_norm else None,
             answer.pooled if pooled is not None else None,
             tuple(answer.groups) if groups else None,
             answer.penultimate[0] if penultimate else None,
             context.teacher_layers.grouped(answer.maps) if layers else None,
+            labels,
         )
 
     @property
@@ -246,6 +258,13 @@ def need(level: Access, what: str) -> None:
             f"the method uses {what}, but declares Access.{context.access.name}, not Access.{level.name}"
         )
     context.used = max(context.used, level)
+
+
+def _is_dual(images: Tensor) -> bool:
+    """Whether forward-mode derivatives are taken of what is made of the images."""
+    if "Jvp" in transforms():
+        return True
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(images).tangent is not None
 
 
 def _need_pooled(pooled: Pooled) -> None:

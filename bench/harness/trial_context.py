@@ -5,6 +5,10 @@ A :class:`~bench.harness.session.Session` reaches it through :func:`current`, ne
 
 from __future__ import annotations
 
+import contextlib
+import math
+import operator
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import _global_optimizer_post_hooks, register_optimizer_step_post_hook
 from torch.optim.swa_utils import AveragedModel
 
 from bench.data import Split
 from bench.data.batches import RealImages
 from bench.data.image_spec import Augmentation, ImageSpec
-from bench.errors import Diverged, MethodError
+from bench.errors import AccessDenied, Diverged, MethodError
 from bench.harness import checkpoint
 from bench.harness.clock import Clock, IdleCheck
 from bench.harness.counters import CountedTeacher, Counter, Pooled, Question, TeacherAnswer
@@ -43,6 +47,26 @@ def current() -> TrialContext:
     return _current[-1]
 
 
+IMAGES = 1_000_000  # real images at a time
+NUMBERS = 2**34  # random numbers at a time
+
+
+def whole_number(value: Any, what: str, low: int = 1) -> int:
+    """A count that a method asks for, from ``low`` to a million images, checked before anything is made.
+
+    Raises:
+        MethodError: it is no whole number, or not in this range.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < low or (low and number > IMAGES):
+        limit = f"from {low} to {IMAGES:,}" if low else f"from {low} on"
+        raise MethodError(f"{what} takes whole numbers {limit}, not {value!r}")
+    return number
+
+
 class BudgetSpent(BaseException):
     """Ends a method that continues after its budget is used up."""
 
@@ -54,6 +78,7 @@ class Hooks:
     after_step: Callable[[], None] = lambda: None
     on_phase: Callable[[str], None] = lambda phase: None  # noqa: ARG005
     on_keep: Callable[[str, Any], None] = lambda name, thing: None  # noqa: ARG005
+    untouched: Callable[[], bool] = lambda: True  # whether torch is torch, asked before every question
 
 
 class TrialContext:
@@ -116,7 +141,7 @@ class TrialContext:
         self._teacher = CountedTeacher(teacher.to(device), image.shape, self.meter)
         self._fresh_teacher = fresh_teacher
         self.trajectory = TeacherTrajectory(teacher, anchors, image.shape, self.meter) if anchors else None
-        self._counter = Counter(self.meter, image.shape, lambda: self.clock.running)
+        self._counter = Counter(self.meter, image.shape, self._watching)
         self._real = RealImages(real, image, seed, device, augment) if real is not None else None
         self._copies: list[nn.Module] = []
         self._shares = 0.0
@@ -126,6 +151,15 @@ class TrialContext:
         self._averaged = 0
         self._phase_start = 0.0
         self._in_step = False
+        self._collecting = False
+        self._owner = threading.get_ident()
+        self._refused: MethodError | None = None
+        self._left_at: list[Tensor] | None = None  # the student at the end of the last loop
+        self.learning: Callable[[], None] = self._must_be_in_a_loop  # told of all that trains something
+        self._counter.before, self._counter.learning = self._charge, lambda: self.learning()
+        self._teacher.learning = lambda: self.learning()
+        if self.trajectory is not None:
+            self.trajectory.learning(lambda: self.learning())
         self._counter.watch_student(self.student, self._student_saw)
         self.student_side = StudentSide(self.student, image.shape, self._counter)
         self._hook = register_optimizer_step_post_hook(self._optimizer_stepped)
@@ -134,10 +168,12 @@ class TrialContext:
 
     def __enter__(self) -> TrialContext:
         _current.append(self)
+        self._counter.install()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.clock.stop()
+        self._counter.remove()
         self._hook.remove()
         _current.remove(self)
 
@@ -171,14 +207,68 @@ class TrialContext:
                 self._in_step = False
                 self.meter.steps += 1
                 self.check_finite()
+                self.check_counting()
                 self.hooks.after_step()
         finally:
             self._in_step = False  # the method may leave the loop with `break`
+            self._left_at = [value.detach().clone() for value in self.student.state_dict().values()]
 
     def _charge(self) -> None:
         """Between the loops work is allowed, but not beyond the budget; within one step it may run over."""
         if not self._in_step and self.clock.running and self.progress >= 1.0:
             raise BudgetSpent
+
+    def _watching(self) -> bool:
+        """Whether it is the method that works now, and not the harness: a thread of the method's always is."""
+        return self.clock.running or self._collecting or threading.get_ident() != self._owner
+
+    @contextlib.contextmanager
+    def _collected(self) -> Iterator[None]:
+        """Inside, things of the method's are asked for their state, which may run its code."""
+        self._collecting = True
+        try:
+            yield
+        finally:
+            self._collecting = False
+
+    def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Copies of the student's weights and of their average."""
+        with self._collected():
+            student, average = self.student.state_dict(), self.average.module.state_dict()
+        copies = [{name: value.detach().clone() for name, value in each.items()} for each in (student, average)]
+        return copies[0], copies[1]
+
+    def _must_be_in_a_loop(self) -> None:
+        if not self._in_step and self._watching():
+            self._refused = MethodError(
+                "something is trained outside a loop: gradients and optimiser steps belong inside "
+                "`for _ in s.steps(...)`, which is what the budget counts"
+            )
+            raise self._refused
+
+    def check_counting(self) -> None:
+        """Raise MethodError when the method has put something in the place of what counts, or a thread was refused."""
+        if self._refused is not None:
+            raise self._refused
+        if not self._counter.installed or self._hook.id not in _global_optimizer_post_hooks:
+            raise MethodError("the method replaced nn.Module.__call__ or torch's optimiser hooks, by which is counted")
+
+    def check_end(self) -> None:
+        """After the method: it had a loop, and left the student as the last step did.
+
+        Raises:
+            MethodError: it did not.
+        """
+        if not self.phases:
+            raise MethodError("the method has no loop: train inside `for _ in s.steps(...)`")
+        if self._in_step or self._left_at is None:  # it still holds the loop
+            return
+        now = self.student.state_dict().values()
+        if not all(_same_bits(left, value) for left, value in zip(self._left_at, now, strict=True)):
+            raise MethodError(
+                "the student was changed after the last loop; what is scored is the student as the last step left it: "
+                "write into it inside `for _ in s.steps(...)`"
+            )
 
     # ---- networks --------------------------------------------------------------------------------------------------
 
@@ -191,7 +281,10 @@ class TrialContext:
                 raise MethodError(f"there is no anchor {anchor}: the method declares anchors={self.anchors}")
             if self.trajectory is not None and anchor < len(self.trajectory):
                 teacher = self.trajectory.at(anchor)
-        return teacher.ask(images, question, gradients=self.access >= Access.GRADIENTS)
+        if not self.hooks.untouched():
+            raise AccessDenied("the method replaced functions of torch's that the teacher passes through")
+        with self._counter.silent():
+            return teacher.ask(images, question, gradients=self.access >= Access.GRADIENTS)
 
     @property
     def anchors(self) -> int:
@@ -199,11 +292,13 @@ class TrialContext:
         return 0 if self.trajectory is None else len(self.trajectory) + 1
 
     def pooled_size(self, pooled: Pooled) -> int:
-        return self._teacher.pooled_size(pooled)
+        with self._counter.silent():
+            return self._teacher.pooled_size(pooled)
 
     @property
     def teacher_layers(self) -> LayerGroups:
-        return self._teacher.layers
+        with self._counter.silent():
+            return self._teacher.layers
 
     def classifier_weight(self) -> Tensor:
         return classifier_weight(self._teacher.network).detach().clone()
@@ -222,15 +317,24 @@ class TrialContext:
         self._copies.append(copy)
         return copy
 
-    def _student_saw(self, images: Tensor) -> None:
-        self._charge()
-        if self.student.training and torch.is_grad_enabled() and not images.requires_grad:
+    def _student_saw(self, images: Tensor, wanted: bool) -> None:
+        if self.student.training and torch.is_grad_enabled() and not wanted:
             self.capture.take(self.meter.steps, images)
 
-    def count_drawn(self, shape: tuple[int, ...]) -> None:
-        """Noise in the shape of images counts as synthesised images."""
-        if tuple(shape[1:]) == self.image.shape:
-            self.meter.synthesised_images += shape[0]
+    def count_drawn(self, shape: tuple[Any, ...], who: str) -> tuple[int, ...]:
+        """Noise in the shape of images counts as synthesised images; returns the shape, checked.
+
+        Raises:
+            MethodError: it is no shape, or too large a one.
+        """
+        if len(shape) == 1 and isinstance(shape[0], list | tuple):
+            shape = tuple(shape[0])
+        checked = tuple(whole_number(each, f"{who}(*shape)", low=0) for each in shape)
+        if math.prod(checked) > NUMBERS:
+            raise MethodError(f"{who}{checked} asks for more than {NUMBERS:,} numbers at a time")
+        if checked[1:] == self.image.shape:
+            self.meter.synthesised_images += checked[0]
+        return checked
 
     @property
     def real(self) -> RealImages:
@@ -249,7 +353,7 @@ class TrialContext:
         self.updates.on_known(optimizer, gradients, clip)
 
     def _optimizer_stepped(self, optimizer: Optimizer, *_: Any) -> None:
-        if not self.clock.running:
+        if not self._watching():
             return
         if id(optimizer) not in self._moves_student:
             if not any(thing is optimizer for thing in self.kept.values()):
@@ -259,6 +363,7 @@ class TrialContext:
             parameters = {id(parameter) for parameter in parameters_of(optimizer)}
             self._moves_student[id(optimizer)] = bool(parameters & self._student_parameters)
         self._charge()
+        self.learning()
         self.meter.optimizer_steps += 1
         if self._moves_student[id(optimizer)]:
             self.average.update_parameters(self.student)
@@ -307,6 +412,10 @@ class TrialContext:
 
     def state(self) -> dict[str, Any]:
         """Everything that :meth:`restore` needs to continue with the same bits; plain data and tensors only."""
+        with self._collected():
+            return self._state()
+
+    def _state(self) -> dict[str, Any]:
         return {
             "phases": list(self.phases),
             "phase_start": self._phase_start,
@@ -347,3 +456,10 @@ class TrialContext:
             self._real.restore(state["real"])
         self.streams.restore(state["streams"])  # last: nothing above may draw after it
         self.clock.restart()
+
+
+def _same_bits(left: Tensor, right: Tensor) -> bool:
+    if left.shape != right.shape or left.dtype != right.dtype:
+        return False
+    flat = [each.detach().contiguous().view(-1).view(torch.uint8) for each in (left, right)]
+    return torch.equal(flat[0], flat[1])

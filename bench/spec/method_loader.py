@@ -9,8 +9,8 @@ from bench.utils.user_code import import_module
 
 
 def load_method(card: MethodCard) -> Method:
-    """Import the method's module and return what it declares."""
-    module = import_module(card.file, card.module)
+    """Import the method's module and return what it declares; a file is run anew, and remembers no earlier trial."""
+    module = import_module(card.file, card.module, fresh=True)
     for declared in declared_in(module):
         if declared.name == card.name:
             return declared

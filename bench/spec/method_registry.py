@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-from bench.errors import UserError, nearest
+from bench.errors import AccessDenied, DataLeak, UserError, nearest
 from bench.spec.literals import NotStaticError
 from bench.spec.method import Method, declared_in
 from bench.spec.method_card import MethodCard
+from bench.spec.method_fence import method_fence
 from bench.spec.method_parser import declares_method, first_line, static_cards
 from bench.spec.trial import Trial
 from bench.utils.user_code import BUILT_IN, import_module
@@ -88,7 +89,11 @@ def read_cards(file: Path, module: str | None = None) -> list[MethodCard]:
     except NotStaticError:
         cards = []
     if not cards:
-        cards = [_card_of(declared, file, module) for declared in declared_in(import_module(file, module))]
+        try:
+            with method_fence():
+                cards = [_card_of(declared, file, module) for declared in declared_in(import_module(file, module))]
+        except (DataLeak, AccessDenied) as error:
+            raise UserError(f"{file}: while it is imported, {error}") from None
     if not cards:
         raise UserError(f"{file}: no method found; decorate a function with @method(...), see docs/writing-a-method.md")
     names = [card.name for card in cards]

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
-from bench.errors import UserError
+from bench.errors import AccessDenied, DataLeak, UserError
 from bench.utils.paths import ROOT
 
 BUILT_IN = ROOT / "methods"
@@ -71,13 +71,16 @@ def _modules(folder: Path, name: str) -> list[Path]:
     return found
 
 
-def import_module(file: Path, module: str | None) -> ModuleType:
-    """Import an installed module, or a file by its path; every failure becomes one sentence that names the line."""
+def import_module(file: Path, module: str | None, *, fresh: bool = False) -> ModuleType:
+    """Import an installed module, or a file by its path; every failure becomes one sentence that names the line.
+
+    With ``fresh`` a file is run even if it was imported before.
+    """
     try:
         if module is not None:
             return importlib.import_module(module)
         name = f"dfkd_method_{file.stem}_{source_hash(file)[:8]}"
-        if name in sys.modules:
+        if name in sys.modules and not fresh:
             return sys.modules[name]
         spec = importlib.util.spec_from_file_location(name, file)
         if spec is None or spec.loader is None:
@@ -93,9 +96,21 @@ def import_module(file: Path, module: str | None) -> ModuleType:
         return loaded
     except UserError as error:
         raise UserError(f"{file}{_line_in(error, file)}: {error}") from None
-    except (Exception, SystemExit) as error:
+    except (DataLeak, AccessDenied):
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and not _raised_in(error, file):
+            raise  # the user's
         line = _line_in(error, file)
         raise UserError(f"{file}{line}: importing it fails with {type(error).__name__}: {error}") from error
+
+
+def _raised_in(error: BaseException, file: Path) -> bool:
+    """Whether the file's own code raised an error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and Path(trace.tb_frame.f_code.co_filename) == file
 
 
 _OURS = ("bench", "methods")

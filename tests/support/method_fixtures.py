@@ -68,11 +68,13 @@ def trial(
     student: nn.Module | None = None,
     image: ImageSpec = IMAGE,
     seed: int = 0,
+    loops: bool = False,
     **around: Any,
 ) -> Iterator[tuple[Session, TrialContext]]:
     """One trial, its clock running; seeds torch's global random state as the runner does.
 
-    ``around`` goes to the context: anchors, hooks and the like.
+    With ``loops`` what is trained outside a loop is refused, as in a real trial. ``around`` goes to the context:
+    anchors, hooks and the like.
     """
     with torch.random.fork_rng():
         seed_everything(seed)
@@ -88,6 +90,8 @@ def trial(
             real=train,
             **around,
         )
+        if not loops:
+            context.learning = lambda: None  # most tests look at a single call, and need no loop around it
         with context:
             context.clock.start()
             yield session_for(image, 10), context

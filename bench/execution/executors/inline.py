@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from types import FrameType
 
 import torch
 
-from bench.execution.executors import Watcher, Work
+from bench.execution.executors import Watcher, Work, processes
 from bench.execution.run_trial import Interrupted, Setting, run_trial
 from bench.spec.trial import Trial
 
@@ -27,7 +28,7 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
 
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        for trial in trials:
+        for place, trial in enumerate(trials):
             setting = Setting(
                 results=work.results,
                 data_folder=work.data_folder,
@@ -43,5 +44,10 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
             watcher.ended(trial, record)
             if asked:
                 raise KeyboardInterrupt
+            if setting.lasting and (rest := trials[place + 1 :]):
+                # What a method left in this process cannot be undone, and would reach into the next trial.
+                signal.signal(signal.SIGINT, before)
+                processes.run(rest, replace(work, workers=1), watcher)
+                return
     finally:
         signal.signal(signal.SIGINT, before)

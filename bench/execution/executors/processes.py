@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.errors import UserError
 from bench.execution.base_record import record_failure
 from bench.execution.executors import Watcher, Work
-from bench.execution.executors.worker import BAD_INPUT, INTERRUPTED
+from bench.execution.executors.worker import BAD_INPUT, INTERRUPTED, RECORD, outcome_file
 from bench.execution.progress import Progress, read_progress, work_folder
 from bench.records import load_record
 from bench.spec.trial import Trial
@@ -28,7 +28,7 @@ import json, sys
 sys.path[:] = json.loads(sys.argv.pop(1))
 from pathlib import Path
 from bench.execution.executors.worker import main
-sys.exit(main(Path(sys.argv[1])))
+main(Path(sys.argv[1]))
 """
 GRACE_SECONDS = 20.0  # for a worker to save itself, or to notice its own timeout
 
@@ -81,6 +81,7 @@ def _start(trial: Trial, work: Work) -> _Job:
     }
     (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
     (folder / "progress.json").unlink(missing_ok=True)
+    outcome_file(folder).unlink(missing_ok=True)
     threads = str(trial.threads)
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     if trial.device.startswith("cuda"):
@@ -100,24 +101,35 @@ def _start(trial: Trial, work: Work) -> _Job:
 def _collect(job: _Job, work: Work, watcher: Watcher) -> None:
     code = job.process.returncode
     folder = work.results / "trials" / job.trial.id
-    if code == 0:
+    said = outcome_file(job.work)
+    outcome = said.read_text(encoding="utf-8") if said.exists() else ""
+    said.unlink(missing_ok=True)
+    if outcome == RECORD:
         watcher.ended(job.trial, load_record(folder))
         return
-    if code == INTERRUPTED:
-        raise KeyboardInterrupt
-    if code == BAD_INPUT:
+    if outcome == BAD_INPUT:
         raise UserError((job.work / "error.txt").read_text(encoding="utf-8"))
     if job.killed_for_time:
         status, reason = "timed_out", f"killed after the study's timeout of {job.trial.timeout:g} s"
     elif code == -signal.SIGKILL:
         status, reason = "out_of_memory", "killed by the system (SIGKILL), most likely out of memory"
+    elif outcome == INTERRUPTED:
+        status, reason = "crashed", "the process was asked to stop (SIGTERM), and not by this run"
     elif code < 0:
-        status, reason = "crashed", f"the process died of {signal.Signals(-code).name}"
+        status, reason = "crashed", f"the process died of {_signal(-code)}"
     else:
-        status, reason = "crashed", f"the process ended with exit code {code}"
+        status, reason = "crashed", f"the process ended with exit code {code} before the trial did"
     record_failure(job.trial, status, reason, work.results, job.work / "log.txt")
-    shutil.rmtree(job.work, ignore_errors=True)
+    if outcome != INTERRUPTED:  # that one has saved itself
+        shutil.rmtree(job.work, ignore_errors=True)
     watcher.ended(job.trial, load_record(folder))  # a process that dies after its record was written did its work
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time one
+        return f"signal {number}"
 
 
 def _stop(jobs: Sequence[_Job]) -> None:

@@ -7,12 +7,19 @@ import os
 import signal
 from pathlib import Path
 
-INTERRUPTED = 3
-BAD_INPUT = 2
+RECORD, INTERRUPTED, BAD_INPUT = "record", "interrupted", "bad input"
 
 
-def main(folder: Path) -> int:
-    """Run the trial that the folder's order describes; the exit code says how it ended (0: there is a record)."""
+def outcome_file(folder: Path) -> Path:
+    """Where a worker says how its trial ended; beside the trial's work folder, which goes with the record.
+
+    The exit code says nothing: a method may end the process with any.
+    """
+    return folder.with_name(f".{folder.name}.outcome")
+
+
+def main(folder: Path) -> None:
+    """Run the trial that the folder's order describes, and say how it ended."""
     import torch
 
     from bench.errors import UserError
@@ -23,6 +30,7 @@ def main(folder: Path) -> int:
     order = json.loads((folder / "order.json").read_text(encoding="utf-8"))
     asked: list[bool] = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the user's goes to the parent
     if order["gpu"] is not None:
         torch.cuda.set_device(order["gpu"])
     setting = Setting(
@@ -33,11 +41,12 @@ def main(folder: Path) -> int:
         report=lambda progress: write_progress(folder, progress),
         stop=lambda: bool(asked) or os.getppid() != order["parent"],  # an orphan saves itself and makes room
     )
+    outcome = RECORD
     try:
         run_trial(Trial.from_json(order["trial"]), setting)
     except Interrupted:
-        return INTERRUPTED
+        outcome = INTERRUPTED
     except UserError as error:
-        (folder / "error.txt").write_text(str(error), encoding="utf-8")
-        return BAD_INPUT
-    return 0
+        (folder / "error.txt").write_text(str(error), encoding="utf-8", errors="backslashreplace")
+        outcome = BAD_INPUT
+    outcome_file(folder).write_text(outcome, encoding="utf-8")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from network_cost import macs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.data.image_spec import ImageSpec
 from bench.errors import UserError
 from bench.models import build, classifier_weight, head
-from bench.models.cost import macs
 from bench.models.deeplab import load_backbone
 from bench.models.mobilenet import InvertedResidual
 from bench.utils.torchvision_compat import torchvision

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from network_cost import macs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.data.image_spec import ImageSpec
 from bench.errors import UserError
 from bench.models import build, classifier_weight, head
-from bench.models.cost import macs
 
 RGB = ImageSpec(channels=3, size=32, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
 GREY = ImageSpec(channels=1, size=32, mean=(0.3,), std=(0.25,))

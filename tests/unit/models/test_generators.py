@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from network_cost import macs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,7 +14,6 @@ import bench
 from bench import cmi_generator, dcgan_generator, zskt_generator
 from bench.data.image_spec import ImageSpec
 from bench.errors import UserError
-from bench.models.cost import macs
 from bench.models.generators import GENERATORS, Normalise
 
 RGB = ImageSpec(channels=3, size=32, mean=(0.49, 0.48, 0.45), std=(0.2, 0.25, 0.3))

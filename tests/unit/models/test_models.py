@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from method_fixtures import IMAGE
+from network_cost import macs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,7 +13,6 @@ from bench import image_generator
 from bench.data.image_spec import ImageSpec
 from bench.errors import UserError
 from bench.models import build, classifier_weight, head
-from bench.models.cost import macs
 
 RGB = ImageSpec(channels=3, size=32, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
 
