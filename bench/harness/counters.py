@@ -71,7 +71,7 @@ class _Call:
 _HARNESS = _Network("the harness's own", lambda *_: lambda _: None)
 
 
-class _Here(threading.local):
+class _CountedHere(threading.local):
     """What a thread is doing."""
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class Counter:
         self._parts: dict[int, _Network] = {}  # of networks that are only called whole
         self._modules: list[nn.Module] = []  # those of both: an id stays theirs
         self._others: weakref.WeakKeyDictionary[nn.Module, _Network | None] = weakref.WeakKeyDictionary()
-        self._here = _Here()
+        self._here = _CountedHere()
         self._original: Any = None
         self._installed: Any = None
 

@@ -55,7 +55,7 @@ def test_a_method_is_listed_with_every_fact_of_its_options(capsys: pytest.Captur
     assert option.keys() == {"name", "type", "default", "unit", "above", "low", "high", "when", "doc"}
     assert (option["type"], option["default"], option["unit"]) == ("int", 512, "images")
     assert answer(["list", "methods", "dafl"]) == 0
-    assert "images per step" in capsys.readouterr().out
+    assert "images of one generator or student step" in capsys.readouterr().out
 
 
 def test_a_method_file_is_listed_and_brackets_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

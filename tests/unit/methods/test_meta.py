@@ -128,7 +128,7 @@ def test_turns_follow_each_other_and_survive_a_stop() -> None:
 
 def test_a_student_in_evaluation_mode_is_metered_but_not_trained_on() -> None:
     with trial(steps=1) as (s, context):
-        norm = nn.BatchNorm2d(1)
+        norm = s.keep("norm", nn.BatchNorm2d(1))  # what makes images has to be kept
         images = torch.randn(4, *s.task.image.shape)
         with evaluating(s.student, norm):
             assert not s.student.training
