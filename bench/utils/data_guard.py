@@ -43,6 +43,7 @@ class _Fence:
         self.data: tuple[str, ...] = ()
         self.teachers: tuple[str, ...] = ()
         self.caught: BaseException | None = None
+        self.left: set[threading.Thread] = set()  # threads of an earlier block that are not to get out
         self.here = _Here()
         self._events: dict[str, Callable[[tuple[Any, ...]], None]] = {
             "open": lambda args: self._check_file(args[0]),
@@ -66,7 +67,7 @@ class _Fence:
         full = os.path.realpath(Path(base, name) if base else name)
         if full.endswith(_CODE) or full in self.here.spared:
             return
-        whole = full + os.sep
+        whole = full.rstrip(os.sep) + os.sep
         if whole.startswith(self.data) or _MEMORY.fullmatch(full):
             self._raise(DataLeak(f"the method opened real data: {Path(full).name}"))
         if whole.startswith(self.teachers):
@@ -113,6 +114,9 @@ def fenced(data: Iterable[Path], teachers: Iterable[Path]) -> Iterator[None]:
     if not _fence.installed:
         sys.addaudithook(_fence.hook)
         _fence.installed = True
+    if _fence.left and not any(thread.is_alive() for thread in _fence.left):
+        _fence.left.clear()
+        _fence.active = _fence.here.outside = False
     before = _fence.active, _fence.data, _fence.teachers, _fence.caught
     threads = set(threading.enumerate())
     with _watched_readers():
@@ -125,11 +129,13 @@ def fenced(data: Iterable[Path], teachers: Iterable[Path]) -> Iterator[None]:
             yield
         finally:
             caught = _fence.caught
-            if set(threading.enumerate()) <= threads:
+            left = set(threading.enumerate()) - threads
+            if left:
+                _fence.left |= left
+                _fence.here.outside = True
+            else:
                 _fence.active, _fence.data, _fence.teachers, _fence.caught = before
                 _fence.here.outside = was_outside
-            else:
-                _fence.here.outside = True
     if caught is not None:
         raise caught
 

@@ -67,9 +67,9 @@ def test_judging_leaves_the_student_its_mode_and_counts_nothing(make_context: Ma
             context.student, context._teacher.network, random_split(context, 50), context.image, context.device
         )
         context.clock.start()
+        context.clock.stop()
         before = vars(context.meter).copy()
         judge.test(context.student.state_dict())
-        context.clock.stop()
         assert context.student.training
         after = vars(context.meter).copy()
     assert {**after, "seconds": 0} == {**before, "seconds": 0}
@@ -118,12 +118,20 @@ def test_a_long_step_is_scored_once(make_context: MakeContext, tmp_path: Path) -
             context.student, context._teacher.network, random_split(context, 20), context.image, context.device
         )
         curve = Curve(context, judge, 20, tmp_path, keep_students=False)
-        context.clock.start()
         curve.begin()
-        context.hooks.after_step = lambda: curve.evaluate() if curve.due() else None
+
+        def after_step() -> None:
+            context.clock.stop()  # as the runner does
+            if curve.due():
+                curve.evaluate()
+            context.clock.start()
+
+        context.hooks.after_step = after_step
+        context.clock.start()
         for _ in session_for(context.image, 10).steps("train"):
             with torch.no_grad():
                 context.student(torch.randn(60, *context.image.shape))
+        context.clock.stop()
         curve.close()
     assert [row["student_images"] for row in curve.rows] == [0, 60, 120]
     assert curve.rows[-1]["progress"] == 1.0

@@ -26,6 +26,7 @@ MakeContext = Callable[..., TrialContext]
 
 def test_networks_compute_in_half_precision_and_answer_in_full(make_context: MakeContext) -> None:
     with make_context(precision="bfloat16") as context, torch.autocast("cpu", torch.bfloat16):
+        context.clock.start()
         s = session_for(context.image, 10)
         generator = s.keep("generator", image_generator(8, context.image, 4))
         images = generator(s.noise(5, 8))
