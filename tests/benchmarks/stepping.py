@@ -83,14 +83,15 @@ class Floor:
     """Passes on random inputs, with the networks' copies: no losses, no updates, nothing drawn or counted."""
 
     def __init__(self, stepping: Stepping, passes: Sequence[Pass]) -> None:
-        context = stepping.context
+        context = self._context = stepping.context
         networks = {"teacher": context._teacher.network, "student": context.student, **context.kept}
         copies = {name: bare_copy(networks[name]) for name in {each.network for each in passes}}
         self._plays = [self._prepared(each, copies[each.network], stepping.inputs[each.network]) for each in passes]
 
     def play(self) -> None:
-        for play in self._plays:
-            play()
+        with self._context._counter.silent():  # the trial is running, and these passes are not the method's
+            for play in self._plays:
+                play()
 
     def _prepared(self, needed: Pass, network: nn.Module, shape: tuple[int, ...]) -> Callable[[], None]:
         given = torch.randn(needed.count, *shape, requires_grad=needed.to == INPUT)
