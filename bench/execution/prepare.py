@@ -34,7 +34,7 @@ class PreparedTrial:
 
     trial: Trial
     task: TaskSpec
-    method: Method
+    method: Method | MethodCard  # a card where the method runs in another process: what it declares is all one needs
     dataset: Dataset
     teacher: Teacher
     anchors: tuple[Mapping[str, Tensor], ...]  # the teacher's earlier weights, where the method declares them
@@ -68,15 +68,23 @@ class PreparedTrial:
 
 
 def prepare(
-    trial: Trial, card: MethodCard, work: Path, data_folder: Path | None, report: Callable[[Progress], None]
+    trial: Trial,
+    card: MethodCard,
+    work: Path,
+    data_folder: Path | None,
+    report: Callable[[Progress], None],
+    *,
+    isolated: bool = False,
 ) -> PreparedTrial:
     """Load what the trial needs, train a teacher that is not cached, and seed the global random states.
+
+    With ``isolated`` the method's file is not imported.
 
     Raises:
         UserError: data, teacher, pool or method file is missing, damaged or does not fit.
     """
     task = get_task(trial.task)
-    method = load_method(card)
+    method = card if isolated else load_method(card)
     report(Progress("loading"))
     dataset = _dataset(task.data, task.stored_size, data_folder, trial.altered_data)
     _settle_torch(trial)

@@ -17,21 +17,25 @@ from bench.data import protected_paths
 from bench.errors import AccessDenied, DataLeak, Diverged
 from bench.execution.base_record import base_record
 from bench.execution.finalize import FinishedTrial, artifacts, judged
+from bench.execution.isolated_trial import IsolatedTrial, start_method
 from bench.execution.prepare import PreparedTrial, prepare
 from bench.execution.progress import Progress, work_folder
 from bench.execution.status import Ending, TimedOut, ending_of
 from bench.harness import checkpoint, data_guard
 from bench.harness.checkpoint import load_checkpoint, save_checkpoint
 from bench.harness.evaluation import Judge
+from bench.harness.isolation.template import MethodProcess
 from bench.harness.learning_curve import Curve
 from bench.harness.peak_memory import peak_memory_mib, reset_peak_memory
 from bench.harness.session import session_for
 from bench.harness.teachers.cache import weights_hash
 from bench.harness.trial_context import BudgetSpent, Hooks, TrialContext
 from bench.records import Record, write_trial
+from bench.spec.method import Method
 from bench.spec.method_card import MethodCard
 from bench.spec.method_registry import card_of
 from bench.spec.trial import Trial
+from bench.utils.confinement import Way
 from bench.utils.paths import teacher_folder
 
 CHECKPOINT_SECONDS = 30.0
@@ -52,6 +56,9 @@ class Setting:
     report: Callable[[Progress], None] = lambda progress: None  # noqa: ARG005
     inspect: Callable[[TrialContext], None] = lambda context: None  # noqa: ARG005
     stop: Callable[[], bool] = lambda: False
+    isolation: Way | None = None  # how the method's process is confined; None: it runs in this process
+    not_isolated: str = ""  # why it does
+    watch: Callable[[IsolatedTrial], None] | None = None  # as inspect, for a method in another process
 
 
 def run_trial(trial: Trial, setting: Setting) -> Record:
@@ -64,9 +71,16 @@ def run_trial(trial: Trial, setting: Setting) -> Record:
     card = card_of(trial)
     started = time.perf_counter()
     ending = Ending()
-    running = None
+    running: _RunningTrial | IsolatedTrial | None = None
+    process: MethodProcess | None = None
     try:
-        running = _RunningTrial(prepare(trial, card, work, setting.data_folder, setting.report), setting, started)
+        if setting.isolation is not None:
+            process = start_method(trial, card, setting, setting.isolation, work / "log.txt")
+            prepared = prepare(trial, card, work, setting.data_folder, setting.report, isolated=True)
+            running = IsolatedTrial(prepared, setting, started, process)
+        else:
+            prepared = prepare(trial, card, work, setting.data_folder, setting.report)
+            running = _RunningTrial(prepared, setting, started)
         running.play()
     except (Exception, SystemExit, DataLeak, AccessDenied, Diverged, TimedOut) as error:
         ended = ending_of(error, card.file)
@@ -75,6 +89,9 @@ def run_trial(trial: Trial, setting: Setting) -> Record:
         ending = ended
         with (work / "log.txt").open("a", encoding="utf-8") as log:
             log.write("".join(traceback.format_exception(error)))
+    finally:
+        if process is not None:
+            process.end()
     return _finish(trial, card, work, running, ending, setting)
 
 
@@ -122,13 +139,15 @@ class _RunningTrial:
         """Run the method inside the fence until it returns or its budget is spent."""
         prepared, context = self.prepared, self.context
         session = session_for(prepared.task.image, prepared.classes, prepared.dataset.dense)
-        options = prepared.method.make_options(prepared.trial.options)
+        method = prepared.method
+        assert isinstance(method, Method)
+        options = method.make_options(prepared.trial.options)
         self.setting.inspect(context)
         reset_peak_memory(context.device)
         with context, self._fence(), _autocast(prepared.trial, context.device):
             context.clock.start()
             try:
-                prepared.method.run(session, options)
+                method.run(session, options)
             except BudgetSpent:
                 pass
             finally:
@@ -211,10 +230,16 @@ class _RunningTrial:
 
 
 def _finish(
-    trial: Trial, card: MethodCard, work: Path, running: _RunningTrial | None, ending: Ending, setting: Setting
+    trial: Trial,
+    card: MethodCard,
+    work: Path,
+    running: _RunningTrial | IsolatedTrial | None,
+    ending: Ending,
+    setting: Setting,
 ) -> Record:
     """Write the record, whole or not at all, and clear the work folder."""
     values = base_record(trial, card, ending.status, ending.reason)
+    values["provenance"]["isolation"] = _isolation(running, setting)
     files: dict[str, Path] = {}
     rows: list[dict[str, Any]] = []
     if running is not None:
@@ -227,13 +252,22 @@ def _finish(
             if values["status"] == "ok":
                 files = artifacts(ended)
         rows = running.curve.rows
-    if (work / "log.txt").exists():
+    if (work / "log.txt").exists() and (setting.isolation is None or (work / "log.txt").stat().st_size):
         files["log.txt"] = work / "log.txt"
     record = Record.model_validate(values)
     write_trial(setting.results, record, rows, files)
     shutil.rmtree(work, ignore_errors=True)
     setting.report(Progress(record.status, 1.0, record.scores.get(record.headline), record.meter.seconds))
     return record
+
+
+def _isolation(running: _RunningTrial | IsolatedTrial | None, setting: Setting) -> dict[str, Any]:
+    """For the record's provenance."""
+    if isinstance(running, IsolatedTrial):
+        return running.isolation()
+    if setting.isolation is not None:
+        return {"mode": "process", "enforced_by": ""}
+    return {"mode": "none", "why": setting.not_isolated}
 
 
 def _autocast(trial: Trial, device: torch.device) -> contextlib.AbstractContextManager[Any]:

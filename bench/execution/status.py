@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from bench.errors import AccessDenied, DataLeak, Diverged, MethodError, MissingData, Unsupported, UserError
+from bench.utils.tracebacks import place
 
 
 class TimedOut(BaseException):
@@ -45,11 +45,4 @@ def ending_of(error: BaseException, file: Path) -> Ending | None:
         return Ending("out_of_memory", text)
     if isinstance(error, MethodError):
         return Ending("crashed", text)
-    return Ending("crashed", f"{type(error).__name__}: {text}{_place(error, file)}")
-
-
-def _place(error: BaseException, file: Path) -> str:
-    """The line of the method where it happened, however deep below it; else the line that raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename) == file] or frames
-    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return Ending("crashed", f"{type(error).__name__}: {text}{place(error, file)}")

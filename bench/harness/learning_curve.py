@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from bench.errors import Diverged
 from bench.harness.evaluation import Judge
+from bench.harness.isolation.judge_side import JudgeSide
 from bench.harness.trial_context import TrialContext
 from bench.records.selection import choose
 
@@ -31,7 +32,9 @@ class Choice:
 class Curve:
     """Evaluates a context's student at ``points`` evenly spread shares of the budget, at the start and at the end."""
 
-    def __init__(self, context: TrialContext, judge: Judge, points: int, work: Path, keep_students: bool) -> None:
+    def __init__(
+        self, context: TrialContext | JudgeSide, judge: Judge, points: int, work: Path, keep_students: bool
+    ) -> None:
         self.rows: list[dict[str, Any]] = []
         self._context = context
         self._judge = judge

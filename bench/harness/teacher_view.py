@@ -36,8 +36,10 @@ class TeacherOutput:
         groups: tuple[Tensor, ...] | None = None,
         penultimate: Tensor | None = None,
         layers: tuple[tuple[Tensor, ...], ...] | None = None,
+        labels: Tensor | None = None,
     ) -> None:
         self._logits = logits
+        self._labels = labels
         self._features = features
         self._batch_norm = batch_norm
         self._pooled = pooled
@@ -48,7 +50,7 @@ class TeacherOutput:
     @property
     def labels(self) -> Tensor:
         """The predicted classes, int64 (N,); (N, H, W) for segmentation."""
-        return self._logits.argmax(1)
+        return self._logits.argmax(1) if self._labels is None else self._labels
 
     @property
     def logits(self) -> Tensor:
@@ -167,6 +169,7 @@ class TeacherView:
             tuple(answer.groups) if groups else None,
             answer.penultimate[0] if penultimate else None,
             context.teacher_layers.grouped(answer.maps) if layers else None,
+            answer.labels,
         )
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,9 @@ from bench.models.layer_groups import LayerGroups
 from bench.spec.budget import Budget, Meter
 from bench.spec.method import Access, Data
 from bench.utils.rng import Streams
+
+if TYPE_CHECKING:
+    from bench.harness.isolation.remote import Remote, RemoteImages, RemoteLayers
 
 _current: list[TrialContext] = []
 
@@ -63,14 +66,14 @@ class TrialContext:
         self,
         *,
         image: ImageSpec,
-        teacher: nn.Module,
+        teacher: nn.Module | Remote,
         student: nn.Module,
         budget: Budget,
         access: Access,
         data: Data,
         device: torch.device,
         seed: int,
-        real: Split | None = None,
+        real: Split | RemoteImages | None = None,
         augment: Augmentation | None = None,
         precision: str = "float32",
         anchors: Sequence[Mapping[str, Tensor]] = (),
@@ -81,7 +84,7 @@ class TrialContext:
         """
         Args:
             image: the geometry of the images.
-            teacher: trained, frozen, in evaluation mode.
+            teacher: trained, frozen, in evaluation mode; or the way to it where it is in another process.
             student: untrained.
             budget: what the method may spend.
             access: how far into the teacher the method may look.
@@ -113,11 +116,17 @@ class TrialContext:
         self._skip_phases = tuple(skip_phases)
         self.phases: list[str] = []
         self.clock = Clock(self.meter, device, exact=budget.seconds is not None)
-        self._teacher = CountedTeacher(teacher.to(device), image.shape, self.meter)
+        self._remote: Remote | None = None
+        self.trajectory: TeacherTrajectory | None = None
+        if isinstance(teacher, nn.Module):
+            self._teacher = CountedTeacher(teacher.to(device), image.shape, self.meter)
+            self.trajectory = TeacherTrajectory(teacher, anchors, image.shape, self.meter) if anchors else None
+        else:
+            self._remote = teacher
+            self._remote.meter = self.meter
         self._fresh_teacher = fresh_teacher
-        self.trajectory = TeacherTrajectory(teacher, anchors, image.shape, self.meter) if anchors else None
         self._counter = Counter(self.meter, image.shape, lambda: self.clock.running)
-        self._real = RealImages(real, image, seed, device, augment) if real is not None else None
+        self._real = RealImages(real, image, seed, device, augment) if isinstance(real, Split) else real
         self._copies: list[nn.Module] = []
         self._shares = 0.0
         self._student_parameters = {id(parameter) for parameter in self.student.parameters()}
@@ -185,10 +194,12 @@ class TrialContext:
     def ask_teacher(self, images: Tensor, question: Question, anchor: int | None = None) -> TeacherAnswer:
         """See :meth:`CountedTeacher.ask`; ``anchor`` as in :class:`bench.harness.teacher_view.TeacherView`."""
         self._charge()
+        if anchor is not None and not 0 <= anchor < self.anchors:
+            raise MethodError(f"there is no anchor {anchor}: the method declares anchors={self.anchors}")
+        if self._remote is not None:
+            return self._remote.ask(images, question, anchor, gradients=self.access >= Access.GRADIENTS)
         teacher = self._teacher
         if anchor is not None:
-            if not 0 <= anchor < self.anchors:
-                raise MethodError(f"there is no anchor {anchor}: the method declares anchors={self.anchors}")
             if self.trajectory is not None and anchor < len(self.trajectory):
                 teacher = self.trajectory.at(anchor)
         return teacher.ask(images, question, gradients=self.access >= Access.GRADIENTS)
@@ -196,27 +207,36 @@ class TrialContext:
     @property
     def anchors(self) -> int:
         """How many anchors there are, the teacher among them; 0 where the method declares none."""
+        if self._remote is not None:
+            return self._remote.anchors
         return 0 if self.trajectory is None else len(self.trajectory) + 1
 
     def pooled_size(self, pooled: Pooled) -> int:
-        return self._teacher.pooled_size(pooled)
+        return (self._remote or self._teacher).pooled_size(pooled)
 
     @property
-    def teacher_layers(self) -> LayerGroups:
-        return self._teacher.layers
+    def teacher_layers(self) -> LayerGroups | RemoteLayers:
+        return (self._remote or self._teacher).layers
 
     def classifier_weight(self) -> Tensor:
+        if self._remote is not None:
+            return self._remote.classifier_weight()
         return classifier_weight(self._teacher.network).detach().clone()
 
     def classifier_bias(self) -> Tensor | None:
+        if self._remote is not None:
+            return self._remote.classifier_bias()
         bias = classifier_bias(self._teacher.network)
         return None if bias is None else bias.detach().clone()
 
     def copy_teacher(self, fresh: bool) -> nn.Module:
         """See :meth:`bench.harness.teacher_view.TeacherView.copy`."""
-        if fresh and self._fresh_teacher is None:
+        if self._remote is not None:
+            network = self._remote.teacher(fresh)
+        elif fresh and self._fresh_teacher is None:
             raise MethodError("nobody knows how to build this teacher with fresh weights")
-        network = self._fresh_teacher() if fresh and self._fresh_teacher else bare_copy(self._teacher.network)
+        else:
+            network = self._fresh_teacher() if fresh and self._fresh_teacher else bare_copy(self._teacher.network)
         copy = network.to(self.device).requires_grad_(True).train()
         self._counter.watch_copy(copy)
         self._copies.append(copy)
@@ -233,7 +253,7 @@ class TrialContext:
             self.meter.synthesised_images += shape[0]
 
     @property
-    def real(self) -> RealImages:
+    def real(self) -> RealImages | RemoteImages:
         """The real images that the method declared; handing them out is counted by the one who does."""
         assert self._real is not None
         return self._real

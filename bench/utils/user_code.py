@@ -21,6 +21,13 @@ BUILT_IN = ROOT / "methods"
 def source_hash(file: Path) -> str:
     """Hash of a method file and of the modules that it imports from its own folder, its own package or ``methods``,
     and they in turn. Where the files lie and libraries do not count."""
+    contents = own_files(file)
+    parts = sorted(path.name.encode() + hashlib.sha256(content).digest() for path, content in contents.items())
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def own_files(file: Path) -> dict[Path, bytes]:
+    """The files whose hash that is, with their contents."""
     contents: dict[Path, bytes] = {}
     waiting = [file.resolve()]
     while waiting:
@@ -28,8 +35,7 @@ def source_hash(file: Path) -> str:
         if current not in contents:
             contents[current] = current.read_bytes()
             waiting += _imported(current, contents[current])
-    parts = sorted(path.name.encode() + hashlib.sha256(content).digest() for path, content in contents.items())
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+    return contents
 
 
 def _imported(file: Path, source: bytes) -> list[Path]:
