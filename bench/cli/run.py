@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from bench.cli import out
-from bench.cli.settings import DataFolder, MethodFiles, Weights
+from bench.cli.settings import DataFolder, Isolation, MethodFiles, Weights
 from bench.cli.watch import LiveTable, PlainLines, name_of, say_idle
 from bench.execution.executors import EXECUTORS
 from bench.execution.plan import Plan, plan_study
@@ -46,6 +46,7 @@ def run(
     checkpoint_seconds: Annotated[
         float, typer.Option(min=0.0, metavar="S", help="How often a running trial is saved.")
     ] = CHECKPOINT_SECONDS,
+    isolation: Isolation = None,
 ) -> None:
     """Run a study; the same command goes on where it was stopped, and runs nothing twice.
 
@@ -70,6 +71,7 @@ def run(
                 weights=weights,
                 allow_altered=allow_altered,
                 checkpoint_seconds=checkpoint_seconds,
+                isolation=isolation,
                 audience=view,
             )
     except KeyboardInterrupt:
@@ -129,6 +131,8 @@ def print_summary(summary: Summary) -> None:
     if summary.unmeasured:
         out.say(f"not measured on trials that had finished before: {', '.join(summary.unmeasured)}")
         out.say(f"  `dfkd score {plan.results}` measures them from the images that were kept")
+    if summary.not_isolated:
+        out.say(f"methods ran in the harness's own process, and are held by less: {summary.not_isolated}")
     out.say(f"records: {plan.results / 'trials'}")
     out.say(f"next: dfkd report --results {plan.results}")
 

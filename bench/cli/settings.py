@@ -7,6 +7,7 @@ from typing import Annotated, TypedDict
 
 import typer
 
+from bench.execution.isolation import ISOLATIONS
 from bench.spec.task import add_tasks, read_tasks
 
 
@@ -47,6 +48,10 @@ MethodFiles = Annotated[
     list[Path] | None, typer.Option("--method", metavar="FILE", help="A method file of your own; may be repeated.")
 ]
 
+Isolation = Annotated[
+    str | None,
+    typer.Option(help="; ".join(f"{name}: {doc}" for name, doc in ISOLATIONS.items()) + ".  [default: the study's]"),
+]
 Tracked = Annotated[
     Path | None,
     typer.Option(

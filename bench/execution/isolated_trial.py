@@ -15,7 +15,7 @@ from bench.data import protected_paths
 from bench.errors import UserError
 from bench.execution.prepare import PreparedTrial
 from bench.execution.progress import Progress
-from bench.execution.status import Ending, TimedOut
+from bench.execution.status import Ending, Interrupted, TimedOut
 from bench.harness.checkpoint import load_checkpoint, save_checkpoint
 from bench.harness.evaluation import Judge
 from bench.harness.isolation.channel import BrokenMessage, Channel, Gone, Kind
@@ -23,7 +23,7 @@ from bench.harness.isolation.judge_side import JUDGED, Course, JudgeSide, Method
 from bench.harness.isolation.template import MethodProcess, start
 from bench.harness.learning_curve import Curve
 from bench.harness.peak_memory import peak_memory_mib, reset_peak_memory
-from bench.models.foreign import own_file
+from bench.models.source import own_file
 from bench.spec.method_card import MethodCard
 from bench.spec.task import get_task
 from bench.spec.trial import Trial
@@ -177,8 +177,6 @@ class IsolatedTrial:
         save_checkpoint(self.prepared.work, self.prepared.trial.id, state)
         self._saved = time.perf_counter()
         if self._stopping:
-            from bench.execution.run_trial import Interrupted
-
             raise Interrupted
         self._check_time()
 

@@ -18,9 +18,10 @@ from bench.errors import AccessDenied, DataLeak, Diverged
 from bench.execution.base_record import base_record
 from bench.execution.finalize import FinishedTrial, artifacts, judged
 from bench.execution.isolated_trial import IsolatedTrial, start_method
+from bench.execution.isolation import ASKED
 from bench.execution.prepare import PreparedTrial, prepare
 from bench.execution.progress import Progress, work_folder
-from bench.execution.status import Ending, TimedOut, ending_of
+from bench.execution.status import Ending, Interrupted, TimedOut, ending_of
 from bench.harness import checkpoint, data_guard
 from bench.harness.checkpoint import load_checkpoint, save_checkpoint
 from bench.harness.evaluation import Judge
@@ -41,10 +42,6 @@ from bench.utils.paths import teacher_folder
 CHECKPOINT_SECONDS = 30.0
 
 
-class Interrupted(BaseException):
-    """The user stops the study; the trial is saved and goes on next time."""
-
-
 @dataclass
 class Setting:
     """Everything around a trial that changes nothing about its outcome."""
@@ -57,7 +54,7 @@ class Setting:
     inspect: Callable[[TrialContext], None] = lambda context: None  # noqa: ARG005
     stop: Callable[[], bool] = lambda: False
     isolation: Way | None = None  # how the method's process is confined; None: it runs in this process
-    not_isolated: str = ""  # why it does
+    not_isolated: str = ASKED  # why it does
     watch: Callable[[IsolatedTrial], None] | None = None  # as inspect, for a method in another process
 
 

@@ -12,6 +12,10 @@ from bench.errors import AccessDenied, DataLeak, Diverged, MethodError, MissingD
 from bench.utils.tracebacks import place
 
 
+class Interrupted(BaseException):
+    """The user stops the study; the trial is saved and goes on next time."""
+
+
 class TimedOut(BaseException):
     """The trial ran longer than the study's ``timeout``."""
 

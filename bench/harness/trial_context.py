@@ -199,9 +199,8 @@ class TrialContext:
         if self._remote is not None:
             return self._remote.ask(images, question, anchor, gradients=self.access >= Access.GRADIENTS)
         teacher = self._teacher
-        if anchor is not None:
-            if self.trajectory is not None and anchor < len(self.trajectory):
-                teacher = self.trajectory.at(anchor)
+        if anchor is not None and self.trajectory is not None and anchor < len(self.trajectory):
+            teacher = self.trajectory.at(anchor)
         return teacher.ask(images, question, gradients=self.access >= Access.GRADIENTS)
 
     @property

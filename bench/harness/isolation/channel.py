@@ -1,11 +1,12 @@
 """What goes between the judge and a method's process: messages of a fixed binary form, tensors in shared memory.
 
-The judge believes nothing that it reads: every number of a header is checked before it is used, sizes have limits, and a
-tensor is copied out of the shared memory before anything is computed from it.
+The judge believes nothing that it reads: every number of a header is checked before it is used, sizes have limits, and
+a tensor is copied out of the shared memory before anything is computed from it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import math
 import mmap
@@ -111,10 +112,8 @@ class Channel:
             self._closed = True
             os.close(self._reads)
             os.close(self._writes)
-            try:
+            with contextlib.suppress(BufferError):  # a tensor still looks into it; its memory goes with that tensor
                 self._map.close()
-            except BufferError:
-                pass  # a tensor still looks into it; its memory goes with that tensor
 
     # ---- sending ---------------------------------------------------------------------------------------------------
 
@@ -167,7 +166,8 @@ class Channel:
                 if stride == 0 and length > 1:
                     expanded |= 1 << axis
                     tensor = tensor.narrow(axis, 0, 1)
-            order = tuple(sorted(order, key=lambda axis: -tensor.stride(axis)))
+            now = tensor.stride()
+            order = tuple(sorted(order, key=lambda axis: -int(now[axis])))
             tensor = tensor.permute(order)
             if not tensor.is_contiguous():
                 tensor = tensor.contiguous()
@@ -180,7 +180,7 @@ class Channel:
         described = _TENSOR.pack(
             _CODES[tensor.dtype], len(shape), expanded, mark, bytes(order).ljust(AXES, b"\0"), place - self._own, *axes
         )
-        return described, place + -(-size // ALIGNED) * ALIGNED
+        return described, place + (size + ALIGNED - 1) // ALIGNED * ALIGNED
 
     def _view(self, place: int, kind: torch.dtype, count: int) -> Tensor:
         return torch.frombuffer(self._map, dtype=kind, count=count, offset=place)

@@ -384,7 +384,9 @@ class JudgeSide:
 
     def _need(self, level: Access, what: str) -> None:
         if self.access < level:
-            raise AccessDenied(f"the method uses {what}, but declares Access.{self.access.name}, not Access.{level.name}")
+            raise AccessDenied(
+                f"the method uses {what}, but declares Access.{self.access.name}, not Access.{level.name}"
+            )
         self.used = max(self.used, level)
 
     def _charge(self) -> None:
@@ -395,9 +397,8 @@ class JudgeSide:
             raise _Spent
         limit = self.budget.teacher_images
         if limit is not None and self._own.teacher_images > limit + max(limit, OVERRUN):
-            raise AccessDenied(
-                f"one step asked the teacher about {self._own.teacher_images - limit:,} images beyond the budget of {limit:,}"
-            )
+            over = self._own.teacher_images - limit
+            raise AccessDenied(f"one step asked the teacher about {over:,} images beyond the budget of {limit:,}")
 
     def _ask(self, message: Message) -> Message:
         self._charge()
@@ -501,9 +502,7 @@ class JudgeSide:
             if len(self._graphs) >= GRAPHS:
                 raise MethodError(f"more than {GRAPHS} answers of the teacher are held with their graphs at a time")
             given = [gradient.requires_grad_() for gradient in given]
-        found = torch.autograd.grad(
-            wanted, inputs, given, retain_graph=True, create_graph=create, allow_unused=True
-        )
+        found = torch.autograd.grad(wanted, inputs, given, retain_graph=True, create_graph=create, allow_unused=True)
         there = [(place, each) for place, each in enumerate(found) if each is not None]
         gradients = [each for _, each in there]
         token = self._keep([*inputs, *given], gradients) if create else 0
@@ -665,7 +664,9 @@ def _fill(sample: Any, told: Any, columns: Mapping[str, Tensor]) -> None:
 
 
 def _row(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(type(each) is int and 0 <= each < LARGEST for each in value)
+    return (
+        isinstance(value, list) and len(value) == 3 and all(type(each) is int and 0 <= each < LARGEST for each in value)
+    )
 
 
 _OURS: Mapping[str, type[BaseException]] = {

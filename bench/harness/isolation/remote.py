@@ -84,7 +84,7 @@ class Remote:
         self._channel.send(message, before)
 
     def settled(self) -> None:
-        """The meter was set from a checkpoint: what it holds beside the judge's counts is what goes on being reported."""
+        """The meter was set from a checkpoint: what it holds beside the judge's counts is reported from now on."""
         self._counted = dict(zip(COUNTED, self._told, strict=False))
 
     def drop(self, token: int) -> None:
@@ -230,7 +230,7 @@ class _Ask(torch.autograd.Function):
     """The teacher in a graph of this process: forward asks, backward asks for the gradient to the images."""
 
     @staticmethod
-    def forward(asked: _Asked, images: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(asked: _Asked, images: Tensor) -> tuple[Tensor, ...]:
         return asked.forward(images)
 
     @staticmethod
@@ -262,7 +262,7 @@ class _Pull(torch.autograd.Function):
     """A backward pass of which derivatives may be taken: graphs of any order."""
 
     @staticmethod
-    def forward(pulled: _Pulled, *tensors: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(pulled: _Pulled, *tensors: Tensor) -> tuple[Tensor, ...]:
         return pulled.forward(tensors[pulled.inputs :])
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import resource
 from collections.abc import Callable
@@ -30,7 +31,9 @@ class _Kind:
 
 
 _KINDS: dict[Way, _Kind] = {
-    "landlock": _Kind(lambda: landlock.abi() > 0, landlock.restrict, lambda: f"Landlock ABI {landlock.abi()} + seccomp"),
+    "landlock": _Kind(
+        lambda: landlock.abi() > 0, landlock.restrict, lambda: f"Landlock ABI {landlock.abi()} + seccomp"
+    ),
     "namespaces": _Kind(
         namespaces.there, namespaces.restrict, lambda: "user, mount, network and IPC namespaces + seccomp"
     ),
@@ -99,9 +102,6 @@ def _drop_capabilities() -> None:
             prctl(_CAPBSET_DROP, number)
         except OSError:
             break  # no such capability, or no right to drop it: then there is none to drop
-    try:
+    with contextlib.suppress(OSError):  # before Linux 4.3 there were none
         prctl(_CAP_AMBIENT, _CLEAR_ALL)
-    except OSError:
-        pass  # before Linux 4.3
     syscall(_CAPSET[machine()], _Header(0x20080522, 0), _Sets())
-

@@ -84,7 +84,7 @@ def _show(path: Path, place: Path, flags: int) -> None:
 
 
 def _locked(path: Path) -> int:
-    """Flags of the mount below a path, which another user namespace may not take away: nosuid, nodev, noexec, atimes."""
+    """Flags of the mount below a path, which no other user namespace may take away: nodev, noexec, atimes."""
     flags = os.statvfs(path).f_flag
     kept = ((os.ST_NODEV, _NODEV), (os.ST_NOEXEC, 8), (os.ST_NOATIME, 1024), (os.ST_NODIRATIME, 2048))
     return sum(mount for stat, mount in kept if flags & stat) | (1 << 21 if flags & os.ST_RELATIME else 0)

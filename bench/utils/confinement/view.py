@@ -23,7 +23,18 @@ from bench.utils.user_code import own_files
 
 # Packages that the suite's requirements bring, by the name of their folder or file; a test imports what they are for.
 PACKAGES = (
-    *("torch", "torchgen", "functorch", "torchvision", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "mpl_toolkits"),
+    *(
+        "torch",
+        "torchgen",
+        "functorch",
+        "torchvision",
+        "numpy",
+        "scipy",
+        "sklearn",
+        "PIL",
+        "matplotlib",
+        "mpl_toolkits",
+    ),
     *("pandas", "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection", "ruamel"),
     *("safetensors", "lpips", "torch_fidelity", "jinja2", "markupsafe", "filelock", "platformdirs", "psutil", "fsspec"),
     *("sympy", "mpmath", "networkx", "joblib", "threadpoolctl", "tqdm", "packaging", "dateutil", "six", "pytz"),
@@ -71,10 +82,12 @@ def view_of(method: Path | None, scratch: Path, *, more: Iterable[Path] = ()) ->
         seen, folders = _of_method(file.resolve())
         readable += seen
         listable += folders
-    found = tuple(dict.fromkeys(readable))
-    devices = tuple(Path(name) for name in _DEVICES)
-    folders = tuple(dict.fromkeys((*listable, scratch.resolve())))
-    return View(found, folders, devices, scratch.resolve())
+    return View(
+        readable=tuple(dict.fromkeys(readable)),
+        listable=tuple(dict.fromkeys((*listable, scratch.resolve()))),
+        devices=tuple(Path(name) for name in _DEVICES),
+        writable=scratch.resolve(),
+    )
 
 
 @cache
@@ -83,7 +96,9 @@ def _base() -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     readable: list[Path] = [Path(name) for name in (*_MACHINE, *_SYSTEM)]
     listable: list[Path] = []
     for folder in _standard_library():
-        _split(folder, {Path("site-packages"), Path("dist-packages"), Path("test"), Path("idlelib")}, readable, listable)
+        _split(
+            folder, {Path("site-packages"), Path("dist-packages"), Path("test"), Path("idlelib")}, readable, listable
+        )
     for folder in _package_folders():
         listable.append(folder)
         readable += folder.glob("*.dist-info/METADATA")
@@ -104,7 +119,7 @@ def _base() -> tuple[tuple[Path, ...], tuple[Path, ...]]:
 
 def _split(folder: Path, without: set[Path], readable: list[Path], listable: list[Path]) -> None:
     """A folder without some of the things below it, named relative to it."""
-    if Path(".") in without:
+    if Path() in without:
         return
     if not without:
         readable.append(folder)
