@@ -26,7 +26,7 @@ from bench.harness.trial_context import BudgetSpent, Hooks, TrialContext
 from bench.models import build
 from bench.spec.method import Access, Data, Method
 from bench.spec.method_loader import load_declared
-from bench.spec.task import get_task
+from bench.spec.task import get_task, tasks
 from bench.spec.trial import Trial
 from bench.utils.determinism import only_deterministic
 from bench.utils.rng import derive, seed_everything
@@ -34,6 +34,18 @@ from bench.utils.tracebacks import place
 
 _NAMED = ("AccessDenied", "DataLeak", "Diverged", "Unsupported", "MethodError", "UserError", "MemoryError")
 _TEXT, _TRACE = 4_000, 100_000  # letters of a message and of a traceback that are told
+
+
+def warm_up() -> None:
+    """Do once, before any fork, what every trial's process would do: late imports of torch's, the tasks' files."""
+    only_deterministic(True)  # imports torch's compiler; what a trial wants is set by itself
+    tasks()
+    import torch.utils.flop_counter
+    from torch.optim import Adam
+
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.square().backward()
+    Adam([parameter]).step()
 
 
 def run(order: Mapping[str, Any], channel: Channel) -> None:

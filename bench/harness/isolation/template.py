@@ -65,8 +65,9 @@ class Template:
     @classmethod
     def forked(cls) -> Template:
         """A fork of this process, which must have read nothing yet that a method may not know."""
-        from bench.harness.isolation import method_process  # noqa: F401  # so that the fork need not import it again
+        from bench.harness.isolation.method_process import warm_up
 
+        warm_up()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -162,8 +163,9 @@ def serve(control: int) -> None:
     prctl(_PDEATHSIG, signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
-    from bench.harness.isolation import method_process  # noqa: F401  # the seconds that forks save
+    from bench.harness.isolation.method_process import warm_up
 
+    warm_up()
     with socket.socket(fileno=control) as talk:
         while True:
             data, descriptors, _, _ = socket.recv_fds(talk, LARGEST_ORDER, 8)
