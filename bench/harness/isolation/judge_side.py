@@ -376,6 +376,7 @@ class JudgeSide:
         self._combine()
 
     def _failed(self, message: Message) -> None:
+        self._combine()
         told = _json(message, dict)
         name, text, reason = (str(told.get(key, "")) for key in ("type", "text", "reason"))
         raise failure(name, text, reason, str(told.get("traceback", "")), started=self._started)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.errors import MethodError
+from bench.errors import DataLeak, MethodError
 from bench.harness import checkpoint, data_guard
 from bench.harness.image_sample import Capture, EvenSample
 from bench.harness.isolation.channel import HALF, Channel, Gone, Kind, Message
@@ -50,20 +50,21 @@ def warm_up() -> None:
 
 def run(order: Mapping[str, Any], channel: Channel) -> None:
     """Run the trial of an order, and tell the judge how it ended. This process must be confined by now."""
+    remote = Remote(channel)
     try:
         with data_guard.fenced(map(Path, order["data"]), map(Path, order["teachers"])):
-            _run(order, channel)
+            _run(order, remote)
     except Gone:
         return
     except BaseException as error:
+        told = _told(_leak(error, order["data"]) or error, Path(order["file"]))
         with contextlib.suppress(Gone):
-            channel.send(Message(Kind.FAILED, payload=json.dumps(_told(error, Path(order["file"]))).encode()))
+            remote.tell(Message(Kind.FAILED, payload=json.dumps(told).encode()))
 
 
-def _run(order: Mapping[str, Any], channel: Channel) -> None:
+def _run(order: Mapping[str, Any], remote: Remote) -> None:
     method = load_declared(Path(order["file"]), order["module"], order["name"])
     trial = Trial.from_json(order["trial"])
-    remote = Remote(channel)
     setup = json.loads(remote.request(Message(Kind.READY)).payload)
     trial_here = _TrialHere(method, trial, remote, setup, bool(order["watch"]))
     trial_here.play()
@@ -221,6 +222,17 @@ def _autocast(trial: Trial) -> contextlib.AbstractContextManager[Any]:
     if trial.precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(torch.device(trial.device).type, dtype=getattr(torch, trial.precision))
+
+
+def _leak(error: BaseException, folders: Sequence[str]) -> DataLeak | None:
+    """What an error comes from, if that is a file of real data that the kernel did not show to this process."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(error, DataLeak):
+        name = seen.filename if isinstance(seen, OSError) else None
+        if isinstance(name, str) and os.path.realpath(name).startswith(tuple(f"{each}{os.sep}" for each in folders)):
+            return DataLeak(f"the method reached for real data: {Path(name).name}").with_traceback(error.__traceback__)
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def _told(error: BaseException, file: Path) -> dict[str, str]:

@@ -309,7 +309,7 @@ def refuse_transforms(*tensors: Tensor) -> None:
         if name != "Grad":
             raise MethodError(_REFUSED.format(_TRANSFORMS.get(name, name)))
     for tensor in tensors:
-        if functorch.is_batchedtensor(tensor):
+        if functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor):
             raise MethodError(_REFUSED.format(_TRANSFORMS["Vmap"]))
         if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
             raise MethodError(_REFUSED.format(_TRANSFORMS["Jvp"]))
