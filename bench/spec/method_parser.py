@@ -92,7 +92,7 @@ def _static_specs(tree: ast.Module, node: ast.FunctionDef, file: Path) -> tuple[
     for item in classes[0].body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.target.id not in lines:
             lines[item.target.id] = item
-            fields.append((item.target.id, _static_type(item.annotation), _static_default(item.value, file)))
+            fields.append((item.target.id, static_type(item.annotation), _static_default(item.value, file)))
         elif not isinstance(item, ast.FunctionDef | ast.Pass) and not _is_text(item):
             raise NotStaticError
     try:
@@ -165,7 +165,7 @@ def _static(node: ast.expr, file: Path) -> Any:
         raise NotStaticError from None
 
 
-def _static_type(node: ast.expr) -> Any:
+def static_type(node: ast.expr) -> Any:
     """The type that an annotation made of int, float, bool, str, tuple, Literal and None stands for."""
     names = {item.id for item in ast.walk(node) if isinstance(item, ast.Name)}
     others = [item for item in ast.walk(node) if isinstance(item, ast.Call | ast.Attribute | ast.Lambda)]

@@ -5,17 +5,16 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
-import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
 from bench.errors import UserError, nearest
-from bench.spec.method import Method, declared_in
+from bench.spec.confined_cards import computed_cards
 from bench.spec.method_card import MethodCard
-from bench.spec.method_parser import NotStaticError, declares_method, first_line, static_cards
+from bench.spec.method_parser import NotStaticError, declares_method, static_cards
 from bench.spec.trial import Trial
-from bench.utils.user_code import BUILT_IN, import_module
+from bench.utils.user_code import BUILT_IN
 
 ENTRY_POINTS = "dfkd.methods"
 
@@ -85,7 +84,7 @@ def read_cards(file: Path, module: str | None = None) -> list[MethodCard]:
     except NotStaticError:
         cards = []
     if not cards:
-        cards = [_card_of(declared, file, module) for declared in declared_in(import_module(file, module))]
+        cards = computed_cards(file, module)
     if not cards:
         raise UserError(f"{file}: no method in it; decorate a function with @method(...), see docs/writing-a-method.md")
     names = [card.name for card in cards]
@@ -93,27 +92,6 @@ def read_cards(file: Path, module: str | None = None) -> list[MethodCard]:
         if names.count(name) > 1:
             raise UserError(f"{file}: two methods are called {name!r}")
     return cards
-
-
-def _card_of(declared: Method, file: Path, module: str | None) -> MethodCard:
-    return MethodCard(
-        name=declared.name,
-        title=declared.title,
-        paper=declared.paper,
-        doc=first_line(declared.run.__doc__ or sys.modules[declared.run.__module__].__doc__),
-        data=declared.data,
-        access=declared.access,
-        specs=declared.specs,
-        presets=declared.presets,
-        quick=declared.quick,
-        segmentation=declared.segmentation,
-        batch_norm=declared.batch_norm,
-        pool=declared.pool,
-        anchors=declared.anchors,
-        layers=declared.layers,
-        file=file,
-        module=module,
-    )
 
 
 def card_of(trial: Trial) -> MethodCard:

@@ -25,8 +25,13 @@ ORDER = bytes(range(4))
 
 
 def _forged(
-    tensor: tuple[int, ...] = (0, 4, 0, 0, 1, 1, 32, 32), *, order: bytes = ORDER, kind: int = 3, tensors: int = 1,
-    size: int = 6, magic: int = 0x44464B44,
+    tensor: tuple[int, ...] = (0, 4, 0, 0, 1, 1, 32, 32),
+    *,
+    order: bytes = ORDER,
+    kind: int = 3,
+    tensors: int = 1,
+    size: int = 6,
+    magic: int = 0x44464B44,
 ) -> bytes:
     """A question about one tensor (type, axes, expanded axes, place, lengths), with one thing about it wrong."""
     code, axes, expanded, place, *lengths = tensor
@@ -74,7 +79,7 @@ REFUSED = {  # what is said: the status that it ends with, or "ok" where it is o
     "weights": ("say(Kind.WEIGHTS, payload=b'\"all\"')", "denied"),
     "classifier": ("say(Kind.WEIGHTS, payload=b'\"weight\"')", "denied"),
     "layers": ("say(Kind.FACTS, payload=b'\"layers\"')", "denied"),
-    "real images": ("say(Kind.REAL, payload=b'{\"do\": \"take\", \"batch\": 4}')", "leaked"),
+    "real images": ('say(Kind.REAL, payload=b\'{"do": "take", "batch": 4}\')', "leaked"),
     "a pool": ("say(Kind.FACTS, payload=b'\"real\"')", "leaked"),
     "an anchor": ("say(Kind.ASK, token=0, payload=bytes(6), tensors=[x])", "ok"),
     "integers": ("say(Kind.ASK, token=-1, payload=bytes(6), tensors=[x.long()])", "ok"),
@@ -165,7 +170,9 @@ def test_transforms_that_hide_a_batch_are_refused_by_name(
 
 
 @pytest.mark.parametrize("kind", ["func", "double", "retained", "checkpointed"])
-def test_gradients_of_every_order_are_as_in_one_process_and_none_is_uncounted(attempt: Callable[..., object], kind: str) -> None:
+def test_gradients_of_every_order_are_as_in_one_process_and_none_is_uncounted(
+    attempt: Callable[..., object], kind: str
+) -> None:
     code = {
         "func": "g = torch.func.grad(lambda z: s.teacher(z).logits.square().sum())(x)",
         "double": "z = x.clone().requires_grad_()\n"

@@ -31,7 +31,8 @@ FILES = {
     "changed": "os.chmod(path, 0o777) is None",
     "sendfile": "os.sendfile(os.memfd_create('m'), os.open(path, os.O_RDONLY), 0, 10)",
     "io_uring": "ctypes.CDLL(None).syscall(425, 8, ctypes.create_string_buffer(200)) >= 0",
-    "by handle": "ctypes.CDLL(None).syscall(303, -100, path.encode(), (ctypes.c_uint32 * 64)(128), (ctypes.c_int * 1)(), 0) == 0",
+    "by handle": "ctypes.CDLL(None).syscall(303, -100, path.encode(), (ctypes.c_uint32 * 64)(128), "
+    "(ctypes.c_int * 1)(), 0) == 0",
     "loader": "ctypes.CDLL(path)",
     "mount": "ctypes.CDLL(None).mount(path.encode(), os.environ['HOME'].encode(), None, 4096, None) == 0",
     "chroot": "os.chroot('/') is None",
@@ -46,7 +47,8 @@ PROCESSES = {
     "parent's memory": "open(f'/proc/{os.getppid()}/mem', 'rb')",
     "ptrace": "ctypes.CDLL(None).ptrace(16, int(JUDGE), 0, 0) == 0",
     "seize": "ctypes.CDLL(None).ptrace(0x4206, os.getppid(), 0, 0) == 0",
-    "process_vm_readv": "ctypes.CDLL(None).process_vm_readv(int(JUDGE), (ctypes.c_uint64 * 2)(), 1, (ctypes.c_uint64 * 2)(4096, 8), 1, 0) >= 0",
+    "process_vm_readv": "ctypes.CDLL(None).process_vm_readv(int(JUDGE), "
+    "(ctypes.c_uint64 * 2)(), 1, (ctypes.c_uint64 * 2)(4096, 8), 1, 0) >= 0",
     "pidfd": "os.pidfd_open(int(JUDGE)) >= 0",
     "signal to the judge": "os.kill(int(JUDGE), 0) is None",
     "signal to the parent": "os.kill(os.getppid(), 0) is None",
@@ -87,8 +89,8 @@ LEFT = {
     "names in the environment": "[name for name in os.environ if 'DFKD' in name or 'SECRET' in name or name == 'PATH']",
     "arguments": "sys.argv[1:]",
     "input": "sys.stdin.read()",
-    "the judge's objects": "[each for each in gc.get_objects() if type(each).__name__ in ('Judge', 'JudgeSide', 'Dataset',"
-    " 'Teacher', 'PreparedTrial', 'IsolatedTrial', 'CountedTeacher')]",
+    "the judge's objects": "[each for each in gc.get_objects() if type(each).__name__ in ('Judge', 'JudgeSide', "
+    "'Dataset', 'Teacher', 'PreparedTrial', 'IsolatedTrial', 'CountedTeacher')]",
     "a teacher's network": "[each for each in gc.get_objects() if type(each).__name__ == 'LeNet5' and "
     "not any(each is own for own in (s.student, CONTEXT.average.module))]",
     "data modules with images": "[each for each in gc.get_objects() if isinstance(each, torch.Tensor) and "
