@@ -65,6 +65,7 @@ class Ran:
     record: Record
     curve: list[dict[str, object]]
     log: str
+    file: Path
 
     @property
     def got(self) -> float:
@@ -113,6 +114,7 @@ def attempt(tmp_path: Path, teacher: Path, way: Way, secret: Path) -> Callable[.
         data: str = "NONE",
         budget: dict[str, float] | None = None,
         how: Way | None = way,
+        timeout: float | None = None,
         **setting: object,
     ) -> Ran:
         file = tmp_path / "code" / "attempt.py"
@@ -141,12 +143,13 @@ def attempt(tmp_path: Path, teacher: Path, way: Way, secret: Path) -> Callable[.
             seed=0,
             points=2,
             selection=("last",),
+            timeout=timeout,
             method_files=(file,),
         )
         results = open_results(tmp_path / "results", create=True)
         record = run_trial(trial, Setting(results, isolation=how, **setting))  # type: ignore[arg-type]
         folder = results / "trials" / trial.id
         log = folder / "log.txt"
-        return Ran(record, read_curve(folder), log.read_text(encoding="utf-8") if log.exists() else "")
+        return Ran(record, read_curve(folder), log.read_text(encoding="utf-8") if log.exists() else "", file)
 
     return run

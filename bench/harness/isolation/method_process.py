@@ -53,7 +53,8 @@ def run(order: Mapping[str, Any], channel: Channel) -> None:
     remote = Remote(channel)
     try:
         with data_guard.fenced(map(Path, order["data"]), map(Path, order["teachers"])):
-            _run(order, remote)
+            last = _run(order, remote)
+        remote.tell(last)  # not before the fence has said that nothing was caught
     except Gone:
         return
     except BaseException as error:
@@ -62,12 +63,12 @@ def run(order: Mapping[str, Any], channel: Channel) -> None:
             remote.tell(Message(Kind.FAILED, payload=json.dumps(told).encode()))
 
 
-def _run(order: Mapping[str, Any], remote: Remote) -> None:
+def _run(order: Mapping[str, Any], remote: Remote) -> Message:
+    """Run the trial; what remains to be told at its end."""
     method = load_declared(Path(order["file"]), order["module"], order["name"])
     trial = Trial.from_json(order["trial"])
     setup = json.loads(remote.request(Message(Kind.READY)).payload)
-    trial_here = _TrialHere(method, trial, remote, setup, bool(order["watch"]))
-    trial_here.play()
+    return _TrialHere(method, trial, remote, setup, bool(order["watch"])).play()
 
 
 class _TrialHere:
@@ -104,7 +105,7 @@ class _TrialHere:
         self._session = session_for(task.image, classes, bool(setup["dense"]))
         self._probe = Probe(self._context) if watch else None
 
-    def play(self) -> None:
+    def play(self) -> Message:
         """Run the method until it returns or its budget is spent."""
         context, trial = self._context, self._trial
         options = self._method.make_options(trial.options)
@@ -125,10 +126,7 @@ class _TrialHere:
             "probe": None if self._probe is None else self._probe.told(),
         }
         tensors = [*self._students(), *_images_of(context.capture)]
-        self._send_last(Message(Kind.DONE, payload=json.dumps(told).encode(), tensors=tensors))
-
-    def _send_last(self, message: Message) -> None:
-        self._remote.tell(message)
+        return Message(Kind.DONE, payload=json.dumps(told).encode(), tensors=tensors)
 
     # ---- what the judge wants to know on the way ---------------------------------------------------------------------
 
