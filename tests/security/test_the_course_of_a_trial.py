@@ -87,7 +87,7 @@ def test_no_step_goes_on_after_the_budget(attempt: Callable[..., object]) -> Non
     assert ran.record.meter.teacher_images == 96
     told = "from bench.harness.isolation.channel import Kind, Message\n"
     told += "from bench.harness.trial_context import current\n"
-    told += "while True:\n    current()._remote.request(Message(Kind.STEP))"
+    told += "while True:\n    current().hooks.after_step()"
     ran = attempt(told, budget={"steps": 3})
     assert ran.record.status == "denied"
     assert "after the budget was spent" in ran.record.reason

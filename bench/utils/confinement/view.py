@@ -120,6 +120,8 @@ def _base() -> tuple[tuple[Path, ...], tuple[Path, ...]]:
 def _split(folder: Path, without: set[Path], readable: list[Path], listable: list[Path]) -> None:
     """A folder without some of the things below it, named relative to it."""
     if Path() in without:
+        listable.append(folder)
+        readable += folder.glob("__init__.py")  # so that it is the data that is missing, not the package
         return
     if not without:
         readable.append(folder)
