@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import out
-from bench.cli.settings import Json, TaskFiles, know
+from bench.cli.settings import Isolation, Json, TaskFiles, know
 from bench.spec.method_card import MethodCard
 from bench.spec.method_registry import find_methods, get_card
 from bench.spec.task import get_task
@@ -22,6 +22,7 @@ def check(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="A method file, or a name from `dfkd list methods`.")],
     task: Annotated[str | None, typer.Option(help="The task to test it on.  [default: a digits task]")] = None,
     tasks: TaskFiles = None,
+    isolation: Isolation = None,
     as_json: Json = False,
 ) -> None:
     """Test a method against the contract: budgets, repeatability, resuming, data and teacher access, options.
@@ -41,7 +42,10 @@ def check(
         if not as_json:
             out.say(f"{card.name} on {on}")
         report = _silent if as_json else _print
-        findings += [(card.name, each) for each in run_battery(card, task=on, method_files=files, report=report)]
+        findings += [
+            (card.name, each)
+            for each in run_battery(card, task=on, method_files=files, isolation=isolation or "auto", report=report)
+        ]
     if as_json:
         out.print_json([{"method": name, **dataclasses.asdict(each)} for name, each in findings])
     else:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from bench.cli import out
-from bench.cli.settings import DataFolder, MethodFiles, Weights
+from bench.cli.settings import DataFolder, Isolation, MethodFiles, Weights
 from bench.cli.watch import LiveTable, PlainLines, name_of, say_idle
 from bench.execution.executors import EXECUTORS
 from bench.execution.plan import Plan, plan_study
@@ -46,6 +46,7 @@ def run(
     checkpoint_seconds: Annotated[
         float, typer.Option(min=0.0, metavar="S", help="Seconds between checkpoints of a running trial.")
     ] = CHECKPOINT_SECONDS,
+    isolation: Isolation = None,
 ) -> None:
     """Run a study. The same command continues an interrupted run; nothing runs twice.
 
@@ -77,6 +78,7 @@ def run(
                 weights=weights,
                 allow_altered=allow_altered,
                 checkpoint_seconds=checkpoint_seconds,
+                isolation=isolation,
                 audience=view,
             )
     except KeyboardInterrupt:
@@ -136,6 +138,8 @@ def print_summary(summary: Summary) -> None:
     if summary.unmeasured:
         out.say(f"not measured on earlier trials: {', '.join(summary.unmeasured)}")
         out.say(f"  `dfkd score {plan.results}` measures them from the stored images")
+    if summary.not_isolated:
+        out.say(f"methods ran in the harness's own process, and are held by less: {summary.not_isolated}")
     out.say(f"records: {plan.results / 'trials'}")
     out.say(f"next: dfkd report --results {plan.results}")
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import out
-from bench.cli.settings import DataFolder, Json, MethodFiles, Weights
+from bench.cli.settings import DataFolder, Isolation, Json, MethodFiles, Weights
 from bench.cli.watch import PlainLines
 from bench.execution.executors import EXECUTORS
 from bench.execution.plan import RUNS, plan_loaded
@@ -49,6 +49,7 @@ def search(
     allow_altered: Annotated[
         bool, typer.Option("--allow-altered", help="Use data files that are not the official ones, and record which.")
     ] = False,
+    isolation: Isolation = None,
     as_json: Json = False,
 ) -> None:
     """Search a study's ranges with optuna. The same command continues an interrupted search.
@@ -78,6 +79,7 @@ def search(
             data_folder=data,
             weights=weights,
             allow_altered=allow_altered,
+            isolation=isolation,
             audience=view,
         ).outcomes
 

@@ -7,6 +7,7 @@ from typing import Annotated, TypedDict
 
 import typer
 
+from bench.execution.isolation import ISOLATIONS
 from bench.spec.task import add_tasks, read_tasks
 
 
@@ -49,6 +50,10 @@ MethodFiles = Annotated[
     list[Path] | None, typer.Option("--method", metavar="FILE", help="Your own method file; may be repeated.")
 ]
 
+Isolation = Annotated[
+    str | None,
+    typer.Option(help="; ".join(f"{name}: {doc}" for name, doc in ISOLATIONS.items()) + ".  [default: the study's]"),
+]
 Tracked = Annotated[
     Path | None,
     typer.Option(

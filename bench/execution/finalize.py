@@ -15,6 +15,7 @@ from bench.data.images import evenly
 from bench.execution.artifacts import MAPPED_SHEET, SHEET, contact_sheet, save_images, save_student
 from bench.execution.prepare import PreparedTrial
 from bench.harness.evaluation import Judge, answers
+from bench.harness.isolation.judge_side import JudgeSide
 from bench.harness.learning_curve import Curve
 from bench.harness.pool import measured_names, pool_facts
 from bench.harness.trial_context import TrialContext
@@ -25,7 +26,7 @@ class FinishedTrial:
     """A trial whose method returned or spent its budget."""
 
     prepared: PreparedTrial
-    context: TrialContext
+    context: TrialContext | JudgeSide
     judge: Judge
     curve: Curve
 

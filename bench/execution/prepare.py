@@ -34,7 +34,7 @@ class PreparedTrial:
 
     trial: Trial
     task: TaskSpec
-    method: Method
+    method: Method | MethodCard  # a card where the method runs in another process: what it declares is all one needs
     dataset: Dataset
     teacher: Teacher
     anchors: tuple[Mapping[str, Tensor], ...]  # the teacher's earlier weights, where the method declares them
@@ -74,10 +74,12 @@ def prepare(
     data_folder: Path | None,
     report: Callable[[Progress], None],
     guard: Callable[[], None] = lambda: None,
+    *,
+    isolated: bool = False,
 ) -> PreparedTrial:
     """Load what the trial needs, train a teacher that is not cached, and seed the global random states.
 
-    ``guard`` is called when all is there, just before the method's file is run.
+    ``guard`` is called when all is there, just before the method's file is run. With ``isolated`` it is not run here.
 
     Raises:
         UserError: data, teacher, pool or method file is missing, damaged or does not fit.
@@ -98,8 +100,10 @@ def prepare(
         pool = pool_of(trial.pool, trial.pool_path, task, data_folder, trial.altered_data)
     seed_everything(derive(trial.seed, "student"))
     student = build(task.student, task.image, len(dataset.classes))
-    guard()
-    method = load_method(card)
+    method: Method | MethodCard = card
+    if not isolated:
+        guard()
+        method = load_method(card)
     seed_everything(derive(trial.seed, "method"))
     return PreparedTrial(
         trial=trial,

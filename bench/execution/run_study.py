@@ -16,6 +16,7 @@ from bench import data
 from bench.errors import UserError, nearest
 from bench.execution.base_record import record_failure
 from bench.execution.executors import EXECUTORS, Watcher, Work, get_executor
+from bench.execution.isolation import ASKED, isolated
 from bench.execution.plan import Plan, default_workers, finished_of, plan_study
 from bench.records import Record, load_record, open_results
 from bench.records.folder import writing
@@ -70,6 +71,13 @@ class Summary:
         )
 
     @property
+    def not_isolated(self) -> str:
+        """Why methods shared a process with the harness though nobody asked for that; empty where none did."""
+        found = (outcome.record.provenance.get("isolation", {}) for outcome in self.outcomes)
+        reasons = [str(each["why"]) for each in found if each.get("mode") == "none" and each.get("why")]
+        return next((why for why in reasons if why != ASKED), "")
+
+    @property
     def failures(self) -> list[TrialResult]:
         return [outcome for outcome in self.outcomes if outcome.record.status not in ("ok", "unsupported")]
 
@@ -116,6 +124,7 @@ def run_study(
     weights: Path | None = None,
     allow_altered: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    isolation: str | None = None,
     audience: Audience | None = None,
 ) -> Summary:
     """Run a study's trials that are not finished yet; a trial's failure becomes its record and the study continues.
@@ -131,6 +140,7 @@ def run_study(
         weights: a folder or file to look in first for the weights of image metrics.
         allow_altered: use data files that are well-formed but not the official ones.
         checkpoint_seconds: how often a running trial is saved.
+        isolation: ``auto``, ``process`` or ``none`` in place of what the study says.
         audience: called with the progress.
 
     Raises:
@@ -155,6 +165,7 @@ def run_study(
         weights=weights,
         allow_altered=allow_altered,
         checkpoint_seconds=checkpoint_seconds,
+        isolation=isolation,
         audience=audience,
     )
 
@@ -169,11 +180,15 @@ def run_plan(
     weights: Path | None = None,
     allow_altered: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    isolation: str | None = None,
     audience: Audience | None = None,
 ) -> Summary:
     """Run what is left of a plan of the study in ``file``; the rest is as in :func:`run_study`."""
     _check_executor(executor)
     audience = audience or Silence()
+    isolation = isolation or plan.study.isolation
+    for trial in plan.trials:
+        isolated(isolation, trial.device)  # a UserError before anything is written
     reasons = unsupported(plan.waiting)
     able = [trial for trial in plan.waiting if trial.id not in reasons]
     missing = missing_data(able, data_folder, allow_altered)
@@ -196,7 +211,7 @@ def run_plan(
         device = "cpu" if plan.gpu is None and all(trial.device == "cpu" for trial in able) else f"cuda:{plan.gpu or 0}"
         _train_teachers(able, data_folder, allow_altered, device, audience)
         if able:
-            work = Work(plan.results, data_folder, checkpoint_seconds, count, plan.gpu, weights)
+            work = Work(plan.results, data_folder, checkpoint_seconds, count, plan.gpu, weights, isolation)
             get_executor(executor)(able, work, audience)
         return Summary(plan, tuple(_outcome(trial, plan.results) for trial in plan.trials))
 

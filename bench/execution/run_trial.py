@@ -21,12 +21,15 @@ from pydantic import ValidationError
 from bench.errors import AccessDenied, UserError
 from bench.execution.base_record import base_record
 from bench.execution.finalize import FinishedTrial, artifacts, judged
+from bench.execution.isolated_trial import IsolatedTrial, start_method
+from bench.execution.isolation import ASKED
 from bench.execution.prepare import PreparedTrial, prepare
 from bench.execution.progress import Progress, progress_files, work_folder
-from bench.execution.status import Ending, TimedOut, ending_of, told
+from bench.execution.status import Ending, Interrupted, TimedOut, ending_of
 from bench.harness import checkpoint
 from bench.harness.checkpoint import load_checkpoint, save_checkpoint
 from bench.harness.evaluation import Judge
+from bench.harness.isolation.template import MethodProcess
 from bench.harness.learning_curve import Curve
 from bench.harness.peak_memory import peak_memory_mib, reset_peak_memory
 from bench.harness.process_state import ProcessState
@@ -35,17 +38,16 @@ from bench.harness.session import session_for
 from bench.harness.teachers.cache import weights_hash
 from bench.harness.trial_context import BudgetSpent, Hooks, TrialContext
 from bench.records import Record, write_trial
+from bench.spec.method import Method
 from bench.spec.method_card import MethodCard
 from bench.spec.method_fence import method_fence
 from bench.spec.method_registry import card_of
 from bench.spec.trial import Trial
+from bench.utils.confinement import Way
 from bench.utils.data_guard import lifted
+from bench.utils.tracebacks import told
 
 CHECKPOINT_SECONDS = 30.0
-
-
-class Interrupted(BaseException):
-    """The user stops the study; the trial is saved and resumes next time."""
 
 
 @dataclass
@@ -60,6 +62,9 @@ class Setting:
     inspect: Callable[[TrialContext], None] = lambda context: None  # noqa: ARG005
     stop: Callable[[], bool] = lambda: False
     lasting: list[str] = field(default_factory=list)  # what methods changed of the process and nobody can undo
+    isolation: Way | None = None  # how the method's process is confined; None: it runs in this process
+    not_isolated: str = ASKED  # why it does
+    watch: Callable[[IsolatedTrial], None] | None = None  # as inspect, for a method in another process
 
 
 def run_trial(trial: Trial, setting: Setting) -> Record:
@@ -72,24 +77,37 @@ def run_trial(trial: Trial, setting: Setting) -> Record:
     card = card_of(trial)
     started = time.perf_counter()
     ending = Ending()
-    running = None
+    running: _RunningTrial | IsolatedTrial | None = None
+    process: MethodProcess | None = None
     with _noticing_ctrl_c() as asked:
         try:
             with contextlib.ExitStack() as around:
-                guard = _Guard(setting, around)
-                prepared = prepare(trial, card, work, setting.data_folder, setting.report, guard.begin)
-                running = _RunningTrial(prepared, setting, started, guard.state)
+                if setting.isolation is not None:
+                    process = start_method(trial, card, setting, setting.isolation, work / "log.txt")
+                    prepared = prepare(trial, card, work, setting.data_folder, setting.report, isolated=True)
+                    running = IsolatedTrial(prepared, setting, started, process)
+                else:
+                    guard = _Guard(setting, around)
+                    prepared = prepare(trial, card, work, setting.data_folder, setting.report, guard.begin)
+                    running = _RunningTrial(prepared, setting, started, guard.state)
                 running.play()
         except BaseException as error:
-            users = isinstance(error, KeyboardInterrupt) and (bool(asked) or setting.stop())
+            users = isinstance(error, KeyboardInterrupt) and (
+                bool(asked) or setting.stop() or setting.isolation is not None
+            )
             if users or (isinstance(error, Interrupted) and running is not None and running.stopping):
                 raise
-            ended = ending_of(error, card.file, from_method=running is not None and error is not running.own_error)
+            # What the method's own process raised comes here in words of the judge's, who raises it himself.
+            from_method = isinstance(running, _RunningTrial) and error is not running.own_error
+            ended = ending_of(error, card.file, from_method=from_method)
             if ended is None:
                 raise
             ending = ended
             with (work / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log:
                 log.write(_traceback(error))
+        finally:
+            if process is not None:
+                process.end()
     return _finish(trial, card, work, running, ending, setting)
 
 
@@ -185,14 +203,16 @@ class _RunningTrial:
         """Run the method until it returns or its budget is spent, and score what it leaves; inside the fence."""
         prepared, context = self.prepared, self.context
         session = session_for(prepared.task.image, prepared.classes, prepared.dataset.dense)
-        options = prepared.method.make_options(prepared.trial.options)
+        method = prepared.method
+        assert isinstance(method, Method)
+        options = method.make_options(prepared.trial.options)
         self.setting.inspect(context)
         reset_peak_memory(context.device)
         process = os.getpid()
         with context, _autocast(prepared.trial, context.device):
             context.clock.start()
             try:
-                prepared.method.run(session, options)
+                method.run(session, options)
             except BudgetSpent:
                 pass
             finally:
@@ -300,7 +320,12 @@ class _RunningTrial:
 
 
 def _finish(
-    trial: Trial, card: MethodCard, work: Path, running: _RunningTrial | None, ending: Ending, setting: Setting
+    trial: Trial,
+    card: MethodCard,
+    work: Path,
+    running: _RunningTrial | IsolatedTrial | None,
+    ending: Ending,
+    setting: Setting,
 ) -> Record:
     """Write the record, whole or not at all, and clear the work folder."""
     files: dict[str, Path] = {}
@@ -317,8 +342,10 @@ def _finish(
         if isinstance(error, ValidationError):
             places = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
             reason = f"what the trial left makes no record: {', '.join(places)} out of range"
-        record = Record.model_validate(base_record(trial, card, "crashed", reason))
-    if (work / "log.txt").exists():
+        values = base_record(trial, card, "crashed", reason)
+        values["provenance"]["isolation"] = _isolation(running, setting)
+        record = Record.model_validate(values)
+    if (work / "log.txt").exists() and (setting.isolation is None or (work / "log.txt").stat().st_size):
         files["log.txt"] = work / "log.txt"
     write_trial(setting.results, record, rows, files)
     shutil.rmtree(work, ignore_errors=True)
@@ -327,7 +354,11 @@ def _finish(
 
 
 def _record(
-    trial: Trial, card: MethodCard, running: _RunningTrial | None, ending: Ending, setting: Setting
+    trial: Trial,
+    card: MethodCard,
+    running: _RunningTrial | IsolatedTrial | None,
+    ending: Ending,
+    setting: Setting,
 ) -> tuple[Record, dict[str, Path]]:
     values = base_record(trial, card, ending.status, ending.reason)
     files: dict[str, Path] = {}
@@ -340,7 +371,17 @@ def _record(
             values |= judged(ended, setting.weights)
             if values["status"] == "ok":
                 files = artifacts(ended)
+    values["provenance"]["isolation"] = _isolation(running, setting)
     return Record.model_validate(values), files
+
+
+def _isolation(running: _RunningTrial | IsolatedTrial | None, setting: Setting) -> dict[str, Any]:
+    """For the record's provenance."""
+    if isinstance(running, IsolatedTrial):
+        return running.isolation()
+    if setting.isolation is not None:
+        return {"mode": "process", "enforced_by": ""}
+    return {"mode": "none", "why": setting.not_isolated}
 
 
 def _autocast(trial: Trial, device: torch.device) -> contextlib.AbstractContextManager[Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
-import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from bench.errors import AccessDenied, DataLeak, Diverged, MethodError, MissingData, Unsupported, UserError
+from bench.utils.tracebacks import leaves_of, place, printable, told
+
+
+class Interrupted(BaseException):
+    """The user stops the study; the trial is saved and resumes next time."""
 
 
 class TimedOut(BaseException):
@@ -43,7 +46,7 @@ def ending_of(error: BaseException, file: Path, *, from_method: bool = False) ->
         from_method: the method's own code raised it, so that it says nothing of what the user must fix.
     """
     text = told(error)
-    leaves = list(_leaves(error))
+    leaves = list(leaves_of(error))
     for types, status in _KINDS:
         for leaf in leaves:
             if isinstance(leaf, types) and not (from_method and isinstance(leaf, MissingData)):
@@ -57,35 +60,4 @@ def ending_of(error: BaseException, file: Path, *, from_method: bool = False) ->
     if isinstance(error, MethodError):
         return Ending("crashed", text)
     inner = "" if leaves == [error] else f" ({', '.join(sorted({type(leaf).__name__ for leaf in leaves}))})"
-    return Ending("crashed", printable(f"{type(error).__name__}: {text}{inner}{_place(error, file)}"))
-
-
-def told(error: BaseException) -> str:
-    """The first line of what an error says, or else its name; whatever it is made of."""
-    try:
-        said = str(error).strip().partition("\n")[0]
-    except BaseException as another:  # its own __str__ may raise anything
-        said = f"(its message cannot be had: {type(another).__name__})"
-    return printable(said) or printable(type(error).__name__)
-
-
-def printable(text: str) -> str:
-    """Text that every file and terminal takes: lone surrogates and control characters as escapes."""
-    whole = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in whole)
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """The errors of a group, or the error itself."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
-
-
-def _place(error: BaseException, file: Path) -> str:
-    """The line of the method where it happened, however deep below it; else the line that raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename) == file] or frames
-    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return Ending("crashed", printable(f"{type(error).__name__}: {text}{inner}{place(error, file)}"))

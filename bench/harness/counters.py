@@ -363,6 +363,7 @@ class TeacherAnswer:
     """The teacher's logits and what was asked for beside them, in the order of the forward pass."""
 
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
+    labels: Tensor | None = None  # in the logits' place, where another process answers and no more was declared
     features: list[Tensor] = field(default_factory=list)  # one, the input of the head
     statistics: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # mean, var
     running: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # copies of the stored mean, var

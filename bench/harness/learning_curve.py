@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench.errors import Diverged
 from bench.harness.evaluation import Judge
+from bench.harness.isolation.judge_side import JudgeSide
 from bench.harness.trial_context import TrialContext
 from bench.records.selection import choose
 
@@ -32,7 +33,9 @@ class Choice:
 class Curve:
     """Evaluates a context's student at ``points`` evenly spread shares of the budget, at the start and at the end."""
 
-    def __init__(self, context: TrialContext, judge: Judge, points: int, work: Path, keep_students: bool) -> None:
+    def __init__(
+        self, context: TrialContext | JudgeSide, judge: Judge, points: int, work: Path, keep_students: bool
+    ) -> None:
         self.rows: list[dict[str, Any]] = []
         self._context = context
         self._judge = judge

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from bench.harness.trial_context import current, whole_number
 from bench.models import linear_classifier
 from bench.models.layer_groups import Shape
 from bench.spec.method import Access, Data
+
+if TYPE_CHECKING:
+    from bench.harness.isolation.remote import RemoteImages
 
 Kept = TypeVar("Kept")
 
@@ -406,7 +409,7 @@ class Session:
         current().log(values)
 
 
-def _pool() -> RealImages:
+def _pool() -> RealImages | RemoteImages:
     context = current()
     if context.data is not Data.POOL:
         raise DataLeak(f"the method requests a pool, but declares Data.{context.data.name}")

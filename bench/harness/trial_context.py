@@ -11,7 +11,7 @@ import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,9 @@ from bench.models.layer_groups import LayerGroups
 from bench.spec.budget import Budget, Meter
 from bench.spec.method import Access, Data
 from bench.utils.rng import Streams
+
+if TYPE_CHECKING:
+    from bench.harness.isolation.remote import Remote, RemoteImages, RemoteLayers
 
 _current: list[TrialContext] = []
 
@@ -88,14 +91,14 @@ class TrialContext:
         self,
         *,
         image: ImageSpec,
-        teacher: nn.Module,
+        teacher: nn.Module | Remote,
         student: nn.Module,
         budget: Budget,
         access: Access,
         data: Data,
         device: torch.device,
         seed: int,
-        real: Split | None = None,
+        real: Split | RemoteImages | None = None,
         augment: Augmentation | None = None,
         precision: str = "float32",
         anchors: Sequence[Mapping[str, Tensor]] = (),
@@ -106,7 +109,7 @@ class TrialContext:
         """
         Args:
             image: the geometry of the images.
-            teacher: trained, frozen, in evaluation mode.
+            teacher: trained, frozen, in evaluation mode; or the way to it where it is in another process.
             student: untrained.
             budget: what the method may spend.
             access: how far into the teacher the method may look.
@@ -138,11 +141,17 @@ class TrialContext:
         self._skip_phases = tuple(skip_phases)
         self.phases: list[str] = []
         self.clock = Clock(self.meter, device, exact=budget.seconds is not None)
-        self._teacher = CountedTeacher(teacher.to(device), image.shape, self.meter)
+        self._remote: Remote | None = None
+        self.trajectory: TeacherTrajectory | None = None
+        if isinstance(teacher, nn.Module):
+            self._teacher = CountedTeacher(teacher.to(device), image.shape, self.meter)
+            self.trajectory = TeacherTrajectory(teacher, anchors, image.shape, self.meter) if anchors else None
+        else:
+            self._remote = teacher
+            self._remote.meter = self.meter
         self._fresh_teacher = fresh_teacher
-        self.trajectory = TeacherTrajectory(teacher, anchors, image.shape, self.meter) if anchors else None
         self._counter = Counter(self.meter, image.shape, self._watching)
-        self._real = RealImages(real, image, seed, device, augment) if real is not None else None
+        self._real = RealImages(real, image, seed, device, augment) if isinstance(real, Split) else real
         self._copies: list[nn.Module] = []
         self._shares = 0.0
         self._student_parameters = {id(parameter) for parameter in self.student.parameters()}
@@ -157,7 +166,7 @@ class TrialContext:
         self._left_at: list[Tensor] | None = None  # the student at the end of the last loop
         self.learning: Callable[[], None] = self._must_be_in_a_loop  # told of all that trains something
         self._counter.before, self._counter.learning = self._charge, lambda: self.learning()
-        self._teacher.learning = lambda: self.learning()
+        (self._remote or self._teacher).learning = lambda: self.learning()
         if self.trajectory is not None:
             self.trajectory.learning(lambda: self.learning())
         self._counter.watch_student(self.student, self._student_saw)
@@ -275,12 +284,13 @@ class TrialContext:
     def ask_teacher(self, images: Tensor, question: Question, anchor: int | None = None) -> TeacherAnswer:
         """See :meth:`CountedTeacher.ask`; ``anchor`` as in :class:`bench.harness.teacher_view.TeacherView`."""
         self._charge()
+        if anchor is not None and not 0 <= anchor < self.anchors:
+            raise MethodError(f"there is no anchor {anchor}: the method declares anchors={self.anchors}")
+        if self._remote is not None:
+            return self._remote.ask(images, question, anchor, gradients=self.access >= Access.GRADIENTS)
         teacher = self._teacher
-        if anchor is not None:
-            if not 0 <= anchor < self.anchors:
-                raise MethodError(f"there is no anchor {anchor}: the method declares anchors={self.anchors}")
-            if self.trajectory is not None and anchor < len(self.trajectory):
-                teacher = self.trajectory.at(anchor)
+        if anchor is not None and self.trajectory is not None and anchor < len(self.trajectory):
+            teacher = self.trajectory.at(anchor)
         if not self.hooks.untouched():
             raise AccessDenied("the method replaced functions of torch's that the teacher passes through")
         with self._counter.silent():
@@ -289,29 +299,38 @@ class TrialContext:
     @property
     def anchors(self) -> int:
         """How many anchors there are, the teacher among them; 0 where the method declares none."""
+        if self._remote is not None:
+            return self._remote.anchors
         return 0 if self.trajectory is None else len(self.trajectory) + 1
 
     def pooled_size(self, pooled: Pooled) -> int:
         with self._counter.silent():
-            return self._teacher.pooled_size(pooled)
+            return (self._remote or self._teacher).pooled_size(pooled)
 
     @property
-    def teacher_layers(self) -> LayerGroups:
+    def teacher_layers(self) -> LayerGroups | RemoteLayers:
         with self._counter.silent():
-            return self._teacher.layers
+            return (self._remote or self._teacher).layers
 
     def classifier_weight(self) -> Tensor:
+        if self._remote is not None:
+            return self._remote.classifier_weight()
         return classifier_weight(self._teacher.network).detach().clone()
 
     def classifier_bias(self) -> Tensor | None:
+        if self._remote is not None:
+            return self._remote.classifier_bias()
         bias = classifier_bias(self._teacher.network)
         return None if bias is None else bias.detach().clone()
 
     def copy_teacher(self, fresh: bool) -> nn.Module:
         """See :meth:`bench.harness.teacher_view.TeacherView.copy`."""
-        if fresh and self._fresh_teacher is None:
+        if self._remote is not None:
+            network = self._remote.teacher(fresh)
+        elif fresh and self._fresh_teacher is None:
             raise MethodError("this teacher cannot be built with fresh weights")
-        network = self._fresh_teacher() if fresh and self._fresh_teacher else bare_copy(self._teacher.network)
+        else:
+            network = self._fresh_teacher() if fresh and self._fresh_teacher else bare_copy(self._teacher.network)
         copy = network.to(self.device).requires_grad_(True).train()
         self._counter.watch_copy(copy)
         self._copies.append(copy)
@@ -337,7 +356,7 @@ class TrialContext:
         return checked
 
     @property
-    def real(self) -> RealImages:
+    def real(self) -> RealImages | RemoteImages:
         """The real images that the method declared; handing them out is counted by the one who does."""
         assert self._real is not None
         return self._real

@@ -5,19 +5,17 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
-import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-from bench.errors import AccessDenied, DataLeak, UserError, nearest
+from bench.errors import UserError, nearest
+from bench.spec.confined_cards import computed_cards
 from bench.spec.literals import NotStaticError
-from bench.spec.method import Method, declared_in
 from bench.spec.method_card import MethodCard
-from bench.spec.method_fence import method_fence
-from bench.spec.method_parser import declares_method, first_line, static_cards
+from bench.spec.method_parser import declares_method, static_cards
 from bench.spec.trial import Trial
-from bench.utils.user_code import BUILT_IN, import_module
+from bench.utils.user_code import BUILT_IN
 
 ENTRY_POINTS = "dfkd.methods"
 
@@ -89,11 +87,7 @@ def read_cards(file: Path, module: str | None = None) -> list[MethodCard]:
     except NotStaticError:
         cards = []
     if not cards:
-        try:
-            with method_fence():
-                cards = [_card_of(declared, file, module) for declared in declared_in(import_module(file, module))]
-        except (DataLeak, AccessDenied) as error:
-            raise UserError(f"{file}: while it is imported, {error}") from None
+        cards = computed_cards(file, module)
     if not cards:
         raise UserError(f"{file}: no method found; decorate a function with @method(...), see docs/writing-a-method.md")
     names = [card.name for card in cards]
@@ -101,27 +95,6 @@ def read_cards(file: Path, module: str | None = None) -> list[MethodCard]:
         if names.count(name) > 1:
             raise UserError(f"{file}: two methods are named {name!r}")
     return cards
-
-
-def _card_of(declared: Method, file: Path, module: str | None) -> MethodCard:
-    return MethodCard(
-        name=declared.name,
-        title=declared.title,
-        paper=declared.paper,
-        doc=first_line(declared.run.__doc__ or sys.modules[declared.run.__module__].__doc__),
-        data=declared.data,
-        access=declared.access,
-        specs=declared.specs,
-        presets=declared.presets,
-        quick=declared.quick,
-        segmentation=declared.segmentation,
-        batch_norm=declared.batch_norm,
-        pool=declared.pool,
-        anchors=declared.anchors,
-        layers=declared.layers,
-        file=file,
-        module=module,
-    )
 
 
 def card_of(trial: Trial) -> MethodCard:

@@ -121,6 +121,11 @@ class Study(Strict):
         default="float32", description="precision of the networks' arithmetic; scoring is always in float32"
     )
     deterministic: bool = Field(default=True, strict=True, description="use only operations that repeat bit for bit")
+    isolation: Literal["auto", "process", "none"] = Field(
+        default="auto",
+        description="`process`: each method in a confined process of its own; `auto`: where the machine can; `none`: "
+        "in the harness's process",
+    )
     timeout: Real | None = Field(default=None, gt=0, description="wall-clock seconds after which a trial is killed")
 
     @field_validator("seeds", "tasks", "selection", "image_metrics")

@@ -24,6 +24,13 @@ def source_hash(file: Path) -> str:
 
     Trials were named by it under the first rule of identity; see ``bench.utils.code_identity`` for the present one.
     """
+    contents = own_files(file)
+    parts = sorted(path.name.encode() + hashlib.sha256(content).digest() for path, content in contents.items())
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def own_files(file: Path) -> dict[Path, bytes]:
+    """The files whose hash that is, with their contents."""
     contents: dict[Path, bytes] = {}
     waiting = [file.resolve()]
     while waiting:
@@ -31,8 +38,7 @@ def source_hash(file: Path) -> str:
         if current not in contents:
             contents[current] = current.read_bytes()
             waiting += _imported(current, contents[current])
-    parts = sorted(path.name.encode() + hashlib.sha256(content).digest() for path, content in contents.items())
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+    return contents
 
 
 def _imported(file: Path, source: bytes) -> list[Path]:

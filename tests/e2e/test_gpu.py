@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bench.data import load
-from bench.execution.run_trial import Interrupted, Setting, run_trial
+from bench.execution.run_trial import Setting, run_trial
+from bench.execution.status import Interrupted
 from bench.harness.teachers.cache import train_teacher
 from bench.harness.teachers.passport import read_passport
 from bench.records import Record, open_results

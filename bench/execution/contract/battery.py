@@ -18,7 +18,6 @@ from bench.harness.teachers.anchors import get_anchors
 from bench.harness.teachers.cache import get_teacher
 from bench.spec.expand import preset
 from bench.spec.method_card import MethodCard
-from bench.spec.method_loader import load_method
 from bench.spec.requirements import why_unsupported
 from bench.spec.task import get_task
 from bench.spec.teacher_key import teacher_key
@@ -42,6 +41,7 @@ def run_battery(
     task: str | None = None,
     method_files: tuple[Path, ...] = (),
     only: Container[str] | None = None,
+    isolation: str = "auto",
     report: Callable[[Finding], None] = lambda finding: None,  # noqa: ARG005
 ) -> list[Finding]:
     """Check one method; ``report`` is called with each finding as it comes.
@@ -53,6 +53,7 @@ def run_battery(
         task: the task to check it on; its data and teacher are needed. By default :func:`default_task`.
         method_files: the files that methods are looked for in, besides the built-in ones.
         only: names of the checks to make; all by default.
+        isolation: whether its trials run in a process of their own: ``auto``, ``process`` or ``none``.
         report: called with each finding as it comes.
 
     Raises:
@@ -76,12 +77,11 @@ def run_battery(
         return ok
 
     note("imports", lambda: _imports(card))
-    load_method(card)
     dataset = load(spec.data, size=spec.stored_size)
     get_anchors(spec, teacher_key(spec), dataset, card.anchors)
     get_teacher(spec, teacher_key(spec), dataset)
     with tempfile.TemporaryDirectory(prefix="dfkd-check-") as folder:
-        stage = Stage(card, task, method_files, Path(folder))
+        stage = Stage(card, task, method_files, Path(folder), isolation)
         first = stage.play(points=POINTS)
         if not note("runs", lambda: _runs(first)) or not note("trains the student", lambda: _trains(first)):
             return findings  # everything below would say the same again

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.optim import Optimizer
-
-from bench.execution.run_trial import Interrupted, Setting, run_trial
+from bench.execution.isolated_trial import IsolatedTrial
+from bench.execution.isolation import isolated
+from bench.execution.run_trial import Setting, run_trial
+from bench.execution.status import Interrupted
+from bench.harness.isolation.probe import Probe, digest
 from bench.harness.trial_context import TrialContext
 from bench.records import Record, open_results, read_curve
 from bench.spec.expand import preset
@@ -51,7 +51,10 @@ class Trace:
 class Stage:
     """Plays short trials of one method on one task in a folder of its own."""
 
-    def __init__(self, card: MethodCard, task: str, method_files: tuple[Path, ...], folder: Path) -> None:
+    def __init__(
+        self, card: MethodCard, task: str, method_files: tuple[Path, ...], folder: Path, isolation: str = "auto"
+    ) -> None:
+        self._isolated = isolated(isolation, "cpu")
         self.card = card
         self.task = get_task(task)
         self.files = method_files
@@ -70,13 +73,13 @@ class Stage:
         results, trial = self._trial(options, budget, points)
         probe = _Probe()
         for stop in stops:
-            setting = Setting(results, checkpoint_seconds=1e9, inspect=probe.attach, stop=probe.stop_at(stop))
+            setting = self._setting(results, probe, probe.stop_at(stop))
             try:
                 run_trial(trial, setting)
             except Interrupted:
                 continue
             break
-        record = run_trial(trial, Setting(results, checkpoint_seconds=1e9, inspect=probe.attach))
+        record = run_trial(trial, self._setting(results, probe))
         return probe.play(record, read_curve(results / "trials" / trial.id))
 
     def trace(self, options: Mapping[str, Any], students: int | None = None) -> Trace:
@@ -111,13 +114,24 @@ class Stage:
         probe = _Probe()
 
         def stop() -> bool:
-            return probe.context is not None and look(digest(probe.context))
+            return probe.began and look(probe.student())
 
         try:
-            record = run_trial(trial, Setting(results, checkpoint_seconds=1e9, inspect=probe.attach, stop=stop))
+            record = run_trial(trial, self._setting(results, probe, stop))
         except Interrupted:
             return True
-        return look(digest(probe.context) if record.status == "ok" and probe.context else record.status)
+        return look(probe.student() if record.status == "ok" else record.status)
+
+    def _setting(self, results: Path, probe: _Probe, stop: Callable[[], bool] = lambda: False) -> Setting:
+        return Setting(
+            results,
+            checkpoint_seconds=1e9,
+            inspect=probe.attach,
+            watch=probe.watch,
+            stop=stop,
+            isolation=self._isolated.way,
+            not_isolated=self._isolated.why,
+        )
 
     def _trial(
         self, options: Mapping[str, Any] | None = None, budget: Mapping[str, float] | None = None, points: int = 1
@@ -144,68 +158,56 @@ class Stage:
 
 
 class _Probe:
-    """Looks into a running trial without touching it."""
+    """Looks into a running trial without touching it, in this process or through what the method's process tells."""
 
     def __init__(self) -> None:
-        self.context: TrialContext | None = None
-        self.start = ""
-        self.seen: dict[int, tuple[Optimizer, set[int]]] = {}
+        self._here: Probe | None = None
+        self._context: TrialContext | None = None
+        self._elsewhere: IsolatedTrial | None = None
 
     def attach(self, context: TrialContext) -> None:
-        self.context = context
-        self.start = digest(context)
-        self.seen = {}
-        context.updates.on_gradients = self._on_gradients
+        self._context, self._here = context, Probe(context)
+
+    def watch(self, trial: IsolatedTrial) -> None:
+        self._elsewhere = trial
+
+    @property
+    def began(self) -> bool:
+        return self._context is not None or self._elsewhere is not None
 
     def stop_at(self, step: int) -> Callable[[], bool]:
-        return lambda: self.context is not None and self.context.meter.steps >= step
+        return lambda: self._steps() >= step
 
-    def _on_gradients(self, optimizer: Optimizer) -> None:
-        _, reached = self.seen.setdefault(id(optimizer), (optimizer, set()))
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if id(parameter) not in reached and parameter.grad is not None and bool(parameter.grad.any()):
-                    reached.add(id(parameter))
+    def _steps(self) -> int:
+        context = self._context or (self._elsewhere.context if self._elsewhere else None)
+        return -1 if context is None else context.meter.steps
+
+    def student(self) -> str:
+        """Hash of the student's weights after the last step, or at the end."""
+        if self._here is not None:
+            return self._here.digest()
+        if self._elsewhere is None:
+            return ""
+        context = self._elsewhere.context
+        return digest(context.student) if context.finished else str(context.told.get("student", ""))
 
     def play(self, record: Record, curve: list[dict[str, Any]]) -> Play:
-        context = self.context
-        if context is None:  # it failed before it began
+        told: Mapping[str, Any] = {}
+        if self._here is not None:
+            told = self._here.told()
+        elif self._elsewhere is not None:
+            told = self._elsewhere.context.finished.get("probe") or {}
+        if not told:  # it failed before it began, or on the way
             return Play(record, curve)
-        weights = context.student.state_dict().values()
         return Play(
             record=record,
             curve=curve,
-            student=digest(context),
-            start=self.start,
-            used=context.used,
-            finite=all(bool(torch.isfinite(value).all()) for value in weights if value.is_floating_point()),
-            parameters=self._unreached(context),
+            student=str(told["student"]),
+            start=str(told["start"]),
+            used=Access(told["used"]),
+            finite=bool(told["finite"]),
+            parameters=dict(told["parameters"]),
         )
-
-    def _unreached(self, context: TrialContext) -> dict[str, list[str]]:
-        names: dict[int, str] = {}
-        for kept_name, thing in [("student", context.student), *context.kept.items()]:
-            if isinstance(thing, torch.nn.Module):
-                names |= {id(parameter): f"{kept_name}.{name}" for name, parameter in thing.named_parameters()}
-            elif isinstance(thing, torch.Tensor):
-                names[id(thing)] = kept_name
-        found = {}
-        for kept_name, thing in context.kept.items():
-            if isinstance(thing, Optimizer):
-                _, reached = self.seen.get(id(thing), (thing, set()))
-                parameters = [parameter for group in thing.param_groups for parameter in group["params"]]
-                found[kept_name] = [
-                    names.get(id(p), "a tensor that is not kept") for p in parameters if id(p) not in reached
-                ]
-        return found
-
-
-def digest(context: TrialContext) -> str:
-    """Hash of the student's weights, bit for bit."""
-    total = hashlib.sha256()
-    for value in context.student.state_dict().values():
-        total.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
 
 
 def counts(record: Record) -> dict[str, Any]:

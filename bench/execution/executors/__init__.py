@@ -28,6 +28,7 @@ class Work:
     workers: int
     gpu: int | None = None  # the number of the GPU to use; None: the first
     weights: Path | None = None  # where to look first for the weights of image metrics
+    isolation: str = "auto"  # whether methods run in processes of their own: auto, process or none
 
 
 class Watcher(Protocol):

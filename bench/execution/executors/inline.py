@@ -10,7 +10,9 @@ from types import FrameType
 import torch
 
 from bench.execution.executors import Watcher, Work, processes
-from bench.execution.run_trial import Interrupted, Setting, run_trial
+from bench.execution.isolation import isolated
+from bench.execution.run_trial import Setting, run_trial
+from bench.execution.status import Interrupted
 from bench.spec.trial import Trial
 
 
@@ -29,6 +31,7 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:
         for place, trial in enumerate(trials):
+            how = isolated(work.isolation, trial.device)
             setting = Setting(
                 results=work.results,
                 data_folder=work.data_folder,
@@ -36,6 +39,8 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
                 checkpoint_seconds=work.checkpoint_seconds,
                 report=lambda progress, trial=trial: watcher.update(trial, progress),  # type: ignore[misc]
                 stop=lambda: bool(asked),
+                isolation=how.way,
+                not_isolated=how.why,
             )
             try:
                 record = run_trial(trial, setting)

@@ -77,6 +77,7 @@ def _start(trial: Trial, work: Work) -> _Job:
         "weights": str(work.weights) if work.weights else None,
         "checkpoint_seconds": work.checkpoint_seconds,
         "gpu": work.gpu,
+        "isolation": work.isolation,
         "parent": os.getpid(),
     }
     (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")

@@ -23,11 +23,17 @@ def main(folder: Path) -> None:
     import torch
 
     from bench.errors import UserError
+    from bench.execution.isolation import isolated
     from bench.execution.progress import write_progress
-    from bench.execution.run_trial import Interrupted, Setting, run_trial
+    from bench.execution.run_trial import Setting, run_trial
+    from bench.execution.status import Interrupted
+    from bench.harness.isolation.template import use_fork
     from bench.spec.trial import Trial
 
     order = json.loads((folder / "order.json").read_text(encoding="utf-8"))
+    how = isolated(order["isolation"], order["trial"]["device"])
+    if how.way is not None:
+        use_fork()  # before this process knows anything that a method must not
     asked: list[bool] = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the user's goes to the parent
@@ -40,6 +46,8 @@ def main(folder: Path) -> None:
         checkpoint_seconds=order["checkpoint_seconds"],
         report=lambda progress: write_progress(folder, progress),
         stop=lambda: bool(asked) or os.getppid() != order["parent"],  # an orphan saves itself and makes room
+        isolation=how.way,
+        not_isolated=how.why,
     )
     outcome = RECORD
     try:

@@ -75,6 +75,9 @@ class Notebook:
         self.ended_ids.append(trial.id)
 
 
+HERE = "isolation: none\n"  # another process does not know of a task that a test has changed
+
+
 def study(folder: Path, methods: str = "[noise: {batch: 4}]", seeds: str = "[0, 1]", extra: str = "") -> Path:
     file = folder / "study.yaml"
     file.write_text(STUDY.format(methods=methods, seeds=seeds) + extra, encoding="utf-8")
@@ -293,7 +296,7 @@ def test_teachers_are_trained_once_and_before_the_trials(tmp_path: Path, monkeyp
     quick = task.model_copy(update={"teacher": task.teacher.model_copy(update={"recipe": "quick"})})
     monkeypatch.setitem(tasks(), task.name, quick)  # type: ignore[index]
     notebook = Notebook()
-    assert run(study(tmp_path), tmp_path / "out", notebook).statuses == {"ok": 2}
+    assert run(study(tmp_path, extra=HERE), tmp_path / "out", notebook).statuses == {"ok": 2}
     assert [notebook.teachers[0], notebook.teachers[-1]] == [(task.name, 0, 2), (task.name, 2, 2)]
     assert [passport["key"] for passport in passports()] == [teacher_key(quick)]
 
@@ -306,9 +309,9 @@ def test_anchors_that_a_method_wants_are_made_before_the_trials_with_the_teacher
     quick = task.model_copy(update={"teacher": task.teacher.model_copy(update={"recipe": "quick"})})
     monkeypatch.setitem(tasks(), task.name, quick)  # type: ignore[index]
     notebook = Notebook()
-    run(study(tmp_path, seeds="[0]"), tmp_path / "out")
+    run(study(tmp_path, seeds="[0]", extra=HERE), tmp_path / "out")
     assert not anchor_folder(teacher_key(quick), 10).exists(), "nobody wanted them"
-    both = study(tmp_path, methods="[noise: {batch: 4}, rco: {batch: 4}]", seeds="[0]")
+    both = study(tmp_path, methods="[noise: {batch: 4}, rco: {batch: 4}]", seeds="[0]", extra=HERE)
     shutil.rmtree(tmp_path / "cache")
     assert run(both, tmp_path / "out", notebook).statuses == {"ok": 2}
     assert [epoch for _, epoch, _ in notebook.teachers].count(0) == 1, "trained once"

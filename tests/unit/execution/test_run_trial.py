@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from bench.execution.run_trial import Interrupted, Setting, run_trial
+from bench.execution.run_trial import Setting, run_trial
+from bench.execution.status import Interrupted
 from bench.records import Record, open_results, read_curve
 from bench.spec.method_registry import read_cards
 from bench.spec.study import SUITE

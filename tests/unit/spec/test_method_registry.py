@@ -13,6 +13,7 @@ import pytest
 
 from bench.errors import UserError
 from bench.spec import method_registry
+from bench.spec.confined_cards import card_from
 from bench.spec.method import Access, Data
 from bench.spec.method_loader import load_method
 from bench.spec.method_registry import find_methods, get_card, read_cards
@@ -49,7 +50,7 @@ def test_a_card_that_was_read_equals_one_that_was_imported(name: str) -> None:
     card = find_methods()[name]
     method = load_method(card)
     assert card.doc
-    assert card == method_registry._card_of(method, card.file, card.module)
+    assert card == card_from(method, card.file, card.module)
     assert card.defaults() == {spec.name: spec.default for spec in method.specs}
     assert method.make_options(card.defaults()) == method.options()
 
@@ -60,7 +61,7 @@ def test_what_is_declared_of_batch_norm_is_read_and_asked(write: Write, needs: s
     file = write(with_option('x: float = option(0.5, "x", low=0)', declared))
     (card,) = read_cards(file)
     method = load_method(card)
-    assert card == method_registry._card_of(method, card.file, card.module)
+    assert card == card_from(method, card.file, card.module)
     assert card.batch_norm == method.batch_norm
     assert card.needs_batch_norm({}) == (needs != "False")
     assert card.needs_batch_norm({"x": 0.0}) == (needs == "True")
@@ -100,7 +101,7 @@ def test_a_file_that_would_fail_is_read_all_the_same(write: Write) -> None:
 def test_every_kind_of_option_is_read_as_it_is_run(write: Write, line: str) -> None:
     (read,) = read_cards(write(with_option(line)))
     assert f"dfkd_method_mine_{read.sha[:8]}" not in sys.modules
-    assert read == method_registry._card_of(load_method(read), read.file, None)
+    assert read == card_from(load_method(read), read.file, None)
 
 
 COMPUTED = {

@@ -1,0 +1,6 @@
+"""A method in a process of its own: the judge keeps data, teacher, clock and counts, the method's process has the rest.
+
+The two share a piece of memory for tensors and two pipes for what is said about them (:mod:`channel`). :mod:`remote` is
+what takes the teacher's and the real images' place in the method's process, :mod:`judge_side` what answers it;
+:mod:`method_process` is that process, :mod:`template` where it comes from.
+"""

@@ -1,0 +1,51 @@
+"""A method in a process of its own leaves the same bits as in the harness's: student, scores, counts, also resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.execution.contract import default_task
+from bench.execution.contract.short_trials import POINTS, Play, Stage, counts
+from bench.spec.method_registry import find_methods
+from bench.utils.confinement import available, why_not
+
+# with a generator, images that are parameters, training images, and a pool
+QUICK = ("dafl", "deepinversion", "kd", "kd_related")
+
+
+def outcome(play: Play) -> dict[str, object]:
+    record = play.record
+    assert record.status == "ok", record.reason
+    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in play.curve]
+    return {
+        "student": play.student,
+        "scores": record.scores,
+        "agreement": record.agreement,
+        "images": record.images,
+        "counts": counts(record),
+        "curve": rows,
+        "access": play.used,
+        "parameters": play.parameters,
+    }
+
+
+@pytest.mark.skipif(available() is None, reason=why_not())
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in find_methods()]
+)
+def test_both_modes_give_the_same_bits(name: str, tmp_path: Path) -> None:
+    card = find_methods()[name]
+    stages = {
+        mode: Stage(card, default_task(card), (), tmp_path / mode, isolation=mode) for mode in ("none", "process")
+    }
+    here = stages["none"].play(points=POINTS)
+    there = stages["process"].play(points=POINTS)
+    assert outcome(there) == outcome(here)
+    assert there.record.provenance["isolation"]["mode"] == "process"
+    assert here.record.provenance["isolation"]["mode"] == "none"
+    stops = tuple(round(here.record.meter.steps * share) for share in (0.15, 0.45, 0.8))
+    resumed = stages["process"].play(points=POINTS, stops=stops)
+    assert resumed.record.resumed == len(stops)
+    assert outcome(resumed) == outcome(here)
