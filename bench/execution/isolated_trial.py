@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from bench.data import protected_paths
 from bench.errors import UserError
 from bench.execution.prepare import PreparedTrial
 from bench.execution.progress import Progress
-from bench.execution.status import Ending, Interrupted, TimedOut
+from bench.execution.status import Ending, Interrupted, TimedOut, signal_name
 from bench.harness.checkpoint import load_checkpoint, save_checkpoint
 from bench.harness.evaluation import Judge
 from bench.harness.isolation.channel import BrokenMessage, Channel, Gone, Kind
@@ -25,10 +24,10 @@ from bench.harness.learning_curve import Curve
 from bench.harness.peak_memory import peak_memory_mib, reset_peak_memory
 from bench.models.source import own_file
 from bench.spec.method_card import MethodCard
+from bench.spec.method_fence import fenced_folders
 from bench.spec.task import get_task
 from bench.spec.trial import Trial
 from bench.utils.confinement import Way
-from bench.utils.paths import teacher_folder
 
 if TYPE_CHECKING:
     from bench.execution.run_trial import Setting
@@ -38,14 +37,15 @@ def start_method(trial: Trial, card: MethodCard, setting: Setting, way: Way, log
     """The process of a trial's method, confined; it imports the method's file meanwhile."""
     task = get_task(trial.task)
     networks = [own_file(name) for name in (task.student, task.teacher.network)]
+    data, teachers = fenced_folders(setting.data_folder, setting.results)
     order = {
         "trial": trial.to_json(),
         "file": str(card.file),
         "module": card.module,
         "name": card.name,
         "networks": [str(file) for file in networks if file is not None],
-        "data": [*map(str, protected_paths(setting.data_folder)), str(setting.results.absolute())],
-        "teachers": [str(teacher_folder().absolute())],
+        "data": [str(folder) for folder in data],
+        "teachers": [str(folder) for folder in teachers],
         "watch": setting.watch is not None,
     }
     return start(order, way, log)
@@ -129,9 +129,9 @@ class IsolatedTrial:
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             if number == signal.SIGKILL:
-                return MemoryError("killed by the system (SIGKILL): most often it was out of memory")
-            return MethodFailed(f"the method's process died of {signal.Signals(number).name}")
-        return MethodFailed(f"the method's process ended with exit code {os.WEXITSTATUS(status)}")
+                return MemoryError("killed by the system (SIGKILL), most likely out of memory")
+            return MethodFailed(f"the method's process died of {signal_name(number)}")
+        return MethodFailed(f"the method's process ended with exit code {os.WEXITSTATUS(status)} before the trial did")
 
     # ---- the course --------------------------------------------------------------------------------------------------
 

@@ -108,6 +108,9 @@ BATCHED = (
 )
 
 
+FORWARD = "forward-mode derivatives (jvp, jacfwd) of the teacher are not offered: go backward"
+
+
 def _differentiably(
     graph: _Graph, ends: list[Tensor], leaves: list[Tensor], inputs: Sequence[Tensor], given: list[Tensor]
 ) -> list[Tensor | None]:

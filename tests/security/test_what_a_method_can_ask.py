@@ -147,8 +147,8 @@ def test_a_function_mode_sees_no_parameter_of_the_teacher(attempt: Callable[...,
     [
         ("torch.vmap(lambda z: s.teacher(z).logits)(x[:, None])", "vmap"),
         ("torch.func.jacrev(lambda z: s.teacher(z).logits)(x)", "jacrev"),
-        ("torch.func.jacfwd(lambda z: s.teacher(z).logits)(x)", "vmap|jacfwd"),
-        ("torch.func.jvp(lambda z: s.teacher(z).logits, (x,), (x,))", "jacfwd, jvp"),
+        ("torch.func.jacfwd(lambda z: s.teacher(z).logits)(x)", "jacfwd"),
+        ("torch.func.jvp(lambda z: s.teacher(z).logits, (x,), (x,))", "jvp, jacfwd"),
         ("torch.func.hessian(lambda z: s.teacher(z).logits.sum())(x)", "vmap|jacfwd"),
         (
             "z = x.clone().requires_grad_()\n"
@@ -167,7 +167,7 @@ def test_transforms_that_hide_a_batch_are_refused_by_name(
     ran = attempt(code, access="GRADIENTS")
     assert ran.record.status == "crashed"
     assert re.search(words, ran.record.reason), ran.record.reason
-    assert "cannot be counted" in ran.record.reason
+    assert ran.record.meter.teacher_images <= 64
 
 
 @pytest.mark.parametrize("kind", ["func", "double", "retained", "checkpointed"])

@@ -18,6 +18,7 @@ from bench.execution.base_record import record_failure
 from bench.execution.executors import Watcher, Work
 from bench.execution.executors.worker import BAD_INPUT, INTERRUPTED, RECORD, outcome_file
 from bench.execution.progress import Progress, read_progress, work_folder
+from bench.execution.status import signal_name
 from bench.records import load_record
 from bench.spec.trial import Trial
 
@@ -117,20 +118,13 @@ def _collect(job: _Job, work: Work, watcher: Watcher) -> None:
     elif outcome == INTERRUPTED:
         status, reason = "crashed", "the process was asked to stop (SIGTERM), and not by this run"
     elif code < 0:
-        status, reason = "crashed", f"the process died of {_signal(-code)}"
+        status, reason = "crashed", f"the process died of {signal_name(-code)}"
     else:
         status, reason = "crashed", f"the process ended with exit code {code} before the trial did"
     record_failure(job.trial, status, reason, work.results, job.work / "log.txt")
     if outcome != INTERRUPTED:  # that one has saved itself
         shutil.rmtree(job.work, ignore_errors=True)
     watcher.ended(job.trial, load_record(folder))  # a process that dies after its record was written did its work
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time one
-        return f"signal {number}"
 
 
 def _stop(jobs: Sequence[_Job]) -> None:

@@ -17,6 +17,7 @@ from bench.errors import MethodError
 from bench.harness.counters import Pooled, Question, TeacherAnswer
 from bench.harness.isolation.channel import Channel, Kind, Message
 from bench.harness.plain_tensors import plain
+from bench.harness.sealed import BATCHED, FORWARD
 from bench.models.layer_groups import Shape
 from bench.spec.budget import Meter
 
@@ -310,23 +311,16 @@ def _pull(graph: _Graph, inputs: Sequence[Tensor], gradients: Sequence[Tensor | 
 def refuse_transforms(*tensors: Tensor) -> None:
     """Raise MethodError inside vmap and forward-mode derivatives, which would hide how much the teacher is asked."""
     functorch = torch._C._functorch
-    stack = functorch.get_interpreter_stack() or ()
-    for level in stack:
-        name = str(level.key()).rpartition(".")[2]
-        if name != "Grad":
-            raise MethodError(_REFUSED.format(_TRANSFORMS.get(name, name)))
+    names = [str(level.key()).rpartition(".")[2] for level in functorch.get_interpreter_stack() or ()]
+    if "Jvp" in names:
+        raise MethodError(FORWARD)
+    if any(name != "Grad" for name in names):
+        raise MethodError(BATCHED)
     for tensor in tensors:
         if functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor):
-            raise MethodError(_REFUSED.format(_TRANSFORMS["Vmap"]))
+            raise MethodError(BATCHED)
         if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
-            raise MethodError(_REFUSED.format(_TRANSFORMS["Jvp"]))
-
-
-_TRANSFORMS = {"Vmap": "vmap (and jacrev, hessian, batched gradients)", "Jvp": "jacfwd, jvp (forward-mode derivatives)"}
-_REFUSED = (
-    "{} over the teacher cannot be counted, and is refused: ask about one batch (N, C, H, W), and take gradients with "
-    "torch.autograd.grad or torch.func.grad"
-)
+            raise MethodError(FORWARD)
 
 
 class RemoteImages:

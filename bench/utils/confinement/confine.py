@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import resource
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.utils.confinement import landlock, namespaces, seccomp
+from bench.utils.confinement.hidden import HiddenPackages
 from bench.utils.confinement.system import machine, prctl, syscall
 from bench.utils.confinement.view import View
 
@@ -84,6 +86,7 @@ def confine(view: View, way: Way) -> str:
     if way == "landlock":
         landlock.restrict(view)
     seccomp.restrict()
+    sys.meta_path.insert(0, HiddenPackages())
     return words
 
 
