@@ -105,6 +105,8 @@ class IsolatedTrial:
             kept=None if self._checkpoint is None else self._checkpoint["method"],
             setup={
                 "classes": prepared.classes,
+                "image": prepared.task.image.model_dump(mode="json"),
+                "student": prepared.task.student,
                 "dense": prepared.dataset.dense,
                 "teacher": prepared.teacher.passport["network"],
                 "anchors": len(prepared.anchors) + 1 if prepared.anchors else 0,

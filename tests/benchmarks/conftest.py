@@ -23,6 +23,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
     session = getattr(config, "_benchmarksession", None)
     for each in session.benchmarks if session is not None else ():
         row = each.extra_info
+        if "isolated" in row:
+            terminalreporter.write_line(
+                f"| `{row['method']}` | `{row['task']}` | {row['batch']} | {row['steps']} | {row['here']:.2f} | "
+                f"{row['seconds']:.2f} | {row['processor']:.2f} |"
+            )
         if "floor" in row:
             terminalreporter.write_line(
                 f"| {row['method']} | {row['kinds']} | {row['task']} | {row['batch']} | {row['rounds']} | "

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.data.image_spec import ImageSpec
 from bench.errors import DataLeak, MethodError
 from bench.harness import checkpoint
 from bench.harness.image_sample import Capture, EvenSample
@@ -26,7 +27,7 @@ from bench.harness.trial_context import BudgetSpent, Hooks, TrialContext
 from bench.models import build
 from bench.spec.method import Access, Data, Method
 from bench.spec.method_loader import load_declared
-from bench.spec.task import get_task, tasks
+from bench.spec.task import tasks
 from bench.spec.trial import Trial
 from bench.utils import data_guard
 from bench.utils.determinism import only_deterministic
@@ -78,19 +79,19 @@ class _TrialHere:
     def __init__(self, method: Method, trial: Trial, remote: Remote, setup: Mapping[str, Any], watch: bool) -> None:
         self._method, self._trial, self._remote = method, trial, remote
         self._kept: dict[str, Any] | None = self._saved() if setup["resumes"] else None
-        task = get_task(trial.task)
+        image = ImageSpec.model_validate(setup["image"])
         torch.set_num_threads(trial.threads)
         only_deterministic(trial.deterministic)
         classes = int(setup["classes"])
         device = torch.device(trial.device)
         seed_everything(derive(trial.seed, "student"))
-        student = build(task.student, task.image, classes)
+        student = build(setup["student"], image, classes)
         seed_everything(derive(trial.seed, "method"))
         remote.anchors = int(setup["anchors"])
-        remote.build_teacher = lambda: build(setup["teacher"], task.image, classes)
+        remote.build_teacher = lambda: build(setup["teacher"], image, classes)
         limits = trial.limits
         self._context = TrialContext(
-            image=task.image,
+            image=image,
             teacher=remote,
             student=student,
             budget=limits.for_blind_method() if method.access is Access.NONE else limits,
@@ -103,7 +104,7 @@ class _TrialHere:
             hooks=Hooks(after_step=self._after_step, on_phase=self._on_phase, on_keep=self._on_keep),
             skip_phases=() if self._kept is None else tuple(self._kept["phases"][:-1]),
         )
-        self._session = session_for(task.image, classes, bool(setup["dense"]))
+        self._session = session_for(image, classes, bool(setup["dense"]))
         self._probe = Probe(self._context) if watch else None
 
     def play(self) -> Message:

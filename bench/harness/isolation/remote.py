@@ -173,7 +173,7 @@ class RemoteLayers:
         return tuple(tuple(next(order) for _ in group) for group in self.shapes)
 
 
-class _Graph:
+class _GraphElsewhere:
     """A graph at the judge, as long as this side has a use for it."""
 
     remote: Remote
@@ -185,7 +185,7 @@ class _Graph:
             self.remote.drop(self.token)
 
 
-class _Asked(_Graph):
+class _Asked(_GraphElsewhere):
     """One question, and what came back."""
 
     def __init__(self, remote: Remote, question: Question, anchor: int | None) -> None:
@@ -250,10 +250,10 @@ class _Ask(torch.autograd.Function):
         return (None, *_pull(ctx.graph, ctx.saved_tensors, gradients))
 
 
-class _Pulled(_Graph):
+class _Pulled(_GraphElsewhere):
     """One backward pass through a graph at the judge, which is a graph itself."""
 
-    def __init__(self, graph: _Graph, present: Sequence[int], inputs: int) -> None:
+    def __init__(self, graph: _GraphElsewhere, present: Sequence[int], inputs: int) -> None:
         self.remote = graph.remote
         self.places: list[int] = []
         self.inputs = inputs
@@ -282,14 +282,14 @@ class _Pull(torch.autograd.Function):
         return (None, *_pull(ctx.graph, ctx.saved_tensors, gradients))
 
 
-def _remember(ctx: FunctionCtx, graph: _Graph, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+def _remember(ctx: FunctionCtx, graph: _GraphElsewhere, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
     ctx.graph = graph  # type: ignore[attr-defined]
     ctx.save_for_backward(*inputs)
     ctx.mark_non_differentiable(*(each for each, mark in zip(outputs, graph.marks, strict=True) if not mark))
     ctx.set_materialize_grads(False)
 
 
-def _pull(graph: _Graph, inputs: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+def _pull(graph: _GraphElsewhere, inputs: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The gradients of a graph's inputs, given those of its outputs."""
     present = [place for place, each in enumerate(gradients) if each is not None]
     given = [each for each in gradients if each is not None]

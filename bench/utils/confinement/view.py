@@ -16,6 +16,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from bench.utils.paths import ROOT
@@ -203,15 +204,28 @@ def _package_code(name: str) -> tuple[list[Path], list[Path]]:
     listable: list[Path] = []
     places = [str(folder) for folder in _package_folders()]
     for each in _with_requirements(name):
-        for place in places:
+        for place in (*places, *_places_of(each)):
             path = Path(place) / each
             if path.is_dir():
                 listable.append(path)
-                found = [file for file in path.rglob("*") if file.suffix in CODE][:MANY]
+                found = [file for file in islice(path.rglob("*"), 10 * MANY) if file.suffix in CODE][:MANY]
                 readable += [file.resolve() for file in found]
+                listable.append(path.parent)
             elif path.with_suffix(".py").is_file():
                 readable.append(path.with_suffix(".py"))
+                listable.append(path.parent)
     return readable, listable
+
+
+def _places_of(name: str) -> list[str]:
+    """The folders around a module that is importable from elsewhere: of PYTHONPATH, or installed for editing."""
+    try:
+        spec = importlib.util.find_spec(name)  # of an outermost name: nothing is run
+    except (ImportError, ValueError):
+        return []
+    found = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or [])]
+    paths = [Path(each).resolve() for each in found if Path(each).is_absolute()]
+    return list(dict.fromkeys(str(path.parent) for path in paths if path.name in (name, f"{name}.py")))
 
 
 def _with_requirements(name: str) -> set[str]:
@@ -232,7 +246,7 @@ def _with_requirements(name: str) -> set[str]:
         found |= set(names[current])
         requires = importlib.metadata.requires(current) or []
         waiting += [_normal(_distribution(each)) for each in requires if "extra ==" not in each]
-    return found - set(PACKAGES)
+    return (found | {name}) - set(PACKAGES)
 
 
 def _distribution(requirement: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from bench.errors import UserError
 from bench.spec import method_registry
+from bench.spec.confined_cards import card_from
 from bench.spec.literals import NotStaticError
 from bench.spec.method_card import MethodCard
 from bench.spec.method_loader import load_method
@@ -52,13 +53,13 @@ def write(tmp_path: Path) -> Iterator[Write]:
 def read(file: Path, monkeypatch: pytest.MonkeyPatch) -> MethodCard:
     """The card of a file that must be readable without importing anything."""
     with monkeypatch.context() as patch:
-        patch.setattr(method_registry, "import_module", lambda *_: pytest.fail("the file was imported"))
+        patch.setattr(method_registry, "computed_cards", lambda *_: pytest.fail("the file was imported"))
         (card,) = read_cards(file)
     return card
 
 
 def imported(card: MethodCard) -> MethodCard:
-    return method_registry._card_of(load_method(card), card.file, card.module)
+    return card_from(load_method(card), card.file, card.module)
 
 
 def names(card: MethodCard) -> list[str]:
@@ -186,7 +187,7 @@ def test_the_built_in_bases_are_there_for_files_of_ones_own(write: Write, monkey
 def test_every_built_in_method_is_read_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for file in {card.file for card in find_methods().values() if card.file.parent == BUILT_IN}:
         with monkeypatch.context() as patch:
-            patch.setattr(method_registry, "import_module", lambda *_: pytest.fail("a method was imported"))
+            patch.setattr(method_registry, "computed_cards", lambda *_: pytest.fail("a method was imported"))
             assert read_cards(file, f"methods.{file.stem}")
 
 
