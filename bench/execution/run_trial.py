@@ -169,7 +169,8 @@ class _RunningTrial:
         self.resumed = 0
         self._saved = time.perf_counter()
         self._shown = 0.0
-        self._checkpoint = load_checkpoint(prepared.work, prepared.trial.id)
+        found = load_checkpoint(prepared.work, prepared.trial.id)
+        self._checkpoint = found if found is not None and "context" in found else None  # one of the other mode: again
         self._teacher_hash = weights_hash(prepared.teacher.network)
         self.context = TrialContext(
             image=prepared.task.image,

@@ -47,7 +47,7 @@ class _Fence:
         self.left: set[threading.Thread] = set()  # threads of an earlier block that are not to get out
         self.here = _Here()
         self._events: dict[str, Callable[[tuple[Any, ...]], None]] = {
-            "open": lambda args: self._check_file(args[0]),
+            "open": lambda args: self._check_file(args[0], folders=args[1] is None),
             "sqlite3.connect": lambda args: self._check_file(args[0]),
             "os.link": lambda args: self._check_both(args[0], args[2], args[1], args[3]),
             "os.rename": lambda args: self._check_both(args[0], args[2], args[1], args[3]),
@@ -62,7 +62,7 @@ class _Fence:
         if self.active and (check := self._events.get(event)) is not None and not self.here.outside:
             check(args)
 
-    def _check_file(self, path: Any, base: str | None = None) -> None:
+    def _check_file(self, path: Any, base: str | None = None, *, folders: bool = True) -> None:
         if not isinstance(path, str | bytes | os.PathLike):
             return
         name = os.fsdecode(path)
@@ -74,8 +74,9 @@ class _Fence:
             self._raise(DataLeak(f"the method opened real data: {Path(full).name}"))
         if whole.startswith(self.teachers):
             self._raise(AccessDenied(f"the method opened a stored teacher: {Path(full).name}"))
-        # An open folder can serve as the start of paths that are not seen here (dir_fd).
-        if any(each.startswith(whole) for each in (*self.data, *self.teachers)) and Path(full).is_dir():
+        # An open folder can serve as the start of paths that are not seen here (dir_fd). Only os.open opens one: it gives
+        # no mode. What reads sys.path's entries as archives (importlib.metadata) tries open(), and gets nothing.
+        if folders and any(each.startswith(whole) for each in (*self.data, *self.teachers)) and Path(full).is_dir():
             self._raise(DataLeak(f"the method opened a folder around real data or teachers: {full}"))
 
     def _check_both(self, source: Any, source_folder: Any, target: Any, target_folder: Any) -> None:

@@ -30,6 +30,16 @@ def test_data_loaded_in_a_thread_of_the_import_is_not_seen(attempt: Callable[...
     assert ran.got == 0
 
 
+def test_results_below_a_folder_of_modules_are_no_leak(
+    attempt: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """importlib.metadata reads every entry of sys.path, as an archive where it may not list it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for how in ("landlock", None):
+        ran = attempt(top="import importlib.metadata\nimportlib.metadata.version('torch')", how=how)
+        assert ran.record.status == "ok", ran.record.reason
+
+
 def test_data_loaded_by_options_is_a_leak(attempt: Callable[..., object]) -> None:
     top = f"""
 from dataclasses import dataclass
