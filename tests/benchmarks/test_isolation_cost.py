@@ -33,7 +33,7 @@ TASKS = f"""
 """
 # method, task, options, steps when measured
 CASES: list[tuple[str, str, dict[str, Any], int]] = [
-    ("noise", LENET, {"batch": 32}, 1000),
+    ("noise", LENET, {"batch": 32}, 500),
     ("dafl", LENET, {"batch": 32, "width": 16}, 300),
     ("noise", LENET, {"batch": 512}, 100),
     ("noise", WRN, {"batch": 32}, 20),
@@ -94,7 +94,7 @@ def test_whole_trials_in_both_modes(
         seconds.append(here[1])
 
     try:
-        benchmark.pedantic(pair, rounds=7 if benchmark.enabled else 1, warmup_rounds=1)
+        benchmark.pedantic(pair, rounds=5 if benchmark.enabled else 1, warmup_rounds=1)
     finally:
         torch.set_num_threads(before)
     middle = {name: statistics.median(values[1:] or values) for name, values in ratios.items()}

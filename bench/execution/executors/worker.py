@@ -29,7 +29,9 @@ def main(folder: Path) -> None:
     from bench.execution.status import Interrupted
     from bench.harness.isolation.template import use_fork
     from bench.spec.trial import Trial
+    from bench.utils.memory import keep_freed_memory
 
+    keep_freed_memory()
     order = json.loads((folder / "order.json").read_text(encoding="utf-8"))
     how = isolated(order["isolation"], order["trial"]["device"])
     if how.way is not None:

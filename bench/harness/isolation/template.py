@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.utils.confinement import Way
+from bench.utils.memory import keep_freed_memory
 
 LARGEST_ORDER = 2**17
 _CODE = """
@@ -165,6 +166,7 @@ def serve(control: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     from bench.harness.isolation.method_process import warm_up
 
+    keep_freed_memory()
     warm_up()
     with socket.socket(fileno=control) as talk:
         while True:
