@@ -74,8 +74,8 @@ class _Fence:
             self._raise(DataLeak(f"the method opened real data: {Path(full).name}"))
         if whole.startswith(self.teachers):
             self._raise(AccessDenied(f"the method opened a stored teacher: {Path(full).name}"))
-        # An open folder can serve as the start of paths that are not seen here (dir_fd). Only os.open opens one: it gives
-        # no mode. What reads sys.path's entries as archives (importlib.metadata) tries open(), and gets nothing.
+        # An open folder can serve as the start of paths that are not seen here (dir_fd). Only os.open opens one, and
+        # gives no mode; what reads sys.path's entries as archives (importlib.metadata) calls open(), and fails.
         if folders and any(each.startswith(whole) for each in (*self.data, *self.teachers)) and Path(full).is_dir():
             self._raise(DataLeak(f"the method opened a folder around real data or teachers: {full}"))
 
