@@ -24,6 +24,7 @@ from bench.cli import (
     site,
     teacher,
     track,
+    verify,
     weights,
 )
 from bench.cli import (
@@ -46,6 +47,7 @@ HELP = {
     "list": "List tasks, methods, metrics and studies.",
     "show": "Show everything about one trial.",
     "score": "Measure image metrics of finished trials.",
+    "verify": "Run trials again, isolated, and compare.",
     "report": "Write the leaderboard, figures and pages.",
     "site": "Write one site of several studies, with a front page.",
     "track": "Run a study and store its numbers under the commit.",

@@ -63,9 +63,10 @@ class TeacherLines:
 class PlainLines:
     """One line when a trial starts and one when it ends; no control characters."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: int = 0) -> None:
+        """``total``: the number of trials, where no plan tells it."""
         self.ended_count = 0
-        self._total = 0
+        self._total = total
         self._running: set[str] = set()
         self._teacher = TeacherLines()
 

@@ -184,39 +184,64 @@ def run_plan(
     audience: Audience | None = None,
 ) -> Summary:
     """Run what is left of a plan of the study in ``file``; the rest is as in :func:`run_study`."""
-    _check_executor(executor)
+    check_executor(executor)
     audience = audience or Silence()
     isolation = isolation or plan.study.isolation
     for trial in plan.trials:
         isolated(isolation, trial.device)  # a UserError before anything is written
-    reasons = unsupported(plan.waiting)
-    able = [trial for trial in plan.waiting if trial.id not in reasons]
-    missing = missing_data(able, data_folder, allow_altered)
-    _check_teachers(able)
+    refused = refusals(plan.waiting, data_folder, allow_altered)
     count = 1 if executor == "inline" else workers or default_workers(plan)
     open_results(plan.results, create=True)
     with locked(plan.results):
         plan = replace(plan, finished=finished_of(plan.results, plan.trials))  # another run may just have ended
         _prepare_folder(plan, file)
         audience.planned(plan, count)
-        able = []
-        for trial in plan.waiting:
-            log = plan.results / "work" / trial.id / "log.txt"
-            if reason := reasons.get(trial.id):
-                audience.ended(trial, record_failure(trial, "unsupported", reason, plan.results, log))
-            elif reason := missing.get(trial.id):
-                audience.ended(trial, record_failure(trial, "missing_data", reason, plan.results, log))
-            else:
-                able.append(trial)
-        device = "cpu" if plan.gpu is None and all(trial.device == "cpu" for trial in able) else f"cuda:{plan.gpu or 0}"
-        _train_teachers(able, data_folder, allow_altered, device, audience)
-        if able:
-            work = Work(plan.results, data_folder, checkpoint_seconds, count, plan.gpu, weights, isolation)
-            get_executor(executor)(able, work, audience)
+        work = Work(plan.results, data_folder, checkpoint_seconds, count, plan.gpu, weights, isolation)
+        run_trials(plan.waiting, refused, work, executor, audience, allow_altered=allow_altered)
         return Summary(plan, tuple(_outcome(trial, plan.results) for trial in plan.trials))
 
 
-def _check_executor(name: str) -> None:
+def refusals(
+    trials: Sequence[Trial], data_folder: Path | None, allow_altered: bool = False
+) -> dict[str, tuple[str, str]]:
+    """The trials that cannot run here, by id: the status of their record, and the reason.
+
+    Raises:
+        UserError: a data file or a stored teacher is damaged or does not fit.
+    """
+    unfit = unsupported(trials)
+    able = [trial for trial in trials if trial.id not in unfit]
+    missing = missing_data(able, data_folder, allow_altered)
+    _check_teachers(able)
+    return {name: ("unsupported", reason) for name, reason in unfit.items()} | {
+        name: ("missing_data", reason) for name, reason in missing.items()
+    }
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    refused: Mapping[str, tuple[str, str]],
+    work: Work,
+    executor: str,
+    audience: Audience,
+    *,
+    allow_altered: bool = False,
+) -> None:
+    """Run trials in a folder that is locked. Those that :func:`refusals` names get their record without a run."""
+    able = []
+    for trial in trials:
+        if trial.id in refused:
+            log = work.results / "work" / trial.id / "log.txt"
+            audience.ended(trial, record_failure(trial, *refused[trial.id], work.results, log))
+        else:
+            able.append(trial)
+    if able:
+        gpu = work.gpu is not None or any(trial.device != "cpu" for trial in able)
+        _train_teachers(able, work.data_folder, allow_altered, f"cuda:{work.gpu or 0}" if gpu else "cpu", audience)
+        get_executor(executor)(able, work, audience)
+
+
+def check_executor(name: str) -> None:
     if name not in EXECUTORS:
         raise UserError(f"unknown executor {name!r}{nearest(name, EXECUTORS)}")
 
