@@ -14,8 +14,9 @@ from bench.analysis.record_text import sections
 from bench.cli import out
 from bench.cli.places import Unfinished, latest, searched, unfinished
 from bench.cli.settings import Json, Sources
-from bench.records import Record, as_json, is_archive, load_record, load_records, locate, place_of, trial_ids
+from bench.records import Record, as_json, is_archive, load_records, locate, place_of, trial_ids
 from bench.records.folder import ARCHIVE
+from bench.records.foreign import is_there, refuse_links
 
 TRIAL_PAGES = 200  # a report of thousands of trials stays small
 
@@ -38,7 +39,8 @@ def show(
         where, files = f"the folder, not in the archive {root}", archive_left_out(root, name)
     else:
         folder = root / "trials" / name
-        record, where = load_record(folder), f"{folder}"
+        refuse_links(folder)
+        (record,), where = load_records(root, [name]), f"{folder}"
         files = [(file.name, file.stat().st_size) for file in sorted(folder.iterdir())]
     if as_json_:
         return out.print_json([json.loads(as_json(record))])
@@ -102,7 +104,7 @@ def _print_unfinished(trial: Unfinished) -> None:
     if progress is not None:
         score = f", score {out.percent(progress.score)}" if progress.score is not None else ""
         rows.append(("last seen", f"{progress.state}, {100 * progress.share:.0f} % of the budget{score}"))
-    if (log := trial.folder / "log.txt").is_file():
+    if is_there(log := trial.folder / "log.txt"):
         rows.append(("log", str(log)))
     out.pairs(rows)
 
