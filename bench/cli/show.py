@@ -16,7 +16,7 @@ from bench.cli.places import Unfinished, latest, searched, unfinished
 from bench.cli.settings import Json, Sources
 from bench.records import Record, as_json, is_archive, load_records, locate, place_of, trial_ids
 from bench.records.folder import ARCHIVE
-from bench.records.foreign import is_there, refuse_links
+from bench.records.foreign import is_there
 
 TRIAL_PAGES = 200  # a report of thousands of trials stays small
 
@@ -39,7 +39,6 @@ def show(
         where, files = f"the folder, not in the archive {root}", archive_left_out(root, name)
     else:
         folder = root / "trials" / name
-        refuse_links(folder)
         (record,), where = load_records(root, [name]), f"{folder}"
         files = [(file.name, file.stat().st_size) for file in sorted(folder.iterdir())]
     if as_json_:

@@ -167,7 +167,6 @@ class _Shop:
 
 
 def _kept_images(folder: Path) -> Tensor:
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -177,8 +176,8 @@ def _kept_images(folder: Path) -> Tensor:
     check_beside(folder, KEPT, sha256_of(file))
     try:
         images = load_file(file)["images"]
-        if images.dtype is not torch.uint8 or images.ndim != 4:
-            raise KeyError(f"images of type {images.dtype} and shape {tuple(images.shape)}")
+        if images.ndim != 4:
+            raise KeyError(f"images of shape {tuple(images.shape)}")
     except (SafetensorError, KeyError, OSError) as error:
         raise UserError(f"{file} cannot be read as a trial's images: {shown(str(error))}") from None
     return images

@@ -32,6 +32,7 @@ from bench.records.foreign import (
     read_bytes,
     read_text,
     refuse_link,
+    refuse_links,
     sha256_of,
 )
 from bench.records.schema import SCHEMA, CurvePoint, Record, as_json, sealed, writable
@@ -140,10 +141,11 @@ def load_finished(folder: Path) -> Record:
     """The record of a finished trial's folder, as the suite leaves it: with a curve, and the trial's id for a name.
 
     Raises:
-        UserError: as ``load_record``, or the folder has no curve or another name.
+        UserError: as ``load_record``, or the folder has no curve, another name, or a symbolic link in it.
     """
     record = load_record(folder)
     _of_trial(folder, "curve.jsonl")
+    refuse_links(folder)
     if record.id != folder.name:
         raise UserError(
             f"{folder} holds the trial {record.id}, and a trial's folder is named after its id; rename it, or "

@@ -165,7 +165,7 @@ def make_demo(folder: Path, seeds: int = 2) -> Path:
     return results
 
 
-def alter(trial: Path, **changes: Any) -> None:
+def alter(trial: Path, /, **changes: Any) -> None:
     """Change a written record, and make its checksums fit again: another record, and not a damaged one."""
     value = json.loads((trial / "record.json").read_text(encoding="utf-8")) | changes
     value["files"] = {name: sha256_of(trial / name) for name in value["files"] if (trial / name).is_file()}
