@@ -17,7 +17,9 @@ from bench.cli.settings import Json, Sources
 from bench.records import Record, as_json, is_archive, load_records, locate, place_of, trial_ids
 from bench.records.folder import ARCHIVE
 from bench.records.foreign import is_there
+from bench.utils.text import cut
 
+LONGEST = 2_000  # characters of a reason
 TRIAL_PAGES = 200  # a report of thousands of trials stays small
 
 
@@ -112,7 +114,7 @@ def _print_record(record: Record, where: str, files: Sequence[tuple[str, int]]) 
     trial = record.trial
     out.say(f"{record.id}: {trial.method} on {trial.task}, seed {trial.seed}: {record.status.replace('_', ' ')}")
     if record.reason:
-        out.say(f"  {record.reason}")
+        out.say(f"  {cut(record.reason, LONGEST)}")
     for section in sections(record).values():
         _section(section.title, [(name, f"{value}  {remark}") for name, value, remark in section.rows])
     _section(f"files in {where}", [(name, out.size(size)) for name, size in files])
