@@ -193,11 +193,12 @@ def test_a_trial_is_asked_for_by_its_id_alone(results: Path) -> None:
 
 def test_a_method_or_task_with_slashes_gives_pages_inside_the_report(tmp_path: Path) -> None:
     results = open_results(tmp_path / "results", create=True)
-    for name in ("../../../evil", "/etc/evil", "a\\..\\b", "..", "x" * 500, "con", "a\u202eb"):
-        add(results, make_record(name, 0))
-        add(results, make_record("kd", 0, task=f"{name}/lenet5"))
+    for name in ("../../../evil", "/etc/evil", "a\\..\\b", "..", "x" * 500, "a\u202eb"):
+        add(results, make_record(name, 0, task=f"{name}/lenet5"))
     before = everything(tmp_path)
-    assert answer(["report", "--results", str(results), "--out", str(tmp_path / "a" / "b" / "report")]) == 0
+    assert (
+        answer(["report", "--results", str(results), "--out", str(tmp_path / "a" / "b" / "report")]) == 0
+    )  # with pages of trials
     made = everything(tmp_path) - before
     inside = str(tmp_path / "a" / "b" / "report")
     assert all(path.startswith(inside) or path in (str(tmp_path / "a"), str(tmp_path / "a" / "b")) for path in made)
@@ -523,3 +524,98 @@ def test_text_of_others_is_short_and_plain_in_a_sentence() -> None:
     with pytest.raises(UserError) as caught:
         parse('{"\\u001b[31m": 1, "\\u001b[31m": 2}', "a file")
     assert "\x1b" not in str(caught.value)
+
+
+# ---- names and words in reports and on the terminal ----------------------------------------------------------------
+
+EVIL = "a|b`c`<script>x</script>[y](javascript:z)![i](http://e/i.png)~~s~~$\\frac$\n\n# head\n| u | v |\n\x1b[2J\u202e"
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    results = open_results(tmp_path / "hostile", create=True)
+    long = EVIL + "x" * 5_000
+    for value in (1, 2):
+        add(results, make_record(EVIL, 0, title=EVIL, options={EVIL: value, "lr": EVIL}))
+    add(results, make_record("dafl", 0, "crashed", title=EVIL, reason=long))
+    add(results, make_record("kd", 0, "unsupported", reason=long))
+    for method in ("kd", "noise"):
+        add(results, make_record(method, 1, title=EVIL))
+    return results
+
+
+def test_markdown_and_latex_show_the_words_of_others_and_obey_none(hostile: Path, tmp_path: Path) -> None:
+    from markdown_it import MarkdownIt
+
+    from bench.analysis.report.pages.exports import tex
+
+    report = ["report", "--results", str(hostile), "--out", str(tmp_path / "report"), "--trial-pages", "0"]
+    assert answer(report) == 0
+    text = (tmp_path / "report" / "leaderboard.md").read_text()
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+    inner = [each for token in tokens for each in (token, *(token.children or []))]
+    assert not {"html_block", "html_inline", "link_open", "s_open", "code_inline", "fence"} & {t.type for t in inner}
+    assert all(str(t.attrs["src"]).startswith("figures/") for t in inner if t.type == "image")
+    assert "head" not in [tokens[place + 1].content for place, t in enumerate(tokens) if t.type == "heading_open"]
+    width = 0
+    for token in tokens:
+        width = 0 if token.type == "tr_open" else width + (token.type in ("td_open", "th_open"))
+        if token.type == "thead_open":
+            wanted = 0
+        if token.type == "tr_close":
+            wanted = wanted or width
+            assert width == wanted
+    assert "characters)" in text  # the reason is cut, with its length
+    assert "x" * 1_000 not in text
+    # and so does LaTeX
+    text = (tmp_path / "report" / "leaderboard.tex").read_text()
+    assert "\x1b" not in text
+    assert r"\textbar{}b" in text
+    assert r"\\|" not in text
+    assert tex(r"\input{/etc/passwd} $x$ #1 %") == (r"\textbackslash{}input\{/etc/passwd\} \$x\$ \#1 \%")
+    assert tex("[3cm]").startswith("{}")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["show", "{id}", "--results", "{}"],
+        ["show", "{id}", "--results", "{}", "--json"],
+        ["query", "select * from trials", "--results", "{}"],
+        ["query", "select * from trials", "--results", "{}", "--json"],
+        ["compare", "{}", "{other}"],
+        ["compare", "{}", "{other}", "--markdown"],
+        ["merge", "{}", "{changed}", "--out", "{}.merged"],
+    ],
+    ids=lambda command: " ".join(command[:1] + command[-1:]),
+)
+def test_nothing_of_others_has_power_over_the_terminal(
+    hostile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(hostile, changed)
+    worst = next(record for record in load_records(changed) if record.trial.method == EVIL)
+    alter(changed / "trials" / worst.id, study=EVIL)
+    other = open_results(tmp_path / "other", create=True)
+    add(other, make_record("dafl", 0, "ok"))
+    places = {"{}": str(hostile), "{id}": worst.id, "{other}": str(other), "{changed}": str(changed)}
+    words = []
+    for word in command:
+        for key, value in places.items():
+            word = word.replace(key, value)
+        words.append(word)
+    assert answer(words) in (0, 1, 2)
+    said = capsys.readouterr()
+    for text in (said.out, said.err):
+        assert all(line.isprintable() for line in text.split("\n"))
+    assert said.out or said.err
+
+
+def test_a_long_reason_is_cut_with_its_length(hostile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    worst = next(record for record in load_records(hostile) if record.status == "crashed")
+    assert answer(["show", worst.id, "--results", str(hostile)]) == 0
+    said = capsys.readouterr().out
+    assert f"... ({len(worst.reason):,} characters)" in said
+    assert "x" * 3_000 not in said
