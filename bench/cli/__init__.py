@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from bench.errors import MethodError, UserError
+from bench.utils.text import plain_lines
 
 OK, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 130
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -63,5 +64,5 @@ def _call(arguments: Sequence[str]) -> int:
 
 
 def _complain(sentence: str) -> int:
-    print(f"dfkd: {sentence}", file=sys.stderr)
+    print(f"dfkd: {plain_lines(sentence)}", file=sys.stderr)
     return USER_ERROR

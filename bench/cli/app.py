@@ -24,7 +24,6 @@ from bench.cli import (
     site,
     teacher,
     track,
-    verify,
     weights,
 )
 from bench.cli import (
@@ -92,6 +91,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "search": search.search,
     "show": show.show,
     "score": score.score,
+    "verify": verify.verify,
     "report": show.report,
     "site": site.site,
     "track": track.track,

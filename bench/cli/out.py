@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import rich.table
+from rich.console import Console, RenderableType
 from rich.text import Text
+
+from bench.utils.text import plain_lines, shown
 
 WIDE = 200  # columns where there is no terminal: a line of a table stays a line
 COLOURS = {"ok": "green", "running": "cyan", "waiting": "dim", "missing": "yellow", "missing_data": "yellow"}
@@ -22,13 +25,15 @@ def console() -> Console:
 
 
 def say(text: str = "") -> None:
-    """A line of plain text."""
-    print(text, flush=True)
+    """A line of plain text, or several; what is in it of others has no power over the terminal."""
+    print(plain_lines(text), flush=True)
 
 
 def print_json(rows: Sequence[Mapping[str, Any]]) -> None:
     """What every ``--json`` prints: a list of objects, and nothing else."""
-    print(json.dumps(rows, indent=1, ensure_ascii=False, default=str))
+    text = json.dumps(rows, indent=1, ensure_ascii=False, default=str)
+    # JSON leaves some that a terminal obeys (U+009B begins a command, U+202E turns the line); escapes mean the same.
+    print(_OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def table(*columns: str, right: Iterable[str] = ()) -> Table:
@@ -44,13 +49,13 @@ def show(made: Table) -> None:
     screen = console()
     with screen.capture() as text:
         screen.print(made)
-    say("\n".join(line.rstrip() for line in text.get().splitlines()))
+    print("\n".join(line.rstrip() for line in text.get().split("\n")[:-1]), flush=True)  # in colours, on a terminal
 
 
 def state(name: str) -> Text:
     """A status in its colour."""
     colour = COLOURS.get(name.partition(" ")[0], "" if name.startswith(("starting", "loading", "teacher")) else "red")
-    return Text(name.replace("_", " "), style=colour)
+    return Text(shown(name.replace("_", " ")), style=colour)
 
 
 def pairs(rows: Iterable[tuple[str, str]], indent: str = "  ") -> None:
@@ -98,6 +103,17 @@ def count(number: int, noun: str) -> str:
     ('1 trial', '1,200 trials')
     """
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+# DEL, the second set of controls, marks that turn the direction of text, separators of lines, halves of pairs
+_OBEYED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class Table(rich.table.Table):
+    """A table of text that others may have written: it has no power over the terminal."""
+
+    def add_row(self, *cells: RenderableType | None, **how: Any) -> None:
+        super().add_row(*(Text(shown(cell)) if isinstance(cell, str) else cell for cell in cells), **how)
 
 
 class Download:

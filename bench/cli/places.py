@@ -13,6 +13,7 @@ from bench.execution.plan import RUNS
 from bench.execution.progress import Progress, read_progress
 from bench.records import open_results
 from bench.records.folder import ARCHIVE
+from bench.records.foreign import is_id, is_there, refuse_link
 
 BASES = (RUNS, Path("results"))  # one's own runs, and what the project publishes
 # Other archives are used only where they are named: they may be copies of folders beside them.
@@ -83,7 +84,9 @@ def unfinished(folders: Sequence[Path], prefix: str) -> list[Unfinished]:
     found = []
     for results in folders:
         for work in sorted((results / "work").glob("*")):
-            if work.name.startswith(prefix) and not (results / "trials" / work.name).exists():
-                saved = (work / "checkpoint.pt").is_file()
+            if is_id(work.name) and work.name.startswith(prefix) and not (results / "trials" / work.name).exists():
+                if work.is_symlink():
+                    refuse_link(work)
+                saved = is_there(work / "checkpoint.pt")
                 found.append(Unfinished(work.name, work, read_progress(work), saved))
     return found

@@ -15,6 +15,7 @@ from bench.cli.settings import Json, Sources
 from bench.errors import UserError, nearest
 from bench.records.schema import without_nan
 from bench.records.sheets import SHEETS, Sheets
+from bench.utils.text import shown
 
 SHOWN = 200  # rows of a table on the terminal
 KeptSheets = Annotated[
@@ -44,7 +45,10 @@ def query(
     if as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(answer.columns)
-        writer.writerows(answer.rows)
+        terminal = sys.stdout.isatty()
+        writer.writerows(
+            [shown(cell) if terminal and isinstance(cell, str) else cell for cell in row] for row in answer.rows
+        )
         return None
     numbers = [
         name

@@ -14,9 +14,12 @@ from bench.analysis.record_text import sections
 from bench.cli import out
 from bench.cli.places import Unfinished, latest, searched, unfinished
 from bench.cli.settings import Json, Sources
-from bench.records import Record, as_json, is_archive, load_record, load_records, locate, place_of, trial_ids
+from bench.records import Record, as_json, is_archive, load_records, locate, place_of, trial_ids
 from bench.records.folder import ARCHIVE
+from bench.records.foreign import is_there
+from bench.utils.text import cut
 
+LONGEST = 2_000  # characters of a reason
 TRIAL_PAGES = 200  # a report of thousands of trials stays small
 
 
@@ -38,7 +41,7 @@ def show(
         where, files = f"the folder, not in the archive {root}", archive_left_out(root, name)
     else:
         folder = root / "trials" / name
-        record, where = load_record(folder), f"{folder}"
+        (record,), where = load_records(root, [name]), f"{folder}"
         files = [(file.name, file.stat().st_size) for file in sorted(folder.iterdir())]
     if as_json_:
         return out.print_json([json.loads(as_json(record))])
@@ -102,7 +105,7 @@ def _print_unfinished(trial: Unfinished) -> None:
     if progress is not None:
         score = f", score {out.percent(progress.score)}" if progress.score is not None else ""
         rows.append(("last seen", f"{progress.state}, {100 * progress.share:.0f} % of the budget{score}"))
-    if (log := trial.folder / "log.txt").is_file():
+    if is_there(log := trial.folder / "log.txt"):
         rows.append(("log", str(log)))
     out.pairs(rows)
 
@@ -111,7 +114,7 @@ def _print_record(record: Record, where: str, files: Sequence[tuple[str, int]]) 
     trial = record.trial
     out.say(f"{record.id}: {trial.method} on {trial.task}, seed {trial.seed}: {record.status.replace('_', ' ')}")
     if record.reason:
-        out.say(f"  {record.reason}")
+        out.say(f"  {cut(record.reason, LONGEST)}")
     for section in sections(record).values():
         _section(section.title, [(name, f"{value}  {remark}") for name, value, remark in section.rows])
     _section(f"files in {where}", [(name, out.size(size)) for name, size in files])

@@ -27,9 +27,7 @@ NOT_COMPARED = 3
 
 def verify(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder or an archive.")],
-    sample: Annotated[
-        int, typer.Option("--sample", min=1, metavar="N", help="How many trials, chosen at random.")
-    ] = 3,
+    sample: Annotated[int, typer.Option("--sample", min=1, metavar="N", help="How many trials, chosen at random.")] = 3,
     every: Annotated[bool, typer.Option("--all", help="All successful trials.")] = False,
     trial: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="This trial, by the beginning of its id; may be repeated.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -22,6 +21,7 @@ from bench.records import Record
 from bench.spec.budget import in_words
 from bench.spec.options import value_words
 from bench.spec.trial import Trial
+from bench.utils.text import cut
 
 if TYPE_CHECKING:
     from bench.harness.teachers.training import TrainingProgress
@@ -94,7 +94,7 @@ class PlainLines:
     def ended(self, trial: Trial, record: Record) -> None:
         self.ended_count += 1
         score = out.percent(record.scores.get(record.headline))
-        what = score if record.status == "ok" else textwrap.shorten(record.reason, 100, placeholder=" ...")
+        what = score if record.status == "ok" else cut(" ".join(record.reason.split()), 100)
         status = record.status.replace("_", " ")
         place = f"{self.ended_count} of {self._total}"
         spent = out.duration(record.meter.seconds)

@@ -9,6 +9,7 @@ No label is read, and there is no official pool: a copy that was prepared in som
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -248,13 +249,13 @@ def header(path: Path) -> tuple[int, ...]:
             size = path.stat().st_size - file.tell()
     except OSError as error:
         raise MalformedError("corrupted", f"cannot be read: {error.strerror or error}") from None
-    except ValueError:
+    except Exception:  # a header is parsed as Python, which has many ways to say no
         raise MalformedError("corrupted", f"not a pool of images; needed is {FORMS}") from None
     if dtype.hasobject:
         raise MalformedError("corrupted", "an array of Python objects (pickle), which is never loaded")
     if dtype != np.uint8 or len(shape) not in (3, 4) or shape[3:] not in ((), (3,)) or 0 in shape:
         raise MalformedError("corrupted", f"an array of {dtype} {shape}, expected uint8 (N, H, W, 3) or (N, H, W)")
-    if size < (whole := int(np.prod(shape, dtype=np.int64))):
+    if size < (whole := math.prod(shape)):
         raise MalformedError("truncated", f"truncated: {size} of {whole} bytes of pixels")
     return tuple(shape)
 

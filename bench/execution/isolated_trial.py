@@ -15,7 +15,7 @@ from bench.errors import UserError
 from bench.execution.prepare import PreparedTrial
 from bench.execution.progress import Progress
 from bench.execution.status import Ending, Interrupted, TimedOut, signal_name
-from bench.harness.checkpoint import load_checkpoint, save_checkpoint
+from bench.harness.checkpoint import load_trial, lost, save_checkpoint
 from bench.harness.evaluation import Judge
 from bench.harness.isolation.channel import BrokenMessage, Channel, Gone, Kind
 from bench.harness.isolation.judge_side import JUDGED, Course, JudgeSide, MethodFailed, Wanted
@@ -64,8 +64,8 @@ class IsolatedTrial:
         self._saved = time.perf_counter()
         self._shown = 0.0
         self.stopping = False  # the user wants it
-        found = load_checkpoint(prepared.work, prepared.trial.id)
-        self._checkpoint = found if found is not None and "method" in found else None
+        self.restarted = ""  # why the work before a stop was lost
+        self._checkpoint = load_trial(prepared.work, prepared.trial.id, self._on_lost, isolated=True)
         self.context = JudgeSide(
             image=prepared.task.image,
             teacher=prepared.teacher.network,
@@ -141,6 +141,9 @@ class IsolatedTrial:
         if self._checkpoint is not None:
             return Wanted.RESUME if phase == self._checkpoint["judge"]["phase"] else Wanted.NOTHING
         return Wanted.NOTHING if self.curve.rows else Wanted.STUDENT
+
+    def _on_lost(self, reason: str) -> None:
+        self.restarted = lost(self.prepared.work, reason)
 
     def _resume(self) -> None:
         assert self._checkpoint is not None

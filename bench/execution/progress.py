@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import UserError
+from bench.records.foreign import parse, read_bytes, refuse_link
+from bench.utils.text import shown
 
 _NAME = "progress.json"
 
@@ -26,6 +28,9 @@ class Progress:
 def work_folder(results: Path, trial_id: str) -> Path:
     """The folder of an unfinished trial, made if needed."""
     folder = results / "work" / trial_id
+    for place in (folder.parent, folder):
+        if place.is_symlink():
+            refuse_link(place)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -47,8 +52,13 @@ def write_progress(work: Path, progress: Progress) -> None:
 
 
 def read_progress(work: Path) -> Progress | None:
-    """The last progress written, or None."""
+    """The last progress written; None where there is none, or no such file is ours."""
     try:
-        return Progress(**json.loads((work / _NAME).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        value = parse(read_bytes(work / _NAME), _NAME)
+        state, share, score, seconds = (value[field.name] for field in dataclasses.fields(Progress))
+        numbers = [float(number) for number in (share, seconds, 0.0 if score is None else score)]
+    except (UserError, KeyError, TypeError, ValueError):
         return None
+    if not isinstance(state, str) or len(value) != len(dataclasses.fields(Progress)) or min(numbers) < 0:
+        return None
+    return Progress(shown(state[:200]), min(numbers[0], 1.0), None if score is None else numbers[2], numbers[1])

@@ -147,7 +147,7 @@ def run_study(
         UserError: what the user has to fix before anything can run; nothing was written, or only complete files.
         KeyboardInterrupt: the user stopped it; the running trials are saved, and the same call continues.
     """
-    _check_executor(executor)
+    check_executor(executor)
     plan = plan_study(
         file,
         results=results,

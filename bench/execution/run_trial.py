@@ -27,7 +27,7 @@ from bench.execution.prepare import PreparedTrial, prepare
 from bench.execution.progress import Progress, progress_files, work_folder
 from bench.execution.status import Ending, Interrupted, TimedOut, ending_of
 from bench.harness import checkpoint
-from bench.harness.checkpoint import load_checkpoint, save_checkpoint
+from bench.harness.checkpoint import load_trial, lost, save_checkpoint
 from bench.harness.evaluation import Judge
 from bench.harness.isolation.template import MethodProcess
 from bench.harness.learning_curve import Curve
@@ -169,8 +169,8 @@ class _RunningTrial:
         self.resumed = 0
         self._saved = time.perf_counter()
         self._shown = 0.0
-        found = load_checkpoint(prepared.work, prepared.trial.id)
-        self._checkpoint = found if found is not None and "context" in found else None  # one of the other mode: again
+        self.restarted = ""  # why the work before a stop was lost
+        self._checkpoint = load_trial(prepared.work, prepared.trial.id, self._on_lost)
         self._teacher_hash = weights_hash(prepared.teacher.network)
         self.context = TrialContext(
             image=prepared.task.image,
@@ -240,6 +240,9 @@ class _RunningTrial:
             raise AccessDenied(f"the method replaced {replaced[0]}{more}, by which it is counted and scored")
         with self._state.own_switches(), alone():
             yield
+
+    def _on_lost(self, reason: str) -> None:
+        self.restarted = lost(self.prepared.work, reason)
 
     def _on_keep(self, name: str, thing: Any) -> None:
         """While resuming, code before the resumed loop already sees the saved state."""
@@ -366,6 +369,8 @@ def _record(
     if running is not None:
         dataset = running.prepared.dataset
         values |= running.measured(ending)
+        if running.restarted:
+            values["provenance"]["restarted"] = running.restarted
         values["provenance"]["data"] = {"fingerprint": dataset.fingerprint, "altered": list(dataset.altered)}
         if ending.status == "ok":
             ended = FinishedTrial(running.prepared, running.context, running.judge, running.curve)

@@ -16,7 +16,15 @@ from bench.errors import UserError
 from bench.execution.executors import Work
 from bench.execution.isolation import isolated
 from bench.execution.plan import finished_of
-from bench.execution.run_study import CHECKPOINT_SECONDS, Audience, Silence, check_executor, locked, refusals, run_trials
+from bench.execution.run_study import (
+    CHECKPOINT_SECONDS,
+    Audience,
+    Silence,
+    check_executor,
+    locked,
+    refusals,
+    run_trials,
+)
 from bench.records import Record, is_archive, load_records, open_results, read_curves, read_students
 from bench.records.archive import replace_in_archive
 from bench.records.folder import replace_record
@@ -227,7 +235,9 @@ def compare(before: Facts, now: Facts, tolerance: float = TOLERANCE) -> Verifica
     if far:
         return Verification(old, "differs", f"by more than {100 * tolerance:g} points: {_in_words(far)}", why)
     largest = max((abs(old.scores[rule] - new.scores[rule]) for rule in old.scores), default=0.0)
-    return Verification(old, "within tolerance", f"the largest difference of a score is {100 * largest:.2f} points", why)
+    return Verification(
+        old, "within tolerance", f"the largest difference of a score is {100 * largest:.2f} points", why
+    )
 
 
 def other_bits(old: Record, new: Record) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.errors import Diverged
+from bench.harness.curve_files import load_student, save_student
 from bench.harness.evaluation import Judge
 from bench.harness.isolation.judge_side import JudgeSide
 from bench.harness.trial_context import TrialContext
@@ -43,6 +43,7 @@ class Curve:
         self._next = 1
         self._evaluated = (-1, -1)
         self._students = work / "points" if keep_students else None
+        self._sums: list[str] = []  # hashes of the students' files
         self.weights: dict[str, Tensor] = {}  # the student's, as they were scored last
 
     @property
@@ -91,9 +92,7 @@ class Curve:
             }
         )
         if self._students is not None:
-            self._students.mkdir(parents=True, exist_ok=True)
-            contiguous = {name: value.cpu().contiguous() for name, value in weights.items()}
-            save_file(contiguous, self._file(len(self.rows) - 1))
+            self._sums.append(save_student(self._students, len(self.rows) - 1, weights))
 
     def select(self, rules: Sequence[str]) -> dict[str, Choice]:
         """What each rule picks; a rule that has nothing to go by is left out."""
@@ -115,19 +114,16 @@ class Curve:
             return None
         values = []
         for index, row in enumerate(self.rows):
-            weights = load_file(self._file(index), device=str(self._context.device))
+            weights = load_student(self._students, index, self._sums[index], str(self._context.device))
             row["held_out_agreement"] = self._judge.agreement_on(weights, images, labels)
             values.append(row["held_out_agreement"])
         return values
 
-    def _file(self, index: int) -> Path:
-        assert self._students is not None
-        return self._students / f"{index:05d}.safetensors"
-
     def state(self) -> dict[str, Any]:
-        return {"rows": self.rows, "next": self._next, "evaluated": list(self._evaluated)}
+        return {"rows": self.rows, "next": self._next, "evaluated": list(self._evaluated), "students": self._sums}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.rows, self._next = [dict(row) for row in state["rows"]], int(state["next"])
         steps, optimizer_steps = state["evaluated"]
         self._evaluated = (int(steps), int(optimizer_steps))
+        self._sums = [str(written) for written in state.get("students", [""] * len(self.rows))]

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import MissingData, UserError
-from bench.records import Record, load_record, trial_folders
-from bench.records.folder import replace_record
+from bench.records import Record, trial_folders
+from bench.records.folder import check_beside, load_finished, replace_record
+from bench.records.foreign import is_there, sha256_of
 from bench.spec.custom_tasks import register_saved_tasks
 from bench.spec.task import TaskSpec, get_task
+from bench.utils.text import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,12 +70,12 @@ def score_trials(
     """
     register_saved_tasks(results)
     folders = [folder for folder in trial_folders(results) if not ids or folder.name in ids]
-    records = [load_record(folder) for folder in folders]
+    records = [load_finished(folder) for folder in folders]
     shop = _Shop(wish)
     for record in sorted(
         records, key=lambda each: (each.trial.task, each.trial.teacher, each.trial.method, each.trial.seed)
     ):
-        folder = results / "trials" / record.id
+        folder = results / "trials" / record.id  # which the record and the folder's name agree on
         names = [name for name in wish.metrics if wish.again or not _has(record, name)]
         if record.status != "ok":
             if ids:
@@ -169,9 +171,13 @@ def _kept_images(folder: Path) -> Tensor:
     from safetensors.torch import load_file
 
     file = folder / KEPT
-    if not file.is_file():
+    if not is_there(file):
         raise UserError(f"{file} is missing: the trial stored no images, or they were not published with its record")
+    check_beside(folder, KEPT, sha256_of(file))
     try:
-        return load_file(file)["images"]
-    except (SafetensorError, KeyError) as error:
-        raise UserError(f"{file} cannot be read as a trial's images: {error}") from None
+        images = load_file(file)["images"]
+        if images.ndim != 4:
+            raise KeyError(f"images of shape {tuple(images.shape)}")
+    except (SafetensorError, KeyError, OSError) as error:
+        raise UserError(f"{file} cannot be read as a trial's images: {shown(str(error))}") from None
+    return images

@@ -8,23 +8,34 @@ report does for each, reads a small part of the file. The same records give the 
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
-from bench.records.columns import defaults
-from bench.records.folder import check_schema, is_archive, open_folder, parse, read_json, trial_folders, writing
-from bench.records.pack import connect, file_facts, pack_files, text, write_parquet
-from bench.records.schema import SCHEMA, CurvePoint
+from bench.records.checking import check_rows, points_of, reading
+from bench.records.columns import defaults, structure
+from bench.records.folder import (
+    check_beside,
+    check_schema,
+    is_archive,
+    open_folder,
+    read_json,
+    trial_folders,
+    writing,
+)
+from bench.records.foreign import brief, is_there, parse, read_text, refuse_link, sha256_of
+from bench.records.pack import DERIVED, DIGEST, connect, file_facts, pack_files, parquet, text, write_parquet
+from bench.records.schema import SCHEMA, CurvePoint, Record, as_json, sealed
 from bench.records.sheets import NAMES, Sheets, sheet_of, small_sheet
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 BESIDE = ("study.yaml", "tasks.json", "tracked.json", "speed/*.json")  # of a results folder, go into the metadata
+BESIDE_NAMES = re.compile(r"study\.yaml|tasks\.json|tracked\.json|speed/[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.json")
 BITS = "bits.json"  # of a trial: the hash of the student's weights, where it stands in their place
 STUDENT = "student.safetensors"
 HELD = {"record.json", "curve.jsonl", BITS, *NAMES}
@@ -52,6 +63,32 @@ def write_archive(results: Path, file: Path, sheets: Sheets = "best") -> int:
     return int(found[0])
 
 
+def replace_in_archive(file: Path, records: Sequence[Record]) -> None:
+    """Write an archive again with other records of trials that are in it, whole or not at all; the rest stays.
+
+    Raises:
+        UserError: it is damaged, or cannot be written.
+    """
+    texts = [as_json(sealed(record)) for record in records]
+    with connect() as con:
+        rows_of(con, file, "rows_of_all")
+        con.execute(
+            "CREATE TEMP TABLE other AS SELECT unnest($ids::VARCHAR[]) AS id, unnest($texts::VARCHAR[]) AS record",
+            {"ids": [record.id for record in records], "texts": texts},
+        )
+        beside = "sheet, left_out, student, sheet_file, sheet_size, sheet_name"
+        con.execute(
+            f"""CREATE TEMP VIEW replaced AS
+                WITH nested AS (
+                    SELECT {beside}, curve, other.record AS record,
+                           json_transform(other.record, '{structure(Record)}') AS r
+                    FROM rows_of_all JOIN other USING (id))
+                SELECT {DERIVED}, curve, record, {DIGEST} AS digest, {beside} FROM nested
+                UNION ALL BY NAME SELECT * FROM rows_of_all WHERE id NOT IN (SELECT id FROM other)"""
+        )
+        store(con, "SELECT * FROM replaced", file, files_beside(file), "all")
+
+
 def rows_of(con: DuckDBPyConnection, results: Path, view: str) -> None:
     """Make a view of a results folder or an archive, a row a trial, to be stored or joined with others.
 
@@ -63,14 +100,16 @@ def rows_of(con: DuckDBPyConnection, results: Path, view: str) -> None:
     """
     if is_archive(results):
         check_archive(results)
+        check_rows(results)
         student = "" if "student" in _columns(con, results) else "NULL::VARCHAR AS student,"  # of an earlier version
         png, webp = map(text, NAMES)
         con.execute(
             f"""CREATE TEMP VIEW {view} AS
-                SELECT *, {student} NULL::VARCHAR AS sheet_file, octet_length(sheet) AS sheet_size,
+                SELECT * REPLACE ({DIGEST} AS digest), {student} NULL::VARCHAR AS sheet_file,
+                       octet_length(sheet) AS sheet_size,
                        CASE WHEN hex(sheet[1:4]) = '52494646' THEN {webp}
                             WHEN sheet IS NOT NULL THEN {png} END AS sheet_name
-                FROM read_parquet({text(results)})"""
+                FROM {parquet(results)}"""
         )
         return
     folders = trial_folders(open_folder(results))
@@ -175,22 +214,29 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 def student_hash(trial: Path) -> str | None:
     """The hash of the weights of a trial's student, if the folder holds them or their hash."""
-    if (trial / BITS).is_file():
-        return str(read_json(trial / BITS).get("student"))
-    return sha256_of(trial / STUDENT) if (trial / STUDENT).is_file() else None
-
-
-def sha256_of(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    if is_there(trial / BITS):
+        found = read_json(trial / BITS).get("student")
+        if not isinstance(found, str) or not re.fullmatch("[0-9A-Za-z-]{1,64}", found):
+            raise UserError(f"{trial / BITS}: {brief(found)} is not the hash of a student")
+    elif is_there(trial / STUDENT):
+        found = sha256_of(trial / STUDENT)
+    else:
+        return None
+    check_beside(trial, STUDENT, found)
+    return found
 
 
 def files_beside(results: Path) -> dict[str, str]:
     """The contents of what lies beside the trials of a results folder or an archive, by name."""
     if is_archive(results):
         return check_archive(results)
-    found = sorted(file for pattern in BESIDE for file in results.glob(pattern))
-    return {file.relative_to(results).as_posix(): file.read_text("utf-8") for file in found}
+    if (results / "speed").is_symlink():
+        refuse_link(results / "speed")
+    found = {file.relative_to(results).as_posix(): file for pattern in BESIDE for file in results.glob(pattern)}
+    for name, file in found.items():
+        if not BESIDE_NAMES.fullmatch(name):
+            raise UserError(f"{results} holds {brief(str(file))}, which is no name of a file beside trials; rename it")
+    return {name: read_text(file) for name, file in sorted(found.items())}
 
 
 def check_archive(file: Path) -> dict[str, str]:
@@ -203,11 +249,17 @@ def check_archive(file: Path) -> dict[str, str]:
         raise UserError(f"{file} does not exist; `dfkd archive RESULTS {file}` creates one")
     with connect() as con:
         facts = file_facts(con, file).get("dfkd")
-    if facts is None:
+    if not isinstance(facts, str):
         raise UserError(f"{file} is not an archive of `dfkd archive`")
     value = parse(facts, f"the metadata of {file}")
     check_schema(value, file)
-    return dict(value.get("files", {}))
+    files = value.get("files", {})
+    if not isinstance(files, dict) or not all(isinstance(content, str) for content in files.values()):
+        raise UserError(f"the metadata of {file}: 'files' must be texts by name")
+    for name in files:
+        if not BESIDE_NAMES.fullmatch(name):
+            raise UserError(f"the metadata of {file} names {brief(name)}, and no such file belongs to an archive")
+    return files
 
 
 def holds_records(file: Path) -> bool:
@@ -235,11 +287,7 @@ def archive_texts(file: Path, ids: Iterable[str] | None = None) -> list[tuple[st
 
 def archive_curves(file: Path, ids: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
     """Curves by trial, as ``read_curve`` reads them."""
-    absent = defaults(CurvePoint)
-    return {
-        name: [{key: absent.get(key) if value is None else value for key, value in point.items()} for point in curve]
-        for name, curve in _rows(file, "id, curve", ids)
-    }
+    return {name: points_of(curve) for name, curve in _rows(file, "id, curve", ids)}
 
 
 def archive_columns(file: Path, ids: Iterable[str], names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
@@ -263,7 +311,7 @@ def archive_sheets(file: Path, ids: Iterable[str]) -> dict[str, bytes]:
 
 def archive_students(file: Path) -> dict[str, str]:
     """The hash of each student's weights, by the trial's id, where it is known."""
-    with connect() as con:
+    with reading(file), connect() as con:
         if "student" not in _columns(con, file):  # an archive of an earlier version
             return {}
     return {name: student for name, student in _rows(file, "id, student", None) if student is not None}
@@ -287,12 +335,13 @@ def check_new(path: Path, archive: bool) -> None:
 
 
 def _columns(con: DuckDBPyConnection, file: Path) -> set[str]:
-    return {row[0] for row in con.execute(f"DESCRIBE SELECT * FROM read_parquet({text(file)})").fetchall()}
+    return {row[0] for row in con.execute(f"DESCRIBE SELECT * FROM {parquet(file)}").fetchall()}
 
 
 def _rows(file: Path, columns: str, ids: Iterable[str] | None) -> list[tuple[Any, ...]]:
-    archive = f"read_parquet({text(file)})"
-    with connect() as con:
+    archive = parquet(file)
+    check_rows(file)
+    with reading(file), connect() as con:
         if ids is None:
             return con.execute(f"SELECT {columns} FROM {archive} ORDER BY id").fetchall()
         which, names = "id IN (SELECT unnest($ids))", {"ids": list(ids)}

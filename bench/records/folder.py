@@ -13,7 +13,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,26 @@ import psutil
 from pydantic import ValidationError
 
 from bench.errors import UserError
-from bench.records.schema import SCHEMA, CurvePoint, Record, as_json, without_nan
+from bench.records.foreign import (
+    check_file,
+    check_sums,
+    curve_lines,
+    is_id,
+    is_there,
+    parse,
+    read_bytes,
+    read_text,
+    refuse_link,
+    refuse_links,
+    sha256_of,
+)
+from bench.records.schema import SCHEMA, CurvePoint, Record, as_json, sealed, writable
+from bench.utils.text import shown
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 ARCHIVE = "records.parquet"  # a folder that has this in place of trials is read as this
 OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST}
+UNSEALED = ("log.txt",)  # of a trial's files: for people to read, and nothing is computed of it
 
 
 def open_folder(folder: Path, create: bool = False) -> Path:
@@ -73,7 +88,7 @@ def write_trial(results: Path, record: Record, curve: list[dict[str, Any]], file
         raise ValueError(f"{sorted(clash)}: write_trial writes these itself")
     if missing := [str(source) for source in files.values() if not source.is_file()]:
         raise FileNotFoundError(", ".join(missing))
-    points = [CurvePoint.model_validate(without_nan(point)).model_dump(mode="json") for point in curve]
+    points = [CurvePoint.model_validate(writable(point)).model_dump(mode="json") for point in curve]
     with writing(results):
         try:
             trials.mkdir(exist_ok=True)
@@ -82,8 +97,10 @@ def write_trial(results: Path, record: Record, curve: list[dict[str, Any]], file
             for name, source in files.items():
                 shutil.copyfile(source, temporary / name)
                 sync(temporary / name)
-            write_file(temporary / "curve.jsonl", "".join(json.dumps(point) + "\n" for point in points))
-            write_file(temporary / "record.json", as_json(record))
+            write_file(temporary / "curve.jsonl", curve_lines(points))
+            held = sorted({*files, "curve.jsonl"} - set(UNSEALED))
+            sums = {name: sha256_of(temporary / name) for name in held}
+            write_file(temporary / "record.json", as_json(sealed(record, sums)))
             sync(temporary)
             _put_in_place(temporary, target)
             sync(trials)
@@ -103,7 +120,7 @@ def replace_record(folder: Path, record: Record) -> None:
     part = folder / f".record.{os.getpid()}.tmp"
     with writing(folder):
         try:
-            write_file(part, as_json(record))
+            write_file(part, as_json(sealed(record)))
             part.replace(folder / "record.json")
             sync(folder)
         finally:
@@ -117,17 +134,18 @@ def load_record(folder_or_file: Path) -> Record:
         UserError: there is none, or it is damaged; the message names the file and the key.
     """
     path = _of_trial(folder_or_file, "record.json") if folder_or_file.is_dir() else folder_or_file
-    return record_of(_read(path), f"{path}", "; delete the trial's folder to run it again")
+    return record_of(read_text(path), f"{path}", "; delete the trial's folder to run it again")
 
 
 def load_finished(folder: Path) -> Record:
     """The record of a finished trial's folder, as the suite leaves it: with a curve, and the trial's id for a name.
 
     Raises:
-        UserError: as ``load_record``, or the folder has no curve or another name.
+        UserError: as ``load_record``, or the folder has no curve, another name, or a symbolic link in it.
     """
     record = load_record(folder)
     _of_trial(folder, "curve.jsonl")
+    refuse_links(folder)
     if record.id != folder.name:
         raise UserError(
             f"{folder} holds the trial {record.id}, and a trial's folder is named after its id; rename it, or "
@@ -138,10 +156,10 @@ def load_finished(folder: Path) -> Record:
 
 def record_of(text: str, where: str, remedy: str = "") -> Record:
     """A record from the text of a ``record.json``, checked; ``where`` is named in the complaint."""
-    try:
-        return Record.model_validate_json(text)  # in one go, which is quicker
-    except ValidationError:
-        return parse_record(parse(text, where), where, remedy)  # which says what is wrong
+    value = parse(text, where)
+    record = parse_record(value, where, remedy)
+    check_sums(value, where)
+    return record
 
 
 def parse_record(value: Mapping[str, Any], where: str, remedy: str = "") -> Record:
@@ -150,22 +168,63 @@ def parse_record(value: Mapping[str, Any], where: str, remedy: str = "") -> Reco
     try:
         return Record.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = f"{'.'.join(str(part) for part in first['loc'])}: " if first["loc"] else ""
-        raise UserError(f"{where}: {key}{first['msg']}{remedy}") from None
+        raise UserError(f"{where}: {_said(error)}{remedy}") from None
 
 
-def read_curve(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a trial's ``curve.jsonl``, in order; a UserError where there is none."""
+def read_curve(folder: Path, files: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """The lines of a trial's ``curve.jsonl``, in order, checked; a UserError where there is none.
+
+    ``files``: those of its record, where that is known already.
+    """
     path = _of_trial(folder, "curve.jsonl")
-    lines = _read(path).splitlines()
-    return [parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    content = read_bytes(path)
+    try:
+        lines = content.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path}: it is not UTF-8 text: {error.reason}") from None
+    points = [
+        parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line or number < len(lines)
+    ]
+    check_points(points, path)
+    check_beside(folder, "curve.jsonl", content, files)
+    return points
+
+
+def check_points(points: Sequence[Mapping[str, Any]], where: object) -> None:
+    """Raise UserError unless the points of a curve, as plain values, are such; ``where`` is named in the complaint."""
+    for number, point in enumerate(points, start=1):
+        try:
+            CurvePoint.model_validate(point)
+        except ValidationError as error:
+            raise UserError(f"{where}, line {number}: {_said(error)}") from None
+
+
+def check_beside(folder: Path, name: str, content: bytes | str, files: Mapping[str, str] | None = None) -> None:
+    """Raise UserError if a file of a trial's folder is not the one that was written with the record.
+
+    Args:
+        folder: of a finished trial.
+        name: of the file.
+        content: what is in it, or its hash.
+        files: those of its record, where that is known already.
+    """
+    held = load_record(folder).files if files is None else files
+    check_file(held, name, content, f"{folder / name}")
+
+
+def _said(error: ValidationError) -> str:
+    """The key of the first mistake, and what is wrong with it."""
+    first = error.errors()[0]
+    key = shown(".".join(str(part) for part in first["loc"]))
+    return (f"{key[:200]}: " if key else "") + shown(first["msg"])
 
 
 def _of_trial(folder: Path, name: str) -> Path:
+    if folder.is_symlink():
+        refuse_link(folder)
     if not folder.is_dir():
         raise UserError(f"there is no {folder}")
-    if not (folder / name).is_file():
+    if not is_there(folder / name):
         raise UserError(f"{folder} is not a complete trial: it has no {name}; delete the folder to run the trial again")
     return folder / name
 
@@ -199,14 +258,30 @@ def trial_folders(results: Path) -> list[Path]:
 def trial_names(results: Path) -> list[str]:
     """The ids of all finished trials of a results folder, in order."""
     trials = results / "trials"
+    if trials.is_symlink():
+        refuse_link(trials)
     if not trials.is_dir():
         return []
-    return sorted(entry.name for entry in os.scandir(trials) if not entry.name.startswith(".") and entry.is_dir())
+    names = []
+    with os.scandir(trials) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_symlink():
+                refuse_link(Path(entry.path))
+            if entry.is_dir(follow_symlinks=False):
+                if not is_id(entry.name):
+                    raise UserError(
+                        f"{shown(entry.path)}: a trial's folder is named after its id, which has 16 hex digits; rename "
+                        "it, or move it elsewhere"
+                    )
+                names.append(entry.name)
+    return sorted(names)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file, or a UserError that names the file."""
-    return parse(_read(path), str(path))
+    return parse(read_text(path), str(path))
 
 
 def check_schema(value: Mapping[str, Any], path: Path | str) -> None:
@@ -253,17 +328,16 @@ def _put_in_place(temporary: Path, target: Path) -> None:
 def _sweep(trials: Path, name: str) -> None:
     """Remove what processes that were killed in the middle of writing this trial left behind."""
     for leftover in trials.glob(f".{name}.*"):
-        owner = int(leftover.name.split(".")[2])
-        if owner == os.getpid() or not psutil.pid_exists(owner):
+        owner = leftover.name.split(".")[2]
+        if owner.isdecimal() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner))):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _is_ok(folder: Path) -> bool:
     try:
-        value = json.loads((folder / "record.json").read_bytes())
-    except (OSError, ValueError):
+        return read_json(folder / "record.json").get("status") == "ok"
+    except UserError:
         return False
-    return isinstance(value, dict) and value.get("status") == "ok"
 
 
 def _make_marker(marker: Path) -> None:
@@ -292,21 +366,3 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def parse(text: str, where: str) -> dict[str, Any]:
-    """A JSON object from text, or a UserError that says where."""
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{where} must contain a JSON object")
-    return value

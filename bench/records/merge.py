@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
 from bench.records.archive import BITS, archive_curves, archive_texts, check_new, files_beside, rows_of, store
-from bench.records.folder import is_archive, record_of, sync, write_file, writing
+from bench.records.folder import check_beside, is_archive, load_record, record_of, sync, write_file, writing
+from bench.records.foreign import curve_lines, read_task_list, refuse_links, sha256_of
 from bench.records.pack import connect
 from bench.records.reading import open_results, read_curves
-from bench.records.schema import SCHEMA, Record, as_json
+from bench.records.schema import SCHEMA, SEALS, Record, as_json
 from bench.records.sheets import Sheets, name_of
 
 if TYPE_CHECKING:
@@ -144,9 +145,8 @@ def _extends(taken: _Version, other: _Version, sources: Sequence[Path]) -> bool:
 def _contradiction(one: _Version, other: _Version, sources: Sequence[Path]) -> str:
     """Both, with what differs between them."""
     first, second = (_flat(json.loads(as_json(version.record))) for version in (one, other))
-    keys = [key for key in {**first, **second} if first.get(key, _ABSENT) != second.get(key, _ABSENT)] or [
-        "curve.jsonl"
-    ]
+    differing = [key for key in {**first, **second} if first.get(key, _ABSENT) != second.get(key, _ABSENT)]
+    keys = [key for key in differing if key.partition(".")[0] not in SEALS] or ["curve.jsonl"]
     trial = one.record.trial
     lines = [f"{one.record.id}: {trial.method} on {trial.task}, seed {trial.seed}"]
     for version, values in ((one, first), (other, second)):
@@ -178,7 +178,7 @@ def _beside(sources: Sequence[Path]) -> dict[str, str]:
             found[name] = only
     known: dict[str, tuple[Any, Path]] = {}
     for source, files in zip(sources, beside, strict=True):
-        for task in json.loads(files.get("tasks.json", "[]")):
+        for task in read_task_list(files.get("tasks.json", "[]"), f"{source}, tasks.json"):
             before, place = known.setdefault(task["name"], (task, source))
             if before != task:
                 raise UserError(
@@ -202,7 +202,7 @@ def _write_folder(
                     _unpack(con, source, place, ids, part / "trials")
                 else:
                     for name in ids:
-                        shutil.copytree(source / "trials" / name, part / "trials" / name)
+                        _copy(source / "trials" / name, part / "trials" / name)
             for name, content in beside.items():
                 (part / name).parent.mkdir(exist_ok=True)
                 write_file(part / name, content)
@@ -214,12 +214,22 @@ def _write_folder(
             shutil.rmtree(part, ignore_errors=True)
 
 
+def _copy(trial: Path, target: Path) -> None:
+    """A trial's folder, of which no file has changed since it was written."""
+    refuse_links(trial)
+    files = load_record(trial).files
+    shutil.copytree(trial, target, symlinks=True)
+    for file in target.iterdir():
+        if file.name in files:
+            check_beside(trial, file.name, sha256_of(file), files)
+
+
 def _unpack(con: DuckDBPyConnection, source: Path, place: int, ids: Sequence[str], trials: Path) -> None:
     curves = archive_curves(source, ids)
     for name, record in archive_texts(source, ids):
         (trials / name).mkdir()
         write_file(trials / name / "record.json", record)
-        write_file(trials / name / "curve.jsonl", "".join(json.dumps(point) + "\n" for point in curves[name]))
+        write_file(trials / name / "curve.jsonl", curve_lines(curves[name]))
         row = con.execute(f"SELECT sheet, student FROM source_{place} WHERE id = $id", {"id": name}).fetchone()
         assert row is not None
         sheet, student = row

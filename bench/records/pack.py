@@ -14,14 +14,24 @@ from bench.records.columns import TRIALS, broken, structure
 from bench.records.folder import load_finished, read_curve, trial_names
 from bench.records.schema import CurvePoint, ImageMetric, Record
 from bench.utils.paths import cache_folder
+from bench.utils.text import shown
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+# What tells whether two copies of a trial say the same. That of an archive is not believed, but made again.
+DIGEST = "md5(concat_ws(chr(10), record, coalesce(curve, [])::JSON::VARCHAR))"
 FEW = 500  # trials that are packed in memory each time: quicker than looking whether a stored table is still right
 _TRIAL = "string_split(replace(filename, chr(92), '/'), '/')[-2]"
 _IMAGE = ", ".join(f"'{name}': e.value.\"{name}\"" for name in ImageMetric.model_fields)
 _TEST = ", ".join(f"'{name}': {'e.value' if name == 'value' else 'NULL'}" for name in ImageMetric.model_fields)
+# The columns that are made of a record ``r``, one nested value.
+DERIVED = f"""{", ".join(f'{sql} AS "{name}"' for name, sql in TRIALS.items())},
+       r.meter AS meter,
+       list_concat(
+           list_transform(map_entries(r.image_metrics), lambda e: {{'kind': 'image', 'name': e.key, {_IMAGE}}}),
+           list_transform(map_entries(r.test_metrics), lambda e: {{'kind': 'test', 'name': e.key, {_TEST}}})
+       ) AS metrics"""
 _PACK = f"""
 CREATE OR REPLACE TEMP TABLE fresh AS
 WITH records AS (SELECT {_TRIAL} AS folder, content FROM read_text($records)),
@@ -32,19 +42,15 @@ WITH records AS (SELECT {_TRIAL} AS folder, content FROM read_text($records)),
                json_transform('[' || replace(curves.content, chr(10), ',') || ']',
                               '[{structure(CurvePoint)}]') AS points
         FROM records LEFT JOIN curves USING (folder))
-SELECT {", ".join(f'{sql} AS "{name}"' for name, sql in TRIALS.items())},
-       r.meter AS meter,
-       list_concat(
-           list_transform(map_entries(r.image_metrics), lambda e: {{'kind': 'image', 'name': e.key, {_IMAGE}}}),
-           list_transform(map_entries(r.test_metrics), lambda e: {{'kind': 'test', 'name': e.key, {_TEST}}})
-       ) AS metrics,
-       coalesce(points, []) AS curve,
-       record,
-       md5(record || chr(10) || coalesce(nested.curve, '')) AS digest,
-       {broken()} OR nested.curve IS NULL OR nested.folder <> r.id AS broken
-FROM nested
+SELECT * EXCLUDE (broken), {DIGEST} AS digest, broken
+FROM (SELECT {DERIVED},
+             coalesce(points, []) AS curve,
+             record,
+             {broken()} OR nested.curve IS NULL OR nested.folder <> r.id AS broken
+      FROM nested)
 """
-FORMAT = hashlib.sha256(_PACK.encode()).hexdigest()[:16]  # a stored table in another format is rebuilt
+CHECKS = 1  # version of what is checked before records are packed
+FORMAT = hashlib.sha256(f"{CHECKS} {_PACK}".encode()).hexdigest()[:16]  # a stored table in another format is rebuilt
 
 
 def connect() -> DuckDBPyConnection:
@@ -64,6 +70,8 @@ def pack_files(con: DuckDBPyConnection, results: Path, ids: Sequence[str], table
             its id for a name; the message names the file.
     """
     trials = [results / "trials" / name for name in ids]
+    for trial in trials:
+        read_curve(trial, load_finished(trial).files)
     records = [str(trial / "record.json") for trial in trials]
     curves = [str(trial / "curve.jsonl") for trial in trials]
     import duckdb
@@ -76,10 +84,8 @@ def pack_files(con: DuckDBPyConnection, results: Path, ids: Sequence[str], table
         good = con.execute("SELECT count(*) FROM fresh WHERE NOT coalesce(broken, true)").fetchone()
         damaged = good is None or good[0] < len(trials)  # a missing file is skipped silently
     except duckdb.Error as error:
-        _name_the_damaged(trials)
-        raise UserError(f"{results} cannot be read: {error}") from None
+        raise UserError(f"{results} cannot be read: {shown(str(error))}") from None
     if damaged:
-        _name_the_damaged(trials)
         raise UserError(f"{results} contains records that do not match the schema")
     con.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT * EXCLUDE (broken) FROM fresh ORDER BY id")
     con.execute("DROP TABLE fresh")
@@ -101,7 +107,7 @@ def packed(con: DuckDBPyConnection, results: Path, table: str) -> str:
     whole = hashlib.sha256(json.dumps([FORMAT, list(state.items())]).encode()).hexdigest()
     facts = file_facts(con, stored) if stored.is_file() else {}
     if facts.get("state") == whole:
-        return f"read_parquet({text(stored)})"
+        return parquet(stored)
     _pack_changed(con, results, state, stored if facts.get("format") == FORMAT else None, table)
     try:
         stored.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +115,7 @@ def packed(con: DuckDBPyConnection, results: Path, table: str) -> str:
     except OSError:
         return table  # no place for a cache: slower next time, and nothing else
     con.execute(f"DROP TABLE {table}")
-    return f"read_parquet({text(stored)})"
+    return parquet(stored)
 
 
 def write_parquet(
@@ -149,6 +155,11 @@ def file_facts(con: DuckDBPyConnection, file: Path) -> dict[str, str]:
     return dict(rows)
 
 
+def parquet(file: Path) -> str:
+    """The rows of a Parquet file in SQL; a folder named ``a=b`` above it adds no column ``a``."""
+    return f"read_parquet({text(file)}, hive_partitioning = false)"
+
+
 def text(value: object) -> str:
     """A string in SQL."""
     return "'" + str(value).replace("'", "''") + "'"
@@ -159,7 +170,7 @@ def _pack_changed(
 ) -> None:
     known: dict[str, str] = {}
     if stored is not None:
-        known = dict(con.execute(f"SELECT id, state FROM read_parquet({text(stored)})").fetchall())
+        known = dict(con.execute(f"SELECT id, state FROM {parquet(stored)}").fetchall())
     changed = [name for name, marks in state.items() if known.get(name) != marks]
     pack_files(con, results, changed, "changed")
     con.execute(
@@ -168,29 +179,24 @@ def _pack_changed(
     )
     parts = "SELECT * FROM changed JOIN states USING (id)"
     if stored is not None:
-        kept = f"SELECT p.* FROM read_parquet({text(stored)}) p JOIN states USING (id, state)"
+        kept = f"SELECT p.* FROM {parquet(stored)} p JOIN states USING (id, state)"
         parts = f"{parts} UNION ALL BY NAME {kept}"
     con.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT * FROM ({parts}) ORDER BY id")
     con.execute("DROP TABLE changed; DROP TABLE states")
 
 
 def _state(results: Path) -> dict[str, str]:
-    """Time and size of every trial's record, by id: what tells whether a trial has changed."""
+    """Time and size of every trial's record and curve, by id: what tells whether a trial has changed."""
     trials = f"{results / 'trials'}/"
-    return {name: _marks(f"{trials}{name}/record.json") for name in trial_names(results)}
+    return {
+        name: f"{_marks(f'{trials}{name}/record.json')} {_marks(f'{trials}{name}/curve.jsonl')}"
+        for name in trial_names(results)
+    }
 
 
 def _marks(file: str) -> str:
     try:
-        found = os.stat(file)  # noqa: PTH116  a hundred thousand of them
+        found = os.lstat(file)
     except FileNotFoundError:
         return "-"
     return f"{found.st_mtime_ns}.{found.st_size}"
-
-
-def _name_the_damaged(trials: Sequence[Path]) -> None:
-    """Read one by one what did not go in one go, so that the complaint names the file and the key."""
-    for trial in trials:
-        load_finished(trial)
-        for point in read_curve(trial):
-            CurvePoint.model_validate(point)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import UserError, nearest
+from bench.records.checking import check_rows
 from bench.records.columns import BESIDE, METER, METRICS, POINTS, TRIALS, VIEWS
 from bench.records.folder import is_archive
-from bench.records.pack import connect, packed, text
+from bench.records.pack import DIGEST, connect, packed, parquet, text
 from bench.records.reading import open_results
 
 if TYPE_CHECKING:
@@ -69,13 +70,15 @@ def open_views(sources: Sequence[Path]) -> DuckDBPyConnection:
         open_results(source)
         if re.search(r"[*?\[\]]", str(source.resolve())):
             raise UserError(f"{source}: DuckDB treats the characters * ? [ ] in a path as a pattern; rename the folder")
-        table = f"read_parquet({text(source)})" if is_archive(source) else packed(con, source, f"packed_{place}")
+        if is_archive(source):
+            check_rows(source)
+        table = parquet(source) if is_archive(source) else packed(con, source, f"packed_{place}")
         known = {str(column[0]) for column in con.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()}
         # an archive from before the rule of identity had versions holds records of the first
         older = "" if "identity_rule" in known else ", 1 AS identity_rule"
         tables.append(f"SELECT {place} AS place, {text(source)} AS results, *{older} FROM {table}")
-    once = "QUALIFY row_number() OVER (PARTITION BY id, digest ORDER BY place) = 1" if len(tables) > 1 else ""
-    con.execute(f"CREATE TEMP VIEW packed AS SELECT * FROM ({' UNION ALL BY NAME '.join(tables)}) {once}")
+    rows = f"({' UNION ALL BY NAME '.join(tables)})"
+    con.execute(f"CREATE TEMP VIEW packed AS SELECT * FROM {rows} {_once(con, rows) if len(tables) > 1 else ''}")
     con.execute(f"CREATE TEMP VIEW trials AS SELECT results, {_names(TRIALS)} FROM packed")
     con.execute(f"CREATE TEMP VIEW meters AS SELECT {_BESIDE}, {_names(METER, 'meter.')} FROM packed")
     con.execute(f"""CREATE TEMP VIEW metrics AS SELECT {_BESIDE}, {_names(METRICS, "u.m.")}
@@ -83,10 +86,21 @@ def open_views(sources: Sequence[Path]) -> DuckDBPyConnection:
     con.execute(f"""CREATE TEMP VIEW curves AS SELECT {_BESIDE}, u.point, {_names(POINTS[1:], "u.c.")}
                     FROM packed, (SELECT unnest(packed.curve) AS c,
                                         generate_subscripts(packed.curve, 1) - 1 AS point) u""")
-    files = re.findall(r"read_parquet\('((?:[^']|'')*)'\)", " ".join(tables))
+    files = re.findall(r"read_parquet\('((?:[^']|'')*)', hive", " ".join(tables))
     allowed = ", ".join(f"'{file}'" for file in files)
     con.execute(f"SET allowed_paths = [{allowed}]; SET enable_external_access = false; SET lock_configuration = true")
     return con
+
+
+def _once(con: DuckDBPyConnection, rows: str) -> str:
+    """SQL that leaves out the further copies of a trial with the same content; few trials have any."""
+    con.execute(
+        f"""CREATE TEMP TABLE further AS
+            WITH several AS (SELECT id FROM {rows} GROUP BY id HAVING count(*) > 1)
+            SELECT id, place FROM {rows} SEMI JOIN several USING (id)
+            QUALIFY row_number() OVER (PARTITION BY id, {DIGEST} ORDER BY place) > 1"""
+    )
+    return "ANTI JOIN further USING (id, place)"
 
 
 def _names(columns: Sequence[str] | dict[str, str], inside: str = "") -> str:

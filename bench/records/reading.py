@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from bench.errors import UserError, nearest
 from bench.records.folder import (
+    check_beside,
     is_archive,
     load_finished,
     open_folder,
-    parse,
     place_of,
     read_curve,
     read_json,
@@ -24,6 +24,7 @@ from bench.records.folder import (
     trial_folders,
     trial_names,
 )
+from bench.records.foreign import check_id, is_there, opened, parse, read_bytes, read_text
 from bench.records.schema import CurvePoint, Record
 from bench.records.sheets import sheet_of
 
@@ -69,21 +70,22 @@ def load_records(results: Path, ids: Collection[str] | None = None) -> list[Reco
         from bench.records.archive import archive_texts
 
         return [record_of(text, f"{results}, {name}") for name, text in archive_texts(results, ids)]
-    folders = trial_folders(results) if ids is None else [results / "trials" / name for name in sorted(ids)]
+    folders = trial_folders(results) if ids is None else [_place(results, name) for name in sorted(ids)]
     return [load_finished(folder) for folder in folders]
 
 
-def read_plain(results: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where each record is and its plain values, not checked, in the order of the ids."""
+def read_plain(results: Path) -> Iterator[dict[str, Any]]:
+    """Every record as plain values, checked, in the order of the ids."""
     results = place_of(results)
     if is_archive(results):
         from bench.records.archive import archive_texts
 
         for name, text in archive_texts(results):
-            yield f"{results}, {name}", parse(text, f"{results}, {name}")
+            yield parse(text, f"{results}, {name}")
     else:
         for folder in trial_folders(results):
-            yield str(folder / "record.json"), read_json(folder / "record.json")
+            load_finished(folder)
+            yield read_json(folder / "record.json")
 
 
 class Outline(NamedTuple):
@@ -96,10 +98,10 @@ class Outline(NamedTuple):
 
 
 def read_outline(results: Path) -> list[Outline]:
-    """One line per trial, in the order of the ids; a folder's records are opened but not checked further.
+    """One line per trial, in the order of the ids.
 
     Raises:
-        UserError: a record is damaged, as far as this is checked here.
+        UserError: a record is damaged.
     """
     results = place_of(results)
     if is_archive(results):
@@ -110,14 +112,7 @@ def read_outline(results: Path) -> list[Outline]:
 
 
 def _outline(folder: Path) -> Outline:
-    value = read_json(folder / "record.json") if (folder / "record.json").is_file() else {}
-    try:
-        found = Outline(folder.name, value["trial"]["task"], value["trial"]["method"], value["status"])
-    except (KeyError, TypeError):
-        found = Outline("", "", "", "")
-    if all(found) and all(isinstance(part, str) for part in found):
-        return found
-    record = load_finished(folder)  # which says what is wrong
+    record = load_finished(folder)
     return Outline(record.id, record.trial.task, record.trial.method, record.status)
 
 
@@ -152,7 +147,7 @@ def read_curves(results: Path, ids: Iterable[str]) -> dict[str, list[dict[str, A
         from bench.records.archive import archive_curves
 
         return archive_curves(results, ids)
-    return {name: read_curve(results / "trials" / name) for name in ids}
+    return {name: read_curve(_place(results, name)) for name in ids}
 
 
 def read_columns(results: Path, ids: Iterable[str], names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
@@ -172,7 +167,7 @@ def read_columns(results: Path, ids: Iterable[str], names: Sequence[str]) -> dic
 
     found, absent = {}, defaults(CurvePoint)
     for name in ids:
-        curve = read_curve(results / "trials" / name)
+        curve = read_curve(_place(results, name))
         found[name] = {key: [point.get(key, absent.get(key)) for point in curve] for key in names}
     return found
 
@@ -184,8 +179,12 @@ def read_sheets(results: Path, ids: Iterable[str]) -> dict[str, bytes]:
         from bench.records.archive import archive_sheets
 
         return archive_sheets(results, ids)
-    paths = {name: sheet_of(results / "trials" / name) for name in ids}
-    return {name: path.read_bytes() for name, path in paths.items() if path is not None}
+    found = {}
+    for name in ids:
+        if (path := sheet_of(_place(results, name))) is not None:
+            found[name] = read_bytes(path)
+            check_beside(path.parent, path.name, found[name])
+    return found
 
 
 def read_beside(results: Path, name: str) -> str | None:
@@ -195,11 +194,12 @@ def read_beside(results: Path, name: str) -> str | None:
         from bench.records.archive import check_archive
 
         return check_archive(results).get(name)
-    path = results / name
-    try:
-        return path.read_text(encoding="utf-8") if path.is_file() else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    return read_text(results / name) if is_there(results / name) else None
+
+
+def _place(results: Path, name: str) -> Path:
+    """The folder of a trial."""
+    return results / "trials" / check_id(name, results)
 
 
 def locate(results: Iterable[Path], prefix: str) -> tuple[Path, str]:
@@ -227,10 +227,10 @@ def log_end(results: Path, name: str, lines: int) -> list[str]:
     Empty where there is no log; archives hold none.
     """
     results = place_of(results)
-    path = results / "trials" / name / LOG
-    if is_archive(results) or not path.is_file():
+    path = _place(results, name) / LOG
+    if is_archive(results) or not is_there(path):
         return []
-    with path.open("rb") as file:
+    with opened(path) as file:
         file.seek(max(0, path.stat().st_size - lines * LONGEST))
         text = file.read().decode("utf-8", errors="replace")
     plain = HOME.sub("~", CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))

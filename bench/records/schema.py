@@ -17,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from bench.records.foreign import CHECKSUM, FILES, ID, checksum_of
+
 SCHEMA: Literal[1] = 1
 
 Status = Literal[
@@ -26,6 +28,8 @@ Limit = Literal["seconds", "steps", "teacher_images", "student_images", "gmacs"]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Checksum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+SEALS = (FILES, CHECKSUM)  # keys of a record that say nothing of the trial
 
 
 def trial_id(identity: Mapping[str, Any]) -> str:
@@ -36,6 +40,19 @@ def trial_id(identity: Mapping[str, Any]) -> str:
     """
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def writable(value: Any) -> Any:
+    """As ``without_nan``; and NULs and halves of surrogate pairs, which not every program can read, are written out."""
+    if isinstance(value, str):
+        return value.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {writable(key): writable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [writable(item) for item in value]
+    return value
 
 
 def without_nan(value: Any) -> Any:
@@ -171,7 +188,7 @@ class Record(_Part):
     """``record.json``: everything known about one finished trial."""
 
     version: Literal[1] = Field(default=SCHEMA, alias="schema", description="version of this schema")
-    id: str = Field(pattern="^[0-9a-f]{16}$", description="start of the SHA-256 of `trial` as canonical JSON")
+    id: str = Field(pattern=f"^{ID.pattern}$", description="start of the SHA-256 of `trial` as canonical JSON")
     study: str
     status: Status
     reason: str = Field(default="", description="one sentence when the status is not ok")
@@ -196,6 +213,15 @@ class Record(_Part):
     images: ImageFacts
     resumed: Count = Field(description="how many times the trial resumed from a checkpoint")
     provenance: dict[str, Any] = Field(description="commit, versions, hardware; keys may be added")
+    files: dict[str, Checksum] = Field(
+        default_factory=dict,
+        description="SHA-256 of the files beside the record, by name: curve.jsonl and those of student and images; "
+        "absent in older records",
+    )
+    checksum: Checksum | None = Field(
+        default=None,
+        description="SHA-256 of all the other keys as JSON with sorted keys and no spaces; absent in older records",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Record:
@@ -206,6 +232,23 @@ class Record(_Part):
         if self.status != "ok" and (self.scores or self.agreement is not None):
             raise ValueError(f"a trial with status {self.status!r} has no score")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_first_written(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Records from before there were checksums stay as they are."""
+        values: dict[str, Any] = serialise(self)
+        for name in SEALS:
+            if not values.get(name):
+                values.pop(name, None)
+        return values
+
+    def __eq__(self, other: object) -> bool:
+        """Whether two records say the same; a checksum says nothing of its own."""
+        if not isinstance(other, Record):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in type(self).model_fields if name not in SEALS)
+
+    __hash__ = None  # type: ignore[assignment]  # what is in it has none either
 
 
 class CurvePoint(_Part):
@@ -233,7 +276,19 @@ class CurvePoint(_Part):
     )
 
 
+def sealed(record: Record, files: Mapping[str, str] | None = None) -> Record:
+    """The same record with its checksum, as it is written.
+
+    Args:
+        record: any record.
+        files: the checksums of the files beside it, by name; by default those that the record has.
+    """
+    held = record.files if files is None else dict(sorted(files.items()))
+    plain = writable(record.model_copy(update={FILES: held}).model_dump(mode="json", by_alias=True))
+    return record.model_copy(update={FILES: held, CHECKSUM: checksum_of(plain)})
+
+
 def as_json(record: Record) -> str:
     """The text of ``record.json``."""
-    plain = without_nan(record.model_dump(mode="json", by_alias=True))
+    plain = writable(record.model_dump(mode="json", by_alias=True))
     return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -6,6 +6,10 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from bench.errors import UserError
+from bench.records.foreign import is_there
+from bench.utils.text import shown
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -19,11 +23,12 @@ NAMES = ("images.png", "images.webp")  # of a trial's sheet: as the trial left i
 SIDE = 5  # images of a small sheet in a row, and rows
 PIXELS = 60_000  # of a small sheet: of large images it shows fewer than 5 x 5
 QUALITY = 40
+MOST = 50_000_000  # pixels of a sheet
 
 
 def sheet_of(trial: Path) -> Path | None:
     """The file of a trial's contact sheet; None where there is none."""
-    return next((file for name in NAMES if (file := trial / name).is_file()), None)
+    return next((file for name in NAMES if is_there(file := trial / name)), None)
 
 
 def kind_of(sheet: bytes) -> Literal["png", "webp"]:
@@ -45,8 +50,13 @@ def small_sheet(sheet: bytes) -> bytes:
         return sheet
     from PIL import Image
 
-    with Image.open(io.BytesIO(sheet)) as file:
-        picture = file.convert("RGB")
+    try:
+        with Image.open(io.BytesIO(sheet), formats=["png"]) as file:
+            if file.width * file.height > MOST:
+                raise ValueError(f"it has {file.width:,} x {file.height:,} pixels")
+            picture = file.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"a contact sheet cannot be read as an image: {shown(str(error))}") from None
     out = io.BytesIO()
     picture.crop((0, 0, *_cut(picture))).save(out, "webp", quality=QUALITY, method=6)
     return out.getvalue()

@@ -8,9 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from bench.errors import UserError
 from bench.records import read_beside
+from bench.records.foreign import read_task_list
 from bench.spec.task import Published, TaskSpec, add_tasks
+from bench.utils.text import shown
 
 FILE = "tasks.json"
 
@@ -26,7 +30,10 @@ def save_tasks(results: Path, tasks: Iterable[Mapping[str, Any]]) -> None:
 
 def published_of_kept(results: Path) -> dict[str, Published]:
     """The published numbers of a results folder's own tasks, by the task's name."""
-    return {task["name"]: Published.model_validate(task.get("published", {})) for task in _read(results / FILE)}
+    try:
+        return {task["name"]: Published.model_validate(task.get("published", {})) for task in _read(results / FILE)}
+    except ValueError as error:
+        raise UserError(f"{results / FILE}: {first_mistake(error)}") from None
 
 
 def register_saved_tasks(results: Path) -> None:
@@ -38,7 +45,7 @@ def register_saved_tasks(results: Path) -> None:
     try:
         add_tasks(TaskSpec.model_validate(task) for task in _read(results / FILE))
     except ValueError as error:
-        raise UserError(f"{results / FILE}: {error}") from None
+        raise UserError(f"{results / FILE}: {first_mistake(error)}") from None
 
 
 def kept_task(results: Path, name: str) -> TaskSpec | None:
@@ -50,17 +57,19 @@ def kept_task(results: Path, name: str) -> TaskSpec | None:
     try:
         return next((TaskSpec.model_validate(task) for task in _read(results / FILE) if task["name"] == name), None)
     except ValueError as error:
-        raise UserError(f"{results / FILE}: {error}") from None
+        raise UserError(f"{results / FILE}: {first_mistake(error)}") from None
+
+
+def first_mistake(error: ValueError) -> str:
+    """What is wrong, on one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return shown(f"{'.'.join(map(str, first['loc']))[:200]}: {first['msg']}")
+    return shown(str(error).partition("\n")[0])
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
     text = read_beside(file.parent, file.name)
     if text is None:
         return []
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{file} cannot be read: {error}") from None
-    if not isinstance(content, list) or not all(isinstance(task, dict) and "name" in task for task in content):
-        raise UserError(f"{file} must hold a list of tasks")
-    return content
+    return read_task_list(text, str(file))

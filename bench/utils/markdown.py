@@ -6,10 +6,16 @@ import html
 import re
 from collections.abc import Sequence
 
+from bench.utils.text import shown
+
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is: no tags, no cell ends, no line ends."""
-    return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    r"""Text that Markdown shows as it is: no tags, no links, no cell ends, no line ends, and nothing that is not seen.
+
+    >>> escape("<b>[x](javascript:y)\n|`~~\x1b[31m")
+    '&lt;b&gt;\\[x\\](javascript:y) \\|\\`\\~\\~\\\\x1b\\[31m'
+    """
+    return re.sub(r"([\\`*\[\]|~])", r"\\\1", html.escape(shown(" ".join(text.split())), quote=False))
 
 
 def line(texts: Sequence[str]) -> str:

@@ -19,6 +19,24 @@ def shown(text: str) -> str:
     return "".join(each if _visible(each) else _written(each) for each in text)
 
 
+def cut(text: str, longest: int = 300) -> str:
+    """A long text's beginning, with the length of the whole.
+
+    >>> cut("short"), cut("x" * 1200, 5)
+    ('short', 'xxxxx... (1,200 characters)')
+    """
+    return text if len(text) <= longest else f"{text[:longest]}... ({len(text):,} characters)"
+
+
+def plain_lines(text: str) -> str:
+    r"""Text of several lines for a terminal: its lines stay, everything else that is not seen is written out.
+
+    >>> plain_lines("a\n\x1b[2Jb")
+    'a\n\\x1b[2Jb'
+    """
+    return text if text.isprintable() else "\n".join(map(shown, text.split("\n")))
+
+
 def _visible(character: str) -> bool:
     return unicodedata.category(character) not in _HIDDEN or character in _JOINERS
 

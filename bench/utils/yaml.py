@@ -13,11 +13,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from bench.errors import UserError, nearest
 
+LONGEST = 200_000  # characters of a file
+DEEPEST = 100  # brackets inside each other
+MOST = 100_000  # values of a file, with every alias written out
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -59,16 +62,52 @@ def read_yaml(file: Path) -> Any:
 
 def read_yaml_text(text: str, file: Path) -> Any:
     """As ``read_yaml``, of a text that stands in ``file`` or in an archive of it."""
+    if len(text) > LONGEST:
+        raise UserError(f"{file} has {len(text):,} characters; such a file has {LONGEST:,} at most")
+    if "\0" in text:
+        raise UserError(f"{file}: not valid YAML: it has a NUL")
+    if _deepest(text) > DEEPEST:
+        raise UserError(f"{file}: not valid YAML: it is nested more than {DEEPEST} levels deep")
     try:
-        return YAML(typ="rt").load(text)
+        data = YAML(typ="rt").load(text)
+        if _nodes(data, {}) > MOST:
+            raise UserError(f"{file}: with its aliases written out it would have more than {MOST:,} values")
+        return data
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark is not None else ""
         problem = str(error.problem or error.context)
         hint = "; inside [...], quote text that has brackets" if "got '['" in problem else ""
         raise UserError(f"{file}{line}: not valid YAML: {problem}{hint}") from None
-    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
-        raise UserError(f"{file}: not valid YAML: {str(error).partition(chr(10))[0]}") from None
+    except RecursionError:
+        raise UserError(f"{file}: not valid YAML: it is nested too deeply, or an alias contains itself") from None
+    except UserError:
+        raise
+    except Exception as error:  # ValueError: a date that does not exist; the parser has others, such as for odd tags
+        said = f"{str(error).partition(chr(10))[0]}" or type(error).__name__
+        raise UserError(f"{file}: not valid YAML: {said}") from None
+
+
+def _deepest(text: str) -> int:
+    """How deep brackets are nested, at least; of a hundred thousand the parser would take seconds to say no."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[{\]}]", text):
+        depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _nodes(data: Any, known: dict[int, int]) -> int:
+    """How many values there are when every alias is written out; an alias within itself is a RecursionError."""
+    if not isinstance(data, Mapping | list):
+        return 1
+    if id(data) not in known:
+        known[id(data)] = -1
+        children = [*data, *data.values()] if isinstance(data, Mapping) else data
+        known[id(data)] = 1 + sum(_nodes(child, known) for child in children)
+    if known[id(data)] < 0:
+        raise RecursionError
+    return known[id(data)]
 
 
 def line_of(data: Any, path: Sequence[str | int]) -> int | None:

@@ -75,7 +75,9 @@ def test_a_package_of_entry_points_is_run_by_the_judge(tmp_path: Path, monkeypat
 
     package = tmp_path / "entry_points_here"
     package.mkdir()
-    (package / "__init__.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n", encoding="utf-8")
+    (package / "__init__.py").write_text(
+        f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n", encoding="utf-8"
+    )
     (package / "mine.py").write_text(
         "from bench import Access, Data, Session, method\n\n\n"
         "@method('mine', title='Mine', paper='none', data=Data.NONE, access=Access.LABELS)\n"

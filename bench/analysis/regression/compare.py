@@ -15,6 +15,7 @@ from bench.analysis.regression.filing import Filed
 from bench.analysis.regression.speed import compare_speed
 from bench.analysis.regression.verdicts import ALPHA, Missing, Number, Verdict, decide, paired_number
 from bench.records import Record
+from bench.utils.text import cut
 
 
 @dataclass(frozen=True)
@@ -139,11 +140,13 @@ def _look_at_seed(
         return
     elif not_run := [(side, each) for side, each in (("base", first), ("head", second)) if each.status in _NOT_RUN]:
         side, record = not_run[-1]
-        missing.append(Missing(a.task, label, f"seed {seed}", f"{_words(record.status)} in {side}: {record.reason}"))
+        missing.append(
+            Missing(a.task, label, f"seed {seed}", f"{_words(record.status)} in {side}: {cut(record.reason)}")
+        )
     elif first.status == "ok":
-        failed.append(Turn(a.task, label, seed, first.status, second.status, second.reason))
+        failed.append(Turn(a.task, label, seed, first.status, second.status, cut(second.reason)))
     elif second.status == "ok":
-        fixed.append(Turn(a.task, label, seed, first.status, second.status, first.reason))
+        fixed.append(Turn(a.task, label, seed, first.status, second.status, cut(first.reason)))
     else:
         missing.append(Missing(a.task, label, f"seed {seed}", f"failed on both sides: {_words(second.status)}"))
 

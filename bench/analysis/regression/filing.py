@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +30,14 @@ from bench.records import (
     read_students,
     trial_folders,
 )
-from bench.records.archive import BITS, STUDENT, files_beside, sha256_of
-from bench.records.folder import parse, read_json, writing
+from bench.records.archive import BITS, STUDENT, files_beside, student_hash
+from bench.records.folder import read_json, writing
+from bench.records.foreign import is_there, parse, sha256_of
 from bench.records.merge import merge
 from bench.records.sheets import NAMES
 from bench.utils.git import Commit, changes, checkout_of, commit, fingerprint, git, resolve
 from bench.utils.paths import ROOT
+from bench.utils.text import shown
 
 TRACKED = Path("results") / "tracked"  # below the checkout's top folder
 DIRTY = "-dirty-"
@@ -109,9 +112,8 @@ def lighten(results: Path) -> None:
     The trials stay finished: only their records and curves are needed to compare them, and nothing runs again.
     """
     for folder in trial_folders(results):
-        student = folder / STUDENT
-        if student.is_file() and not (folder / BITS).is_file():
-            write_json(folder / BITS, {"student": sha256_of(student)})
+        if is_there(folder / STUDENT) and not is_there(folder / BITS):
+            write_json(folder / BITS, {"student": student_hash(folder)})
         with writing(folder):
             for name in HEAVY:
                 (folder / name).unlink(missing_ok=True)
@@ -231,9 +233,12 @@ def _labelled(results: Path) -> Commit | None:
         return None
     facts = parse(text, f"{results / LABEL}")
     try:
-        return Commit(facts["commit"], facts["date"], facts["subject"])
+        sha, date, subject = (facts[name] for name in ("commit", "date", "subject"))
     except KeyError as error:
         raise UserError(f"{results / LABEL}: {error} is missing") from None
+    if not all(isinstance(value, str) for value in (sha, date, subject)) or not re.fullmatch("[0-9a-f]{40,64}", sha):
+        raise UserError(f"{results / LABEL}: 'commit' must be a commit's hash, 'date' and 'subject' texts")
+    return Commit(sha, shown(date), shown(subject))
 
 
 def _is_commit(repo: Path | None, name: str) -> bool:

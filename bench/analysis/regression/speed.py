@@ -16,7 +16,8 @@ from typing import Any
 from bench.analysis.regression.effects import TIME, Effect, smallest_effect
 from bench.analysis.regression.verdicts import Missing, Number, ratio_number
 from bench.errors import UserError
-from bench.records.folder import parse, read_json
+from bench.records.folder import read_json
+from bench.records.foreign import parse
 
 CALIBRATION = "test_calibration"  # benchmarks whose function is named so
 DRIFT = 0.1  # a run whose calibrations differ by more is of no use

@@ -21,8 +21,9 @@ from bench.analysis.report.pages.method import installed_methods
 from bench.analysis.report.pages.site import Entry, PublishedStudy, describe, front_page, readme, with_way_home
 from bench.analysis.report.pages.writing import LISTED, check_place, write_files
 from bench.errors import UserError
-from bench.records import is_archive, open_results
+from bench.records import is_archive, open_results, trial_folders
 from bench.records.folder import ARCHIVE, writing
+from bench.records.foreign import is_there
 from bench.utils.paths import PACKAGE
 
 README = "README.md"
@@ -133,7 +134,7 @@ def _check(studies: Sequence[PublishedStudy], out: Path) -> None:
 def _key(results: Path, mode: str) -> str:
     """A hash of all that a study's pages are made of."""
     found = hashlib.sha256(f"{mode}\n{_code()}\n".encode())
-    files = [results] if is_archive(results) else sorted(file for file in _read(results) if file.is_file())
+    files = [results] if is_archive(results) else sorted(file for file in _read(results) if is_there(file))
     for file in files:
         found.update(f"{file.relative_to(results).as_posix()}\n".encode())
         with file.open("rb") as content:
@@ -144,8 +145,8 @@ def _key(results: Path, mode: str) -> str:
 def _read(results: Path) -> Iterator[Path]:
     """The files of a results folder that a report reads."""
     yield from (results / name for name in ("study.yaml", "tasks.json"))
-    for pattern in ("record.json", "curve.jsonl", "images.png", "images.webp", "log.txt"):
-        yield from results.glob(f"trials/*/{pattern}")
+    for trial in trial_folders(results):
+        yield from (trial / name for name in ("record.json", "curve.jsonl", "images.png", "images.webp", "log.txt"))
 
 
 @cache

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
+from types import NoneType
+from typing import Any
 
+from bench.errors import UserError
+from bench.records.foreign import parse, read_text
+from bench.spec.trial import Trial
+from bench.utils.text import shown
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "results": (str,),
+    "data_folder": (str, NoneType),
+    "weights": (str, NoneType),
+    "gpu": (int, NoneType),
+    "isolation": (str,),
+    "checkpoint_seconds": (int, float),
+    "parent": (int,),
+}
 RECORD, INTERRUPTED, BAD_INPUT = "record", "interrupted", "bad input"
 
 
@@ -22,18 +37,19 @@ def main(folder: Path) -> None:
     """Run the trial that the folder's order describes, and say how it ended."""
     import torch
 
-    from bench.errors import UserError
     from bench.execution.isolation import isolated
     from bench.execution.progress import write_progress
     from bench.execution.run_trial import Setting, run_trial
     from bench.execution.status import Interrupted
     from bench.harness.isolation.template import use_fork
-    from bench.spec.trial import Trial
     from bench.utils.memory import keep_freed_memory
 
+    try:
+        trial, order = read_order(folder)
+    except UserError as error:
+        return _say(folder, BAD_INPUT, error)
     keep_freed_memory()
-    order = json.loads((folder / "order.json").read_text(encoding="utf-8"))
-    how = isolated(order["isolation"], order["trial"]["device"])
+    how = isolated(order["isolation"], trial.device)
     if how.way is not None:
         use_fork()  # before this process knows anything that a method must not
     asked: list[bool] = []
@@ -53,10 +69,36 @@ def main(folder: Path) -> None:
     )
     outcome = RECORD
     try:
-        run_trial(Trial.from_json(order["trial"]), setting)
+        run_trial(trial, setting)
     except Interrupted:
         outcome = INTERRUPTED
     except UserError as error:
+        return _say(folder, BAD_INPUT, error)
+    return _say(folder, outcome)
+
+
+def read_order(folder: Path) -> tuple[Trial, dict[str, Any]]:
+    """The trial of a work folder's ``order.json``, and the order.
+
+    Raises:
+        UserError: it is no order, or for another trial than the folder's.
+    """
+    file = folder / "order.json"
+    order = parse(read_text(file), str(file))
+    try:
+        trial = Trial.from_json(order["trial"])
+        wrong = [name for name, kinds in _KINDS.items() if not isinstance(order[name], kinds)]
+        found = trial.id
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{file} is no order for a trial: {shown(str(error).partition(chr(10))[0])[:200]}") from None
+    if wrong or found != folder.name:
+        raise UserError(
+            f"{file} is no order for the trial {folder.name}" + (f": {wrong[0]!r} is wrong" if wrong else "")
+        )
+    return trial, order
+
+
+def _say(folder: Path, outcome: str, error: UserError | None = None) -> None:
+    if error is not None:
         (folder / "error.txt").write_text(str(error), encoding="utf-8", errors="backslashreplace")
-        outcome = BAD_INPUT
     outcome_file(folder).write_text(outcome, encoding="utf-8")

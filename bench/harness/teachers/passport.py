@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError, nearest
+from bench.records.foreign import parse
 from bench.utils.paths import teacher_folder
 
 SCHEMA = 1
@@ -18,9 +18,9 @@ def read_passport(folder: Path) -> dict[str, Any]:
     """A cached teacher's passport; UserError when it is damaged or of a newer version."""
     file = folder / "passport.json"
     try:
-        passport = json.loads(file.read_text(encoding="utf-8"))
+        passport = parse(file.read_bytes(), str(file))
         schema = int(passport["schema"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, UserError, ValueError, KeyError, TypeError):
         raise UserError(f"{file} is not a passport; delete {folder} and train or import the teacher again") from None
     if schema > SCHEMA:
         raise UserError(f"{file} has version {schema}; this version of the suite reads up to {SCHEMA}")

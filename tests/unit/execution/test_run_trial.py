@@ -202,6 +202,30 @@ def test_interrupted_and_resumed_gives_the_same_bits(tmp_path: Path, method: str
     same(first, second, (whole, broken))
 
 
+@pytest.mark.parametrize("spoilt", ["checkpoint.pt", "points/00000.safetensors"])
+def test_a_flipped_byte_of_what_was_saved_starts_the_trial_again(tmp_path: Path, spoilt: str) -> None:
+    trial = trial_of(tmp_path, budget={"steps": 30}, points=6, selection=("last", "teacher_agreement"))
+    whole, broken = (open_results(tmp_path / name, create=True) for name in ("whole", "broken"))
+    first = run_trial(trial, Setting(whole))
+    left = [9]
+
+    def stop() -> bool:
+        left[0] -= 1
+        return left[0] < 0
+
+    with pytest.raises(Interrupted):
+        run_trial(trial, Setting(broken, stop=stop))
+    file = broken / "work" / trial.id / spoilt
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    second = run_trial(trial, Setting(broken))
+    same(first, second, (whole, broken))
+    assert second.resumed == 0
+    assert "has changed since it was written" in second.provenance["restarted"]
+    assert "started again from the beginning" in (broken / "trials" / trial.id / "log.txt").read_text()
+
+
 def test_same_trial_same_bits(tmp_path: Path) -> None:
     trial = trial_of(tmp_path)
     folders = tuple(open_results(tmp_path / name, create=True) for name in "ab")

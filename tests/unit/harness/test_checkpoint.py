@@ -111,6 +111,32 @@ def test_a_checkpoint_of_another_trial_or_a_damaged_one_is_not_used(tmp_path: Pa
     assert load_checkpoint(tmp_path, "id") is None
 
 
+def test_every_flipped_byte_of_a_checkpoint_is_noticed_and_told(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, "id", {"weights": torch.ones(3)})
+    file = tmp_path / "checkpoint.pt"
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 7):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << (place % 8)
+        file.write_bytes(changed)
+        said: list[str] = []
+        assert load_checkpoint(tmp_path, "id", said.append) is None
+        assert said == ["has changed since it was written: its checksum does not fit"]
+    file.write_bytes(whole)
+    assert load_checkpoint(tmp_path, "id") is not None
+
+
+def test_a_checkpoint_that_is_a_link_or_of_another_trial_says_so(tmp_path: Path) -> None:
+    said: list[str] = []
+    save_checkpoint(tmp_path, "other", {})
+    assert load_checkpoint(tmp_path, "id", said.append) is None
+    (tmp_path / "checkpoint.pt").rename(tmp_path / "elsewhere")
+    (tmp_path / "checkpoint.pt").symlink_to(tmp_path / "elsewhere")
+    assert load_checkpoint(tmp_path, "other", said.append) is None
+    assert said[0] == "is that of another trial"
+    assert "is a symbolic link" in said[1]
+
+
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tmp_path, "id", {"number": 1})
 

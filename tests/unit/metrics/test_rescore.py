@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from record_builder import alter
 from safetensors.torch import load_file, save_file
 
 from bench.cli import answer
@@ -114,7 +115,15 @@ def spoil_images(folder: Path) -> str:
 
 def spoil_bytes(folder: Path) -> str:
     (folder / "images.safetensors").write_bytes(b"images")
+    alter(folder)
     return "cannot be read as a trial's images"
+
+
+def spoil_one_byte(folder: Path) -> str:
+    content = bytearray((folder / "images.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "images.safetensors").write_bytes(content)
+    return "has changed since it was written"
 
 
 def spoil_task(folder: Path) -> str:
@@ -123,26 +132,25 @@ def spoil_task(folder: Path) -> str:
     from bench.records import trial_id
 
     record["id"] = trial_id(record["trial"])
-    (folder / "record.json").write_text(json.dumps(record))
+    alter(folder, **record)
     folder.rename(folder.with_name(record["id"]))
     return "its definition has changed"
 
 
 def spoil_teacher(folder: Path) -> str:
     record = json.loads((folder / "record.json").read_text())
-    record["teacher"]["sha256"] = "0" * 64
-    (folder / "record.json").write_text(json.dumps(record))
+    alter(folder, teacher=record["teacher"] | {"sha256": "0" * 64})
     return "the trial's had 000000000000"
 
 
 def spoil_data(folder: Path) -> str:
     record = json.loads((folder / "record.json").read_text())
     record["provenance"]["data"]["fingerprint"] = "0" * 64
-    (folder / "record.json").write_text(json.dumps(record))
+    alter(folder, **record)
     return "here are not those of the trial"
 
 
-@pytest.mark.parametrize("spoil", [spoil_images, spoil_bytes, spoil_task, spoil_teacher, spoil_data])
+@pytest.mark.parametrize("spoil", [spoil_images, spoil_bytes, spoil_one_byte, spoil_task, spoil_teacher, spoil_data])
 def test_what_stands_in_the_way_of_one_trial_does_not_stop_the_others(results: Path, spoil: object) -> None:
     assert callable(spoil)
     reason = spoil(next(iter(sorted((results / "trials").iterdir()))))
@@ -155,6 +163,7 @@ def test_kept_images_of_another_kind_give_a_status(results: Path) -> None:
     folder = next(iter((results / "trials").iterdir()))
     images = load_file(folder / "images.safetensors")
     save_file({**images, "images": torch.full((9, 1, 32, 32), float("nan"))}, folder / "images.safetensors")
+    alter(folder)
     (found,) = score_trials(results, Wish(METRICS), [folder.name])
     assert found.record.image_metrics["fd[teacher]"].status == "unavailable"
     assert "float32" in found.record.image_metrics["fd[teacher]"].note

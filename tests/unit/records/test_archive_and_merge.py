@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
-from record_builder import add, make_demo, make_record, make_sheet
+from record_builder import add, alter, make_demo, make_record, make_sheet
 
 from bench.analysis.report import render
 from bench.cli import answer
@@ -39,11 +38,6 @@ def archive(results: Path, tmp_path: Path) -> Path:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def alter(results: Path, name: str, **changes: Any) -> None:
-    path = results / "trials" / name / "record.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes, indent=1) + "\n")
 
 
 def test_an_archive_reads_like_its_folder(results: Path, archive: Path) -> None:
@@ -163,10 +157,10 @@ def test_more_image_metrics_are_no_contradiction(results: Path, archive: Path, t
     record = make_record("dafl", 0)
     metrics = record.model_dump(mode="json")["image_metrics"]
     more = metrics | {"confidence": metrics["class_balance"]}
-    alter(results, record.id, image_metrics=more)
+    alter(results / "trials" / record.id, image_metrics=more)
     assert merge([archive, results], tmp_path / "merged").extended == 1
     assert set(load_records(tmp_path / "merged", [record.id])[0].image_metrics) == set(more)
-    alter(results, record.id, image_metrics={"class_balance": metrics["class_balance"] | {"value": 0.5}})
+    alter(results / "trials" / record.id, image_metrics={"class_balance": metrics["class_balance"] | {"value": 0.5}})
     with pytest.raises(UserError, match=r"image_metrics\.class_balance\.value = 0\.98"):
         merge([archive, results], tmp_path / "other")
 
@@ -175,7 +169,7 @@ def test_a_contradiction_is_shown_with_both_and_nothing_is_written(
     results: Path, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = make_record("dafl", 0)
-    alter(results, record.id, agreement=0.123)
+    alter(results / "trials" / record.id, agreement=0.123)
     before = set(tmp_path.iterdir())
     assert answer(["merge", str(results), str(archive), "--out", str(tmp_path / "merged")]) == 2
     said = capsys.readouterr().err
@@ -188,6 +182,7 @@ def test_a_contradiction_is_shown_with_both_and_nothing_is_written(
 def test_another_curve_is_a_contradiction(results: Path, archive: Path, tmp_path: Path) -> None:
     path = results / "trials" / make_record("dafl", 0).id / "curve.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    alter(path.parent)
     with pytest.raises(UserError, match="another curve"):
         merge([archive, results], tmp_path / "merged")
 

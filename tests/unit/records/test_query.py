@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from record_builder import add, make_curve, make_demo, make_record
+from record_builder import add, alter, make_curve, make_demo, make_record
 
 from bench.cli import answer
 from bench.errors import UserError
@@ -98,9 +98,7 @@ def test_a_trial_in_two_sources_counts_once_and_a_different_one_twice(results: P
     assert query([results, tmp_path / "a.parquet"], "select count(*) from trials").rows == [(10,)]
     other = open_results(tmp_path / "other", create=True)
     folder = add(other, make_record("dafl", 0))
-    altered = json.loads((folder / "record.json").read_text())
-    altered["scores"]["last"] = 0.5
-    (folder / "record.json").write_text(json.dumps(altered))
+    alter(folder, scores=make_record("dafl", 0).scores | {"last": 0.5})
     found = query(
         [results, other], "select results, score from trials where method = 'dafl' and seed = 0 order by 1"
     ).rows
@@ -148,7 +146,8 @@ def test_an_empty_folder_has_empty_views(tmp_path: Path) -> None:
         (lambda folder: (folder / "record.json").write_text("{"), r"record\.json is not JSON"),
         (lambda folder: (folder / "record.json").unlink(), r"not a complete trial: it has no record\.json"),
         (lambda folder: (folder / "curve.jsonl").unlink(), r"not a complete trial: it has no curve\.jsonl"),
-        (lambda folder: folder.rename(folder.with_name("mine")), r"mine holds the trial \w+, and a trial's folder is"),
+        (lambda folder: folder.rename(folder.with_name("mine")), r"mine: a trial's folder is named after its id"),
+        (lambda folder: folder.rename(folder.with_name("0" * 16)), r"0{16} holds the trial \w+, and a trial's folder"),
         (lambda folder: (folder / "curve.jsonl").write_text('{"progress": \n'), r"curve\.jsonl, line 1 is not JSON"),
     ],
 )

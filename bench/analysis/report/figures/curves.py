@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import textwrap
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,9 +102,11 @@ def colours_of(methods: Iterable[str]) -> dict[str, str]:
 @contextmanager
 def style() -> Iterator[None]:
     """Our own look, whatever the user's matplotlibrc says."""
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph ")  # of a name that the font lacks is drawn as a box
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams["text.parse_math"] = False  # a dollar sign in somebody's name is a dollar sign
         yield
 
 

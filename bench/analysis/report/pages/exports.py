@@ -9,6 +9,7 @@ from typing import Any
 from bench.analysis.report.sections import leaderboard
 from bench.analysis.report.sections.anytime import Anytime, AnytimeOf
 from bench.analysis.report.sections.groups import Group, Row, Table, tables_of
+from bench.utils.text import shown
 
 TEX = {
     **{
@@ -54,8 +55,11 @@ def tex(text: str) -> str:
 
     >>> tex("kd_related 95 %")
     'kd\\_related 95 \\%'
+    >>> tex("[2cm] \\input{x}")
+    '{}[2cm] \\textbackslash{}input\\{x\\}'
     """
-    return "".join(TEX.get(sign, sign) for sign in " ".join(text.split()))
+    plain = "".join(TEX.get(sign, sign) for sign in shown(" ".join(text.split())))
+    return f"{{}}{plain}" if plain.startswith(("[", "*")) else plain  # after a line's end these would be its arguments
 
 
 def _group(group: Group, measured: AnytimeOf) -> dict[str, Any]:

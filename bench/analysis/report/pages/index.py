@@ -10,6 +10,7 @@ from bench.analysis.report.pages.trial import seed_links
 from bench.analysis.report.sections import leaderboard
 from bench.analysis.report.sections.groups import Group, Row, ranks_of, tables_of
 from bench.analysis.stats import compare_all
+from bench.utils.text import cut
 
 HEADS = {
     "task": "Task",
@@ -97,7 +98,7 @@ def _line(group: Group, row: Row, rank: int | None, paged: Collection[str]) -> d
     normalised, half = group.normalised(row), group.normalised_half(row)
     bad = sorted({record.status for record in row.records if record.status != "ok"})
     outcome = "unsupported" if bad == ["unsupported"] else "some failed" if row.ok and bad else "failed" if bad else ""
-    reasons = sorted({record.reason for record in row.records if record.status != "ok"})
+    reasons = sorted({cut(record.reason) for record in row.records if record.status != "ok"})
     return {
         "filters": {
             "task": group.key.task,

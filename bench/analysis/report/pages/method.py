@@ -16,6 +16,7 @@ from bench.spec.method_card import MethodCard
 from bench.spec.method_registry import find_methods
 from bench.spec.options import limits_words, meaning_words, value_words
 from bench.spec.task import PublishedScore
+from bench.utils.text import cut
 
 OPTIONS = ("Option", "Default", "Type", "Limits", "Values here", "Meaning")
 SHOWN_VALUES = 8  # of one option; the others are counted
@@ -157,7 +158,7 @@ def _failures(group: Group, row: Row, paged: Collection[str]) -> list[dict[str, 
     ended: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in row.records:
         if record.status != "ok":
-            ended[record.status.replace("_", " "), record.reason or "not given"].append(record)
+            ended[record.status.replace("_", " "), cut(record.reason) or "not given"].append(record)
     return [
         {
             "task": group.key.task,

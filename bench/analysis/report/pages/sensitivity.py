@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bench.analysis.report.figures.curves import to_bytes
 from bench.analysis.report.figures.heat_map import draw_heat
 from bench.analysis.report.figures.option_lines import draw_lines, plots_of
+from bench.analysis.report.pages.links import slug
 from bench.analysis.report.sections import sensitivity_text
 from bench.analysis.report.sections.groups import Group
 from bench.analysis.report.sections.sensitivity_cells import Sensitivity, sensitivities_of
@@ -72,7 +73,7 @@ def sections_of(group: Group, colours: Mapping[str, str]) -> tuple[list[Sensitiv
 
 
 def _heat(of: Sensitivity, pair: tuple[str, str], group: Group, files: dict[str, bytes]) -> Picture:
-    name = _free(f"figures/{group.name}-{pair[0]}-by-{pair[1]}", files)
+    name = _free(f"figures/{group.name}-{slug(pair[0])}-by-{slug(pair[1])}", files)
     alone = draw_heat(of, pair, group)
     files |= {f"{name}.{kind}": to_bytes(alone, kind) for kind in ("png", "svg")}
     shown = {
@@ -86,7 +87,7 @@ def _heat(of: Sensitivity, pair: tuple[str, str], group: Group, files: dict[str,
 
 
 def _lines(of: Sensitivity, group: Group, colours: Mapping[str, str], files: dict[str, bytes]) -> Picture:
-    name = _free(f"figures/{group.name}-along-{'-'.join(of.options)}", files)
+    name = _free(f"figures/{group.name}-along-{'-'.join(map(slug, of.options))[:100]}", files)
     alone = draw_lines(of, group, colours)
     files |= {f"{name}.{kind}": to_bytes(alone, kind) for kind in ("png", "svg")}
     shown = {

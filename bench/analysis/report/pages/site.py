@@ -162,7 +162,7 @@ def _cells(entry: Entry) -> list[str]:
         escape("; ".join(entry.budgets)),
         str(entry.trials),
         escape(_few(leaders)),
-        entry.date,
+        escape(entry.date),
     ]
 
 

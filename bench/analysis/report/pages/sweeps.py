@@ -8,6 +8,7 @@ from statistics import fmean
 
 from bench.analysis.report.figures.curves import LAYOUTS, Curves, for_page, to_bytes
 from bench.analysis.report.figures.sweeps import draw_sweep
+from bench.analysis.report.pages.links import slug
 from bench.analysis.report.sections import sweeps_text
 from bench.analysis.report.sections.groups import CurvesOf, Group
 from bench.analysis.report.sections.sweeps import Sweep, sweeps_of
@@ -51,7 +52,7 @@ def swept_of(
         path, figure = "", None
         notes = sweeps_text.sweep_notes(sweep, group)
         if id(sweep) in drawn:
-            path = f"figures/{group.name}-{sweep.method}-{sweep.option}"
+            path = f"figures/{group.name}-{slug(sweep.method)}-{slug(sweep.option)}"
             if f"{path}.png" in files:  # the same option, with another version of the method's code
                 path += f"-{len(sections)}"
             alone, wide, narrow = (draw_sweep(sweep, group, colours, layout) for layout in LAYOUTS)

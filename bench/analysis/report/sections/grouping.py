@@ -13,6 +13,7 @@ from typing import Any
 from bench.analysis.report.sections.groups import Group, Row
 from bench.records import Comparable, Loaded, Record, comparable, load_records, loaded, open_results, short_text
 from bench.spec.task import Published, tasks
+from bench.utils.text import cut
 
 
 def read_groups(
@@ -68,7 +69,7 @@ def group_records(records: Iterable[Record], own: Mapping[str, Published] | None
 
 def _group(key: Comparable, records: list[Record], published: Published) -> Group:
     able = [record for record in records if record.status != "unsupported"] or records
-    reasons = sorted({record.reason for record in records if record.status == "unsupported"})
+    reasons = sorted({cut(record.reason) for record in records if record.status == "unsupported"})
     left_out = [record for record in records if record.status == "unsupported"] if len(able) < len(records) else []
     teacher = next((record.teacher for record in able if record.teacher), None)
     return Group(key, teacher, tuple(_rows(able)), tuple(reasons), published, tuple(_rows(left_out)))

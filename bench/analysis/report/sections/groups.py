@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -83,7 +84,8 @@ class Group:
     @property
     def name(self) -> str:
         """A file name that stays the same as long as the group does."""
-        return f"{self.key.task.replace('/', '-')}-{trial_id(self.key._asdict())[:8]}"
+        plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.key.task).strip("-.")[:100]
+        return f"{plain or 'task'}-{trial_id(self.key._asdict())[:8]}"
 
     @cached_property
     def floor(self) -> float | None:

@@ -11,6 +11,7 @@ from bench.analysis.report.sections.groups import Group, Row, Table, metric_word
 from bench.analysis.stats import ENOUGH
 from bench.records import Record
 from bench.spec.budget import in_words
+from bench.utils.text import cut
 
 COLUMNS = {
     "rank": "Rank",
@@ -157,7 +158,7 @@ def title_of(table: Table) -> str:
 def failure(row: Row, record: Record) -> list[str]:
     """One line of the list of failures; the log's path is relative to the results folder."""
     log = f"trials/{record.id}/log.txt"
-    return [record.id, row.label, str(record.trial.seed), record.status, record.reason or "not given", log]
+    return [record.id, row.label, str(record.trial.seed), record.status, cut(record.reason) or "not given", log]
 
 
 def method_facts(groups: Sequence[Group]) -> list[tuple[str, str]]:
