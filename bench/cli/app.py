@@ -29,6 +29,9 @@ from bench.cli import (
 from bench.cli import (
     doctor as doctor_verb,
 )
+from bench.cli import (
+    verify as verify_verb,
+)
 from bench.cli.settings import PLAIN
 
 
@@ -91,7 +94,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "search": search.search,
     "show": show.show,
     "score": score.score,
-    "verify": verify.verify,
+    "verify": verify_verb.verify,
     "report": show.report,
     "site": site.site,
     "track": track.track,

@@ -67,10 +67,10 @@ def verify(
     chosen = choose(records, None if every else sample, seed, _ids(trial or [], [record.id for record in records]))
     if not chosen:
         raise UserError("none of the named trials succeeded: there is nothing to compare")
-    again = AGAIN / place_of(folder).name
+    again = AGAIN / place_of(folder).name.removesuffix(".parquet")
     if not as_json:
         how = "" if every or trial else f", chosen with --seed {seed}"
-        out.say(f"running {out.count(len(chosen), 'trial')} of {total} again{how}; the same command continues")
+        out.say(f"running {out.count(len(chosen), 'trial')} of {total} again{how}")
     try:
         found = run_again(
             folder,
@@ -87,7 +87,7 @@ def verify(
             audience=None if as_json else PlainLines(len(chosen)),
         )
     except KeyboardInterrupt:
-        out.say(f"\nstopped; `dfkd verify {results} --seed {seed}` with the same options continues")
+        out.say(f"\nstopped; the same command continues" + ("" if every or trial else f", with --seed {seed}"))
         raise typer.Exit(130) from None
     if as_json:
         out.print_json([_plain(each) for each in found])
@@ -106,7 +106,7 @@ def _ids(prefixes: list[str], known: list[str]) -> list[str]:
         fitting = [name for name in known if prefix and name.startswith(prefix)]
         if len(fitting) != 1:
             what = "no trial" if not fitting else f"{len(fitting)} trials"
-            raise UserError(f"--trial {shown(prefix)}: {what} of that name; `dfkd show RESULTS` lists them")
+            raise UserError(f"--trial {shown(prefix)}: {what} of that name")
         found += fitting
     return found
 
