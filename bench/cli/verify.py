@@ -16,9 +16,10 @@ from bench.cli.watch import PlainLines
 from bench.errors import UserError
 from bench.execution.executors import EXECUTORS
 from bench.execution.plan import RUNS
-from bench.execution.verify import TOLERANCE, VERIFIED, Verification, choose
+from bench.execution.verify import TOLERANCE, Verification, choose
 from bench.execution.verify import verify as run_again
 from bench.records import load_records, place_of
+from bench.records.verified import VERIFIED
 from bench.utils.text import shown
 
 AGAIN = RUNS / "verify"
@@ -87,7 +88,7 @@ def verify(
             audience=None if as_json else PlainLines(len(chosen)),
         )
     except KeyboardInterrupt:
-        out.say(f"\nstopped; the same command continues" + ("" if every or trial else f", with --seed {seed}"))
+        out.say("\nstopped; the same command continues" + ("" if every or trial else f", with --seed {seed}"))
         raise typer.Exit(130) from None
     if as_json:
         out.print_json([_plain(each) for each in found])

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bench._version import __version__
 from bench.data.pool import content_name
@@ -28,6 +28,7 @@ from bench.execution.run_study import (
 from bench.records import Record, is_archive, load_records, open_results, read_curves, read_students
 from bench.records.archive import replace_in_archive
 from bench.records.folder import replace_record
+from bench.records.verified import KEY, Outcome
 from bench.spec.custom_tasks import register_saved_tasks
 from bench.spec.method_registry import find_methods
 from bench.spec.study import SUITE
@@ -38,8 +39,6 @@ from bench.utils.code_identity import RULE
 from bench.utils.hardware import usable_cores
 from bench.utils.provenance import provenance
 
-Outcome = Literal["same bits", "within tolerance", "differs", "not compared"]
-VERIFIED: tuple[Outcome, ...] = ("same bits", "within tolerance")
 TOLERANCE = 0.02  # of a score between 0 and 1, where another machine or other versions give other bits
 _TIMES = ("seconds", "evaluation_seconds", "peak_memory_mib")  # of the meter: a machine's, and different each time
 _SAME = ("suite", "platform", "device", "threads", "deterministic")  # of the provenance: the same bits need the same
@@ -306,7 +305,7 @@ def _write(results: Path, found: Sequence[Verification], again: Path, tolerance:
     for each in compared:
         values = each.record.model_dump(mode="json", by_alias=True)
         told = _told(each, new[each.record.id], tolerance)
-        values["provenance"]["verified"] = {**told, "trials": len(compared), "of": total}
+        values["provenance"][KEY] = {**told, "trials": len(compared), "of": total}
         changed[each.record.id] = Record.model_validate(values)
     if is_archive(results):
         replace_in_archive(results, list(changed.values()))

@@ -95,6 +95,7 @@ def _row(group: Group, row: Row, measured: AnytimeOf) -> dict[str, Any]:
         "anytime": _anytime(measured.get(row.records[0].id)),
         "seeds_ok": len(row.ok),
         "seeds": len(row.records),
+        **dict(zip(("verified", "not_the_same"), leaderboard.verified_of(row), strict=True)),
         "trials": [record.id for record in row.records],
     }
 

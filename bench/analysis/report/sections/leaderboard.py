@@ -10,6 +10,7 @@ from bench.analysis.report.sections import anytime
 from bench.analysis.report.sections.groups import Group, Row, Table, metric_word, tables_of
 from bench.analysis.stats import ENOUGH
 from bench.records import Record
+from bench.records.verified import verified
 from bench.spec.budget import in_words
 from bench.utils.text import cut
 
@@ -43,7 +44,8 @@ MEANINGS = {
     "Seconds": "time of the distillation; scoring is not counted",
     "GMACs": "10⁹ multiply-adds, forward and backward, of all networks",
     "Memory": "largest memory in use",
-    "Seeds": "finished seeds / all seeds; the means are over the finished ones",
+    "Seeds": "finished seeds / all seeds; the means are over the finished ones; verified: `dfkd verify` ran the trial "
+    "again, with the same result",
 }
 DATA = {"none": "none", "pool": "pool", "train": "training set"}
 NEED = {"none": "data-free methods", "pool": "methods on other real images", "train": "methods on the training images"}
@@ -59,7 +61,9 @@ def comma_separated(groups: Sequence[Group], measured: Mapping[str, anytime.Anyt
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     before = ["teacher_sha", "fingerprint", "ranking", "rank", "method", "label", "data"]
-    writer.writerow([*facts_of_key, *before, *NUMBERS, "seeds_ok", "seeds", *anytime.COLUMNS])
+    writer.writerow(
+        [*facts_of_key, *before, *NUMBERS, "seeds_ok", "seeds", "verified", "not_the_same", *anytime.COLUMNS]
+    )
     for group in groups:
         for table in tables_of(group):
             for rank, row in [*table.ranked, *((None, row) for row in table.reference)]:
@@ -67,7 +71,14 @@ def comma_separated(groups: Sequence[Group], measured: Mapping[str, anytime.Anyt
                 of_curve = (measured or {}).get(group.name, {}).get(row.records[0].id)
                 spent = _plain(anytime.anytime_numbers(of_curve).values())
                 writer.writerow(
-                    [*start, *_plain(numbers_of(group, row).values()), len(row.ok), len(row.records), *spent]
+                    [
+                        *start,
+                        *_plain(numbers_of(group, row).values()),
+                        len(row.ok),
+                        len(row.records),
+                        *verified_of(row),
+                        *spent,
+                    ]
                 )
     return out.getvalue()
 
@@ -145,6 +156,8 @@ def notes(group: Group) -> list[str]:
         found.append(
             "Some trials failed: they have no score, the means are over the others, and the next run retries them."
         )
+    if wrong := [record.id for row in group.rows for record in row.ok if verified(record) is False]:
+        found.append(f"Run again, these trials were not what their records say: {', '.join(wrong)}.")
     found += [f"Not run: {reason}." for reason in group.unsupported]
     return [*found, _origin(group)]
 
@@ -206,8 +219,17 @@ def _origin(group: Group) -> str:
 
 
 def seeds_words(row: Row) -> str:
-    """How many seeds finished, and of how many where not all did."""
-    return f"{len(row.ok)}/{len(row.records)}" if len(row.ok) < len(row.records) else str(len(row.ok))
+    """How many seeds finished, and of how many where not all did; what running them again showed."""
+    seeds = f"{len(row.ok)}/{len(row.records)}" if len(row.ok) < len(row.records) else str(len(row.ok))
+    good, bad = verified_of(row)
+    marks = [f"{number} {word}" for number, word in ((good, "verified"), (bad, "not the same")) if number]
+    return f"{seeds} ({', '.join(marks)})" if marks else seeds
+
+
+def verified_of(row: Row) -> tuple[int, int]:
+    """How many of a row's trials ran again as recorded (`dfkd verify`), and how many otherwise."""
+    told = [verified(record) for record in row.ok]
+    return told.count(True), told.count(False)
 
 
 def normalised_words(group: Group, row: Row) -> str:
