@@ -93,13 +93,29 @@ def test_what_a_method_raises_is_a_record(tmp_path: Path, isolation: str) -> Non
         record.reason.encode("utf-8")
 
 
-@pytest.mark.parametrize("isolation", MODES)
-def test_a_process_that_ends_in_any_way_is_a_record(tmp_path: Path, isolation: str) -> None:
-    records = _records(tmp_path, list(IN_A_PROCESS), "processes", isolation)
-    for body, record in zip(IN_A_PROCESS, records, strict=True):
+# Each way costs a worker, which imports torch: a few of them are quick enough for every day.
+QUICK = ("os._exit(0)", "os.kill(os.getpid(), signal.SIGTERM)", "import ctypes; ctypes.string_at(0)")
+WORKERS = [
+    pytest.param("none", QUICK, id="none"),
+    pytest.param("none", tuple(IN_A_PROCESS), id="none, all", marks=pytest.mark.slow),
+    *(pytest.param(mode, tuple(IN_A_PROCESS), id=mode, marks=pytest.mark.slow) for mode in MODES if mode != "none"),
+]
+
+
+@pytest.mark.parametrize(("isolation", "ways"), WORKERS)
+def test_a_process_that_ends_in_any_way_is_a_record(tmp_path: Path, isolation: str, ways: tuple[str, ...]) -> None:
+    records = _records(tmp_path, list(ways), "processes", isolation)
+    for body, record in zip(ways, records, strict=True):
         assert record.status == "crashed", (body, record.status, record.reason)
         assert _words(IN_A_PROCESS[body], isolation) in record.reason, (body, record.reason)
         assert not (tmp_path / "out" / "work" / f".{record.id}.outcome").exists()
+
+
+@pytest.mark.skipif("process" not in MODES, reason="methods cannot be isolated here")
+def test_a_methods_own_process_may_end_in_any_way_too(tmp_path: Path) -> None:
+    for body, record in zip(IN_A_PROCESS, _records(tmp_path, list(IN_A_PROCESS), "inline", "process"), strict=True):
+        assert record.status == "crashed", (body, record.status, record.reason)
+        assert _words(IN_A_PROCESS[body], "process") in record.reason, (body, record.reason)
 
 
 @pytest.mark.parametrize("isolation", MODES)

@@ -46,7 +46,7 @@ def battery(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, An
 def test_a_good_method_is_exit_code_0(battery: Any, capsys: pytest.CaptureFixture[str]) -> None:
     asked = battery(GOOD, GOOD)
     assert answer(["check", "dafl"]) == 0
-    assert asked == [("dafl", {"task": "digits/lenet5-half", "method_files": ()})]
+    assert asked == [("dafl", {"task": "digits/lenet5-half", "method_files": (), "isolation": "auto"})]
     assert capsys.readouterr().out.splitlines() == [
         "dafl on digits/lenet5-half",
         "  ✓ runs: 40 steps (0.1 s)",
@@ -71,7 +71,7 @@ def test_every_method_of_a_file_is_checked(
     monkeypatch.chdir(tmp_path)
     asked = battery(BAD)
     assert answer(["check", "own.py", "--task", "mnist/lenet5-half", "--json"]) == 1
-    how = {"task": "mnist/lenet5-half", "method_files": (file,)}
+    how = {"task": "mnist/lenet5-half", "method_files": (file,), "isolation": "auto"}
     assert asked == [("one", how), ("two", how)]
     rows = json.loads(capsys.readouterr().out)
     assert [(row["method"], row["name"], row["ok"]) for row in rows] == [
