@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 import pytest
-from method_kinds import others_slow
+from method_kinds import one_of_each_kind
 
 from bench.execution.contract import run_battery
 from bench.spec.method_registry import find_methods
 
+KINDS = set(one_of_each_kind(find_methods().values()).values())
 
-@pytest.mark.parametrize("name", others_slow(find_methods().values()))  # a quarter of a minute for each
-def test_method_passes_the_battery(name: str) -> None:
-    findings = run_battery(find_methods()[name])
+
+class AllBut(frozenset[str]):
+    """Every check but these."""
+
+    def __contains__(self, name: object) -> bool:
+        return not super().__contains__(name)
+
+
+def holds(name: str, only: AllBut) -> None:
+    findings = run_battery(find_methods()[name], only=only)
     assert not [finding for finding in findings if not finding.ok]
     (access,) = (finding for finding in findings if finding.name == "access")
     assert "as declared" in access.message  # a built-in method declares no more than it uses
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_a_method_of_each_kind_passes_the_battery(name: str) -> None:
+    holds(name, AllBut({"options"}))  # a trial for each option: half of the time
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", find_methods())
+def test_method_passes_the_battery(name: str) -> None:
+    holds(name, AllBut())
+
+
+@pytest.mark.parametrize("name", ["noise"])
+def test_every_option_of_a_method_changes_the_outcome(name: str) -> None:
+    (finding,) = (each for each in run_battery(find_methods()[name]) if each.name == "options")
+    assert finding.ok, finding.message

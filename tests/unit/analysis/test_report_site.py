@@ -109,6 +109,7 @@ def test_only_what_has_changed_is_rendered_again(published: Path, tmp_path: Path
     assert contents(out)["demo/leaderboard.md"] == before["demo/leaderboard.md"]
 
 
+@pytest.mark.slow
 def test_one_by_one_gives_the_same_bytes_as_side_by_side(published: Path, tmp_path: Path) -> None:
     before = contents(tmp_path / "site")
     for name in ("demo", "ablations/small", "a #strange name"):
@@ -189,6 +190,7 @@ def test_a_summary_has_all_tables_and_at_most_three_figures(rendered: Path) -> N
     assert "&lt;b&gt;&amp;\\|a study's own words" in readme
 
 
+@pytest.mark.slow
 def test_the_same_records_give_the_same_summaries(published: Path, tmp_path: Path) -> None:
     made_of(published, tmp_path / "again", summary=True)
     assert contents(tmp_path / "again") == contents(tmp_path / "reports")

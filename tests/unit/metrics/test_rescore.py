@@ -63,6 +63,7 @@ def test_metrics_are_added_to_the_records_and_nothing_else_changes(results: Path
     assert (found["noise"][distance].value or 0) > (found["scratch"][distance].value or 0)
 
 
+@pytest.mark.slow
 def test_later_values_are_those_that_the_run_itself_would_have_measured(made: Path, tmp_path: Path) -> None:
     more = STUDY.replace("[confidence]", '[confidence, "fd[teacher]", "kid[teacher]"]')
     one = more.replace(", scratch: {batch: 32}", "")  # a process takes seconds to begin
