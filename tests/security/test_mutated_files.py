@@ -163,7 +163,7 @@ def an_order(folder: Path) -> tuple[bytes, Reader]:
     values = {name: identity[name] for name in IDENTITY if name in identity}
     trial = Trial(**values | {"selection": tuple(identity["selection"])})
     order = {"trial": trial.to_json(), "results": "x", "data_folder": None, "weights": None}
-    order |= {"checkpoint_seconds": 30.0, "gpu": None, "parent": 1}
+    order |= {"checkpoint_seconds": 30.0, "gpu": None, "isolation": "auto"}
     work = folder / trial.id
     work.mkdir()
     (work / "order.json").write_text(json.dumps(order))

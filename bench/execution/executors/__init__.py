@@ -47,7 +47,7 @@ class Executor(Protocol):
 
 EXECUTORS: Mapping[str, str] = {
     "inline": "trials one after the other in this process",
-    "processes": "one spawned process per trial, so a crash ends only its own trial",
+    "processes": "one process per trial, so a crash ends only its own trial",
 }
 
 

@@ -1,4 +1,4 @@
-"""One spawned process a trial: threads pinned, and a crash takes only its own trial down."""
+"""One process for each trial: threads pinned, and a crash ends only its own trial."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from bench.errors import UserError
 from bench.execution.base_record import record_failure
 from bench.execution.executors import Watcher, Work
+from bench.execution.executors.fork_server import ForkedWorker, close_server, fork_server
 from bench.execution.executors.worker import BAD_INPUT, INTERRUPTED, RECORD, outcome_file
 from bench.execution.progress import Progress, read_progress, work_folder
 from bench.execution.status import signal_name
@@ -29,7 +30,7 @@ import json, sys
 sys.path[:] = json.loads(sys.argv.pop(1))
 from pathlib import Path
 from bench.execution.executors.worker import main
-main(Path(sys.argv[1]))
+main(Path(sys.argv[1]), int(sys.argv[2]))
 """
 GRACE_SECONDS = 20.0  # for a worker to save itself, or to notice its own timeout
 
@@ -38,7 +39,7 @@ GRACE_SECONDS = 20.0  # for a worker to save itself, or to notice its own timeou
 class _Job:
     trial: Trial
     work: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedWorker
     started: float
     killed_for_time: bool = False
 
@@ -79,7 +80,6 @@ def _start(trial: Trial, work: Work) -> _Job:
         "checkpoint_seconds": work.checkpoint_seconds,
         "gpu": work.gpu,
         "isolation": work.isolation,
-        "parent": os.getpid(),
     }
     (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
     (folder / "progress.json").unlink(missing_ok=True)
@@ -89,8 +89,15 @@ def _start(trial: Trial, work: Work) -> _Job:
     if trial.device.startswith("cuda"):
         environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with (folder / "log.txt").open("ab") as log:
+        # A GPU's driver does not outlive a fork.
+        server = fork_server(environment) if trial.device == "cpu" else None
+        if server is not None:
+            try:
+                return _Job(trial, folder, server.start(folder, environment, log.fileno()), time.monotonic())
+            except OSError:  # it has ended: memory ran out, or somebody killed it
+                close_server()
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _WORKER, json.dumps(sys.path), str(folder)],
+            [sys.executable, "-P", "-c", _WORKER, json.dumps(sys.path), str(folder), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -101,7 +108,7 @@ def _start(trial: Trial, work: Work) -> _Job:
 
 
 def _collect(job: _Job, work: Work, watcher: Watcher) -> None:
-    code = job.process.returncode
+    code = job.process.returncode or 0
     folder = work.results / "trials" / job.trial.id
     said = outcome_file(job.work)
     outcome = said.read_text(encoding="utf-8") if said.exists() else ""

@@ -20,7 +20,6 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "gpu": (int, NoneType),
     "isolation": (str,),
     "checkpoint_seconds": (int, float),
-    "parent": (int,),
 }
 RECORD, INTERRUPTED, BAD_INPUT = "record", "interrupted", "bad input"
 
@@ -33,8 +32,11 @@ def outcome_file(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.outcome")
 
 
-def main(folder: Path) -> None:
-    """Run the trial that the folder's order describes, and say how it ended."""
+def main(folder: Path, parent: int) -> None:
+    """Run the trial that the folder's order describes, and say how it ended.
+
+    ``parent`` is the process that started this one: when it is gone, the trial saves itself and makes room.
+    """
     import torch
 
     from bench.execution.isolation import isolated
@@ -63,7 +65,7 @@ def main(folder: Path) -> None:
         weights=Path(order["weights"]) if order["weights"] else None,
         checkpoint_seconds=order["checkpoint_seconds"],
         report=lambda progress: write_progress(folder, progress),
-        stop=lambda: bool(asked) or os.getppid() != order["parent"],  # an orphan saves itself and makes room
+        stop=lambda: bool(asked) or os.getppid() != parent,
         isolation=how.way,
         not_isolated=how.why,
     )
