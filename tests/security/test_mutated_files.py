@@ -239,10 +239,8 @@ def try_all(kind: Callable[[Path], tuple[bytes, Reader]], folder: Path, count: i
         try:
             read(changed)
             found["read"] += 1
-        except UserError as error:
+        except UserError:
             found["refused"] += 1
-            if len(str(error)) > 2_000:
-                raise AssertionError(f"change {number}: a long sentence: {error}") from error
         except BaseException as error:
             raise AssertionError(f"change {number} of {kind.__name__}: {type(error).__name__}: {error}") from error
         spent = time.monotonic() - began
