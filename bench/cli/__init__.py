@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from bench.errors import MethodError, UserError
-from bench.utils.text import plain_lines
+from bench.utils.text import cut, plain_lines
 
 OK, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 130
+LONGEST = 10_000  # characters of a complaint: it may quote a file of somebody else's
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -64,5 +65,5 @@ def _call(arguments: Sequence[str]) -> int:
 
 
 def _complain(sentence: str) -> int:
-    print(f"dfkd: {plain_lines(sentence)}", file=sys.stderr)
+    print(f"dfkd: {plain_lines(cut(sentence, LONGEST))}", file=sys.stderr)
     return USER_ERROR

@@ -36,15 +36,15 @@ def print_json(rows: Sequence[Mapping[str, Any]]) -> None:
     print(_OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
-def table(*columns: str, right: Iterable[str] = ()) -> Table:
+def table(*columns: str, right: Iterable[str] = ()) -> PlainTable:
     """An empty table without lines; the columns of ``right`` are numbers."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    made = PlainTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         made.add_column(Text(column), justify="right" if column in right else "left", overflow="fold")
     return made
 
 
-def show(made: Table) -> None:
+def show(made: PlainTable) -> None:
     """Print a table, without the blanks that fill its last column."""
     screen = console()
     with screen.capture() as text:
@@ -109,7 +109,7 @@ def count(number: int, noun: str) -> str:
 _OBEYED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-class Table(rich.table.Table):
+class PlainTable(rich.table.Table):
     """A table of text that others may have written: it has no power over the terminal."""
 
     def add_row(self, *cells: RenderableType | None, **how: Any) -> None:

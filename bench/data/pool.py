@@ -253,7 +253,7 @@ def header(path: Path) -> tuple[int, ...]:
         raise MalformedError("corrupted", f"not a pool of images; needed is {FORMS}") from None
     if dtype.hasobject:
         raise MalformedError("corrupted", "an array of Python objects (pickle), which is never loaded")
-    if dtype != np.uint8 or len(shape) not in (3, 4) or shape[3:] not in ((), (3,)) or 0 in shape:
+    if dtype != np.uint8 or len(shape) not in (3, 4) or shape[3:] not in ((), (3,)) or min(shape) < 1:
         raise MalformedError("corrupted", f"an array of {dtype} {shape}, expected uint8 (N, H, W, 3) or (N, H, W)")
     if size < (whole := math.prod(shape)):
         raise MalformedError("truncated", f"truncated: {size} of {whole} bytes of pixels")

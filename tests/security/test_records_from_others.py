@@ -118,9 +118,9 @@ COMMANDS = {
 def refused(command: str, results: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """What a command says of results that it refuses: one sentence, without a traceback."""
     before = everything(results.parent)
-    began = time.monotonic()
+    began = time.process_time()
     assert answer([word.format(results) for word in COMMANDS[command]]) == 2
-    assert time.monotonic() - began < 10  # a loaded machine; alone it is less than a second
+    assert time.process_time() - began < 10  # of the processor; a report is imported first
     said = capsys.readouterr().err
     assert said.startswith("dfkd: ")
     assert len(said.splitlines()) == 1
