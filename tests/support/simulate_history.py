@@ -31,7 +31,7 @@ EFFECT = Effect(0.01)
 
 
 def false_comparisons(draw: Draw, times: int, numbers: int = 8, seeds: int = 5, number: int = 0) -> tuple[int, int]:
-    """Comparisons of two equal commits with any better or worse in them, and single numbers that were called so."""
+    """Comparisons of two equal commits with any worse in them, and single numbers that were called worse."""
     random = np.random.default_rng(number)
     comparisons = wrong = 0
     for _ in range(times):
@@ -41,7 +41,7 @@ def false_comparisons(draw: Draw, times: int, numbers: int = 8, seeds: int = 5, 
             paired_number(("task", str(place), "accuracy"), METRICS["accuracy"], EFFECT, a, b, False)
             for place, (a, b) in enumerate(zip(base, head, strict=True))
         ]
-        called = sum(each.verdict in ("better", "worse") for each in decide(drafts, alpha=0.01))
+        called = sum(each.verdict == "worse" for each in decide(drafts, alpha=0.01))
         comparisons += called > 0
         wrong += called
     return comparisons, wrong

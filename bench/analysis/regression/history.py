@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench.analysis.regression.cells import Cell, cells_of, conditions_of, labels_of, numbers_of
+from bench.analysis.regression.cells import Cell, align, cells_of, conditions_of, labels_of, numbers_of
 from bench.analysis.regression.effects import FAILURES, TIME, Effect, metric_named, smallest_effect
 from bench.analysis.regression.filing import Filed, read_filed, tracked_commits
 from bench.analysis.regression.verdicts import ALPHA
@@ -92,8 +92,8 @@ def history(
         alpha: the chance of any step in a series that has none.
     """
     found: dict[Names, dict[Conditions, list[tuple[Commit, Values]]]] = defaultdict(lambda: defaultdict(list))
-    cells = [cells_of(side.records) for side in sides]
-    labels = labels_of({key: cell for side in cells for key, cell in side.items()}.values())
+    cells = align([cells_of(side.records) for side in sides])
+    labels = labels_of({key: cell for side in cells for key, cell in side.items()})
     for side, sorted_cells in zip(sides, cells, strict=True):
         assert side.commit is not None
         for key, cell in sorted_cells.items():
