@@ -54,6 +54,18 @@ def false_histories(draw: Draw, times: int, commits: int = 30, seeds: int = 5, n
     return sum(bool(find_steps([dict(enumerate(row)) for row in each], EFFECT.size)) for each in series)
 
 
+def common_shocks(
+    times: int, commits: int = 30, seeds: int = 5, shock: float = 0.01, spread: float = 0.005, number: int = 0
+) -> int:
+    """Series with a step in them where every commit shifts all seeds by a normal ``shock``, as another machine may."""
+    random = np.random.default_rng(number)
+    found = 0
+    for _ in range(times):
+        series = 0.7 + random.normal(0, shock, (commits, 1)) + random.normal(0, spread, (commits, seeds))
+        found += bool(find_steps([dict(enumerate(row)) for row in series], EFFECT.size))
+    return found
+
+
 if __name__ == "__main__":
     rounds = int(sys.argv[1])
     compared = 10 * rounds  # quick enough to tell 1 % from a little more

@@ -145,7 +145,7 @@ def compare(
     speeds, lacking, notes = compare_speed(base.runs if timed else (), head.runs if timed else (), own or {})
     decided = tuple(decide([*numbers, *speeds], alpha))
     everything_missing = (*missing, *lacking)
-    all_notes = (*_notes(base, head), *notes)
+    all_notes = (*_notes(base, head), *_spreads(numbers), *notes)
     questions = tuple(questions_of(before, after))
     return Comparison(base, head, decided, tuple(failed), tuple(fixed), everything_missing, questions, all_notes, alpha)
 
@@ -298,6 +298,21 @@ def _notes(base: Filed, head: Filed) -> Iterator[str]:
             yield f"The sides were run with different {words}{detail}; the same code need not give the same bits."
 
 
+def _spreads(numbers: Iterable[Number]) -> Iterator[str]:
+    """Scores whose seeds differ by clearly more or less than in base: another kind of change than a loss."""
+    for number in numbers:
+        if number.family == "score" and number.spreads is not None and number.unlike < UNLIKE_SPREADS:
+            before, after = (
+                f"{100 * spread:.2g}" if number.unit == "share" else f"{spread:.3g}" for spread in number.spreads
+            )
+            word = "more" if number.spreads[1] > number.spreads[0] else "less"
+            yield (
+                f"{number.metric} of {number.method} on {number.task} differs {word} from seed to seed in head: "
+                f"standard deviation {before} -> {after}{' points' if number.unit == 'share' else ''} "
+                f"(p = {number.unlike:.2g})."
+            )
+
+
 def _seeds(seeds: list[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
@@ -306,4 +321,5 @@ def _words(status: str) -> str:
     return status.replace("_", " ")
 
 
+UNLIKE_SPREADS = 0.01  # p-value of Fisher's F, two-sided
 _NOT_RUN = ("unsupported", "missing_data")

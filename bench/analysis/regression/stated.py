@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.errors import UserError
 from bench.records import Record
+from bench.spec.rerun import study_of
 from bench.utils.yaml import plain, read_yaml_text
 
 KEY = "stated"  # in a record's provenance
@@ -49,6 +50,22 @@ def with_statements(records: Iterable[Record], study: str | None, place: Path) -
         record if statements_of(record) or record.study != text.get("name") else _derived(record, text, entries)
         for record in found
     ]
+
+
+def as_stated(record: Record) -> dict[str, Any]:
+    """The study of one trial that states what its own study did: the other options have each commit's own defaults.
+
+    Where that is not known, every option is written out.
+
+    Raises:
+        UserError: its task is not known here.
+    """
+    study, known = study_of(record), statements_of(record)
+    if known is not None:
+        settings, entries = known
+        stated = {name: record.trial.options[name] for name in entries[0]}
+        study |= {"methods": [{record.trial.method: stated}], "settings": settings}
+    return study
 
 
 def _derived(record: Record, study: Mapping[str, Any], entries: Sequence[tuple[str, Mapping[str, Any]]]) -> Record:

@@ -154,7 +154,8 @@ def objects(comparison: Comparison) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{**first, **named}]
     for number in sorted_numbers(comparison):
         facts = dataclasses.asdict(number)
-        del facts["tests"]
+        for name in ("tests", "spreads", "unlike"):
+            del facts[name]
         found.append({"what": "number", **facts})
     for what, group in (("failed", comparison.failed), ("fixed", comparison.fixed), ("question", comparison.questions)):
         found += [{"what": what, **dataclasses.asdict(each)} for each in group]

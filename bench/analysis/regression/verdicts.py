@@ -81,6 +81,8 @@ class Number:
     visible: float | None = None
     needed: int | None = None
     tests: tuple[Test, ...] = ()
+    spreads: tuple[float, float] | None = None  # the standard deviation over seeds, in base and in head
+    unlike: float = 1.0  # the p-value of their being the same
 
     @property
     def tested(self) -> bool:
@@ -133,7 +135,8 @@ def paired_number(
     equal = dict(base) == dict(head) and same_bits is not False
     enough = len(base) >= SEEDS
     few = f"{len(base)} seed{'s' if len(base) > 1 else ''} in common; the test needs {SEEDS}"
-    low = high = p = None
+    low = high = p = spreads = None
+    unlike = 1.0
     tests: tuple[Test, ...] = ()
     if enough and max(differences) - min(differences) <= 16 * math.ulp(max(1.0, *map(abs, base.values()))):
         low = high = mean if abs(mean) > 8 * math.ulp(1.0) else 0.0  # the same on every seed: nothing to test against
@@ -142,6 +145,8 @@ def paired_number(
         half = min(_quantile(test.share * (1 - LEVEL) / 2, test.freedom) * test.error for test in tests)
         low, high = mean - half, mean + half
         p = _p_value(mean, tests, two_sided=metric.higher_is_better is None)
+    if enough and not equal:
+        spreads, unlike = _compare_spreads(list(base.values()), list(head.values()), pool)
     return Number(
         *names,
         unit=metric.unit,
@@ -159,6 +164,8 @@ def paired_number(
         family=family,
         options=options,
         tests=tests,
+        spreads=spreads,
+        unlike=unlike,
     )
 
 
@@ -258,7 +265,7 @@ def seeds_needed(number: Number) -> int:
 def _tests(
     base: Sequence[float], head: Sequence[float], differences: Sequence[float], pool: Pool | None
 ) -> tuple[Test, ...]:
-    """Both tests: over pairs, and over the seeds of both sides, with as much of a common spread as there seems to be."""
+    """Both tests: over pairs, and over the seeds of both sides, with a common spread where there seems to be one."""
     n = len(base)
     over_pairs = Test(PAIRS, statistics.stdev(differences) / math.sqrt(n), n - 1)
     first, second = statistics.variance(base), statistics.variance(head)
@@ -270,6 +277,20 @@ def _tests(
         freedom += pool.freedom
     over_sides = Test(1 - PAIRS, math.sqrt(2 * own / n), freedom)
     return tuple(test for test in (over_pairs, over_sides) if test.error > 0)
+
+
+def _compare_spreads(
+    base: Sequence[float], head: Sequence[float], pool: Pool | None
+) -> tuple[tuple[float, float], float]:
+    """The standard deviations of both sides, that of base with those of earlier commits, and the p-value of Fisher's
+    F, two-sided."""
+    before, after, freedom = statistics.variance(base), statistics.variance(head), float(len(base) - 1)
+    if pool is not None and _f_tail(before, freedom, pool.variance, pool.freedom) >= UNLIKE:
+        before = (before * freedom + pool.variance * pool.freedom) / (freedom + pool.freedom)
+        freedom += pool.freedom
+    own = len(head) - 1
+    tails = (_f_tail(after, own, before, freedom), _f_tail(before, freedom, after, own))
+    return (math.sqrt(before), math.sqrt(after)), min(1.0, 2 * min(tails))
 
 
 def _p_value(mean: float, tests: Sequence[Test], two_sided: bool) -> float:

@@ -282,7 +282,7 @@ def test_agreement_and_costs_warn_and_never_fail(tmp_path: Path) -> None:
 
 
 def test_a_gain_is_no_loss_even_where_it_is_not_certain(tmp_path: Path) -> None:
-    found = compare(*sides(tmp_path, GOOD, np.array(GOOD) + [0.01, 0.03, 0.02, 0.035, 0.005]))
+    found = compare(*sides(tmp_path, GOOD, np.array(GOOD) + np.array([0.01, 0.03, 0.02, 0.035, 0.005])))
     assert (score(found).verdict, found.outcome) == ("not worse", "no regression")
 
 
