@@ -75,7 +75,10 @@ def sorted_numbers(comparison: Comparison) -> list[Number]:
 def untold(number: Number) -> str:
     """What could not be told of an undecided number, and what it would take."""
     if number.visible is None or number.needed is None:
-        return number.why or "no spread"
+        if number.low is None or number.high is None:
+            return number.why or "no spread"
+        limits = f"{_difference(number, number.low)} to {_difference(number, number.high)}"
+        return f"the 95 % interval is {limits}; it takes more runs"
     seeds = f"more than {number.needed:,}" if number.needed >= MOST_SEEDS else f"about {number.needed:,}"
     word = "change" if number.higher_is_better is None else "loss"
     return (
