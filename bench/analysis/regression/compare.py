@@ -36,6 +36,7 @@ from bench.analysis.regression.verdicts import (
     Pool,
     Verdict,
     decide,
+    explained,
     paired_number,
 )
 from bench.records import Record
@@ -143,7 +144,7 @@ def compare(
             missing.append(Missing(a.task, label, "all numbers", "no seed ended well on both sides", decides=True))
     timed = not only or TIME.name in only
     speeds, lacking, notes = compare_speed(base.runs if timed else (), head.runs if timed else (), own or {})
-    decided = tuple(decide([*numbers, *speeds], alpha))
+    decided = tuple(explained(decide([*numbers, *speeds], alpha), alpha))
     everything_missing = (*missing, *lacking)
     all_notes = (*_notes(base, head), *_spreads(numbers), *notes)
     questions = tuple(questions_of(before, after))

@@ -487,14 +487,18 @@ def _noisier(rests: Sequence[tuple[float, float]]) -> set[int]:
 
     found: set[int] = set()
     while len(rests) - len(found) > 3:
-        tails = {}
-        for place, (rest, free) in enumerate(rests):
-            others = [each for other, each in enumerate(rests) if other != place and other not in found]
-            total, freedom = math.fsum(each for each, _ in others), sum(each for _, each in others)
-            if place not in found and free > 0 and total > 0:
-                tails[place] = float(fdtrc(free, freedom, (rest / free) / (total / freedom)))
-        worst = min(tails, key=lambda place: tails[place], default=None)
-        if worst is None or tails[worst] >= UNLIKE / len(rests):
+        kept = [place for place, (_, free) in enumerate(rests) if place not in found and free > 0]
+        total, freedom = math.fsum(rests[place][0] for place in kept), sum(rests[place][1] for place in kept)
+        ratios = {}
+        for place in kept:
+            rest, free = rests[place]
+            if total - rest > 1e-12 * total and freedom - free > 0:
+                ratios[place] = (rest / free) / ((total - rest) / (freedom - free))
+        worst = max(ratios, key=lambda place: ratios[place], default=None)
+        if worst is None:
+            break
+        free = rests[worst][1]
+        if float(fdtrc(free, freedom - free, ratios[worst])) >= UNLIKE / len(rests):
             break
         found.add(worst)
     return found
@@ -524,10 +528,12 @@ def _pelt(fit: _Fit, penalty: float) -> list[int]:
         import ruptures
     except ImportError:
         raise UserError("change points need ruptures: pip install 'dfkd-bench[history]'") from None
-    centred = np.repeat(np.asarray(fit.levels) - statistics.fmean(fit.levels), fit.weights)
-    edges = list(itertools.accumulate(fit.weights))
+    common = math.gcd(*fit.weights)  # where all commits have the same seeds, each level stands there once
+    weights = [weight // common for weight in fit.weights]
+    centred = np.repeat(np.asarray(fit.levels) - statistics.fmean(fit.levels), weights)
+    edges = list(itertools.accumulate(weights))
     search = ruptures.Pelt(model="l2", min_size=1, jump=1).fit(centred.reshape(-1, 1))
-    ends = [int(end) for end in search.predict(pen=penalty)[:-1]]
+    ends = [int(end) for end in search.predict(pen=penalty / common)[:-1]]
     # Within a level every cut costs the same or more than one at its edge, so ends are edges but for ties.
     nearest = {min(range(len(edges)), key=lambda place: abs(edges[place] - end)) + 1 for end in ends}
     return sorted(nearest - {len(edges)})

@@ -24,6 +24,7 @@ from bench.spec.metric_names import Metric
 
 Verdict = Literal["better", "worse", "changed", "not worse", "same", "undecided"]
 Family = Literal["score", "speed", "other"]  # scores and speed decide, the rest warns; each is corrected for by itself
+FAMILIES: tuple[Family, ...] = ("score", "speed", "other")
 ALPHA = 0.01
 LEVEL = 0.95  # of the intervals
 POWER = 0.8  # with which a loss counts as one that would have been found
@@ -210,7 +211,7 @@ def decide(numbers: Sequence[Number], alpha: float) -> list[Number]:
     that differ in nothing, and as much that of any called better.
     """
     found = list(numbers)
-    for family in ("score", "speed", "other"):
+    for family in FAMILIES:
         places = [place for place, number in enumerate(numbers) if number.family == family and number.tested]
         for sign in (1, -1):
             corrected = holm([_towards(numbers[place], sign) for place in places])
@@ -223,10 +224,18 @@ def decide(numbers: Sequence[Number], alpha: float) -> list[Number]:
         for place, number in enumerate(numbers):
             if number.family == family:
                 found[place] = replace(found[place], **_verdict(found[place], alpha))
-                if found[place].verdict == "undecided" and found[place].tests:
-                    visible, needed = visible_loss(number, alpha / len(places)), seeds_needed(number)
-                    found[place] = replace(found[place], visible=visible, needed=needed)
     return found
+
+
+def explained(numbers: Sequence[Number], alpha: float) -> list[Number]:
+    """Decided numbers; the undecided ones with ``visible`` and ``needed``."""
+    tested = {family: sum(each.tested for each in numbers if each.family == family) for family in FAMILIES}
+    return [
+        replace(number, visible=visible_loss(number, alpha / tested[number.family]), needed=seeds_needed(number))
+        if number.verdict == "undecided" and number.tests
+        else number
+        for number in numbers
+    ]
 
 
 def visible_loss(number: Number, alpha: float) -> float:
