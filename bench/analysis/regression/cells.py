@@ -108,13 +108,15 @@ def align(sides: Sequence[Mapping[str, Cell]]) -> list[dict[str, Cell]]:
     found = []
     for cells in sides:
         here: dict[str, Cell] = {}
-        for key in sorted(cells, key=lambda key: key not in names):
+        # First those that began a series, then those that were found to belong to one, then new ones.
+        for key in sorted(cells, key=lambda key: (key not in names, names.get(key) != key)):
             twin = latest.get(cells[key].resolved)
-            if key not in names:
-                free = twin is not None and twin not in here and twin not in cells
-                names[key] = twin if free and twin is not None else key
-            if names[key] not in here:
-                here[names[key]] = cells[key]
+            if key not in names and twin is not None and twin not in here:
+                names[key] = twin
+            series = names.setdefault(key, key)
+            if series in here:  # it was taken for a part of another series, which is here as well
+                series = names[key] = key
+            here[series] = cells[key]
         latest.update({cell.resolved: series for series, cell in here.items()})
         found.append(here)
     return found

@@ -211,6 +211,8 @@ def test_cells_are_paired_by_what_is_stated_and_else_by_all_options() -> None:
     assert paired(side(0.1), side(0.2, ["batch"])) == [0, 2]
     assert paired(side(0.1), side(0.1, ["batch"]), side(0.2, ["batch"])) == [1, 1]
     assert paired(side(0.1, []), side(0.1, ["batch"])) == [1, 1]  # the study spells a default out
+    both = {**side(0.1, []), **side(0.2, ["batch"])}
+    assert paired(side(0.1, []), side(0.1, ["batch"]), both) == [1, 2]  # no cell gets lost
     assert len(side(0.1, [], ["batch"])) == 2  # a trial of two entries is in two cells
     labels = labels_of(side(0.1, [], ["batch"]))  # type: ignore[arg-type]
     assert set(labels.values()) == {"own", "own (batch=8)"}
