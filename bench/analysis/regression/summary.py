@@ -104,13 +104,15 @@ def markdown(comparison: Comparison) -> str:
     for title, group in (
         ("Other undecided numbers", [each for each in numbers if each.verdict == "undecided" and _folds(each)]),
         ("Not worse", [each for each in numbers if each.verdict == "not worse"]),
-        ("Same", [each for each in numbers if each.verdict == "same"]),
+        ("Same", [each for each in numbers if each.verdict == "same" and not (each.identical and _folds(each))]),
     ):
         if group:
             lines += _folded(f"{title} ({len(group)})", _table(COLUMNS, map(cells, group), NUMERIC))
     if informs := [each for each in comparison.missing if not each.decides]:
         rows = [[each.task, each.method, each.what, each.why] for each in informs]
         lines += _folded(f"Also not compared ({len(rows)})", _table(UNTOLD, rows))
+    if identical := sum(bool(each.identical) and _folds(each) for each in numbers):
+        lines.append(f"- {identical} other number{'s are' if identical > 1 else ' is'} identical.")
     lines += [f"- {escape(note)}" for note in (*comparison.notes, explanation(comparison))]
     return "\n".join(lines) + "\n"
 
@@ -198,7 +200,10 @@ def _difference(number: Number, value: float) -> str:
 
 def _amount(number: Number, value: float) -> str:
     """A size without sign: points for shares."""
-    return f"{100 * value:.2g} points" if number.unit == "share" else plain_number(value, number.unit)
+    if number.unit != "share":
+        return plain_number(value, number.unit)
+    text = f"{100 * value:.2g}"
+    return f"{text} point{'' if text == '1' else 's'}"
 
 
 def _p(number: Number) -> str:
