@@ -10,14 +10,14 @@ import typer
 from bench.analysis.regression import bisect as search
 from bench.analysis.regression.effects import check_name
 from bench.analysis.regression.filing import TRACKED
+from bench.analysis.regression.stated import as_stated, with_statements
 from bench.analysis.regression.summary import plain_number
 from bench.cli import out
 from bench.cli.places import BASES, results_below
 from bench.cli.settings import DataFolder, Repo, Tracked
 from bench.errors import UserError, nearest
 from bench.execution.executors import EXECUTORS
-from bench.records import load_records, locate
-from bench.spec.rerun import study_of
+from bench.records import load_records, locate, place_of, read_beside
 from bench.spec.study import find_study, study_files
 from bench.spec.subset import of_study
 from bench.utils.git import checkout_of
@@ -75,7 +75,10 @@ def _cell(what: str, root: Path, tracked: Path, task: str | None, method: str | 
         raise UserError("--task and --method are for studies; a trial has one task and one method")
     folders = [folder for start in (tracked, *BASES) for folder in results_below(start)]
     results, name = locate(folders, what)
-    return study_of(load_records(results, [name])[0]), Path()
+    study = place_of(results)
+    text = read_beside(study, "study.yaml")
+    (record,) = with_statements(load_records(results, [name]), text, study / "study.yaml")
+    return as_stated(record), Path()
 
 
 def _tell(tried: search.Tried) -> None:

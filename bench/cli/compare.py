@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
+from bench.analysis.regression.cells import own_names
 from bench.analysis.regression.compare import Comparison
 from bench.analysis.regression.compare import compare as compare_sides
-from bench.analysis.regression.effects import check_name, own_effects
-from bench.analysis.regression.filing import open_filed
+from bench.analysis.regression.effects import check_name, check_rule, own_effects
+from bench.analysis.regression.filing import open_earlier, open_filed
 from bench.analysis.regression.verdicts import ALPHA
 from bench.cli import out
-from bench.cli.settings import Json, Metric, Repo, Smallest, Tracked
+from bench.cli.settings import Json, Metric, Renamed, Repo, Score, Smallest, Tracked
 from bench.errors import UserError
 
 
@@ -25,32 +26,44 @@ def compare(
     repo: Repo = None,
     metric: Metric = None,
     smallest: Smallest = None,
-    alpha: Annotated[float, typer.Option(metavar="P", help="The chance of any false alarm in one comparison.")] = ALPHA,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit code 1 also if something was not compared or not decided.")
-    ] = False,
+    alpha: Annotated[
+        float, typer.Option(metavar="P", help="The chance of any false regression in one comparison.")
+    ] = ALPHA,
+    undecided: Annotated[
+        str, typer.Option(metavar="fail|ok", help="Whether an undecided comparison has exit code 3 or 0.")
+    ] = "fail",
+    rule: Score = None,
+    renamed: Renamed = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a summary for a pull request.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare two commits: better, worse, same or not enough data, for every task, method and metric.
+    """Compare two commits: better, worse, the same or undecided, for every task, method and metric.
 
-    Exit code: 0 no regression, 1 a number is worse or a trial newly fails, 2 there is nothing to compare.
+    Scores, speed and failures decide; other numbers inform.
+    Exit code: 0 no regression, 1 a score or speed is worse or a trial newly fails, 2 nothing can be compared or
+    something is to be fixed first, 3 undecided: a loss that matters is not excluded, or something was not compared.
     """
     if not 0 < alpha < 1:
         raise UserError(f"--alpha must be between 0 and 1, not {alpha:g}")
     if markdown and as_json:
         raise UserError("--markdown and --json cannot be combined; choose one")
+    if undecided not in ("fail", "ok"):
+        raise UserError(f"--undecided must be fail or ok, not {undecided!r}")
+    check_rule(rule)
     for name in metric or []:
         check_name(name)
-    own = own_effects(smallest or [])
+    own, names = own_effects(smallest or []), own_names(renamed or [])
     sides = (open_filed(base, repo, tracked), open_filed(head, repo, tracked))
-    found = compare_sides(*sides, alpha=alpha, own=own, only=metric)
-    if not found.numbers and not found.failed and not found.fixed:
+    earlier = open_earlier(sides[1], repo, tracked)
+    found = compare_sides(*sides, alpha=alpha, own=own, only=metric, earlier=earlier, renamed=names, rule=rule)
+    if not (found.numbers or found.failed or found.fixed or found.questions):
         why = "; ".join(dict.fromkeys(f"{each.task}, {each.method}: {each.why}" for each in found.missing[:5]))
         raise UserError(f"nothing of {base} and {head} can be compared{f' ({why})' if why else ''}")
     _print(found, markdown, as_json)
-    if found.regressed or (strict and found.incomplete):
+    if found.outcome == "regression":
         raise typer.Exit(1)
+    if found.outcome == "undecided" and undecided == "fail":
+        raise typer.Exit(3)
 
 
 def _print(found: Comparison, markdown: bool, as_json: bool) -> None:
@@ -72,9 +85,12 @@ def _print(found: Comparison, markdown: bool, as_json: bool) -> None:
     ):
         for turn in turns:
             out.say(f"\n{title}: {turn.method} on {turn.task}, seed {turn.seed}: {turn.reason}")
-    if found.missing:
-        out.say("\nnot compared")
-        out.pairs([(f"{each.task}, {each.method}, {each.what}", each.why) for each in found.missing])
+    if rows := summary.untold_rows(found):
+        out.say("\nwhat could not be told")
+        out.pairs([(", ".join(part for part in row[:3] if part != summary.ABSENT), row[3]) for row in rows])
+    if informs := [each for each in found.missing if not each.decides]:
+        out.say("\nalso not compared")
+        out.pairs([(f"{each.task}, {each.method}, {each.what}", each.why) for each in informs])
     for note in (*found.notes, summary.explanation(found)):
         out.say(f"\n{note}")
     return out.say(f"\n{summary.headline(found)}")

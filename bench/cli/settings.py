@@ -80,6 +80,23 @@ Smallest = Annotated[
     ),
 ]
 
+Score = Annotated[
+    str | None,
+    typer.Option(
+        "--score",
+        metavar="RULE",
+        help="The selection rule of the scores, such as ema.  [default: the study's first]",
+    ),
+]
+Renamed = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--renamed",
+        metavar="OLD=NEW",
+        help="A method that was renamed, or an option: METHOD.OLD=NEW; may be repeated.",
+    ),
+]
+
 
 def know(task_files: list[Path] | None) -> None:
     """Make the tasks of a user's own files known."""

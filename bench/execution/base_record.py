@@ -41,7 +41,11 @@ def base_record(trial: Trial, card: MethodCard, status: str, reason: str) -> dic
         "stopped_by": status,
         "images": {"count": 0, "clipped": 0.0},
         "resumed": 0,
-        "provenance": provenance(threads=trial.threads, deterministic=trial.deterministic, device=trial.device),
+        "provenance": {
+            **provenance(threads=trial.threads, deterministic=trial.deterministic, device=trial.device),
+            # What the study states: the rest of the options are defaults, which another commit may change.
+            "stated": {"settings": trial.settings, "options": [list(entry) for entry in trial.stated]},
+        },
     }
 
 

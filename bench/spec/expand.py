@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,12 @@ def expand(
                         timeout=study.timeout,
                         method_files=loaded.method_files,
                         own_task=own_task,
+                        settings=study.settings,
+                        stated=(tuple(sorted(cell)),),
                     )
-                    trials.setdefault(trial.id, trial)
+                    known = trials.setdefault(trial.id, trial)
+                    if trial.stated[0] not in known.stated:
+                        trials[trial.id] = replace(known, stated=(*known.stated, *trial.stated))
     return list(trials.values())
 
 

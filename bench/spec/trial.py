@@ -45,6 +45,8 @@ class Trial:
     method_files: tuple[Path, ...] = ()
     pool_path: Path | None = None  # where the pool lies, unless it is a data set
     own_task: Mapping[str, Any] | None = None  # a user's own task, written out; its hash is in the identity
+    settings: str = "paper"  # the study's, which chose the options that it does not state
+    stated: tuple[tuple[str, ...], ...] = ()  # the options that each entry of the study that gives this trial names
 
     def identity(self) -> dict[str, Any]:
         """The fields that can change the outcome, as a record holds them."""
@@ -68,8 +70,10 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """For another process; :meth:`from_json` makes the task known there, if it is the user's own."""
-        extra = {name: getattr(self, name) for name in ("study", "label", "real_images", "timeout", "own_task")}
-        lists = {"image_metrics": list(self.image_metrics), "method_files": [str(file) for file in self.method_files]}
+        names = ("study", "label", "real_images", "timeout", "own_task", "settings")
+        extra = {name: getattr(self, name) for name in names}
+        lists: dict[str, Any] = {"stated": [list(entry) for entry in self.stated]}
+        lists |= {"image_metrics": list(self.image_metrics), "method_files": [str(file) for file in self.method_files]}
         pool = {"pool_path": None if self.pool_path is None else str(self.pool_path)}
         return self.identity() | extra | lists | pool
 
@@ -79,6 +83,7 @@ class Trial:
         fixed["options"] = {name: _tuples(value) for name, value in values["options"].items()}
         fixed["selection"] = tuple(values["selection"])
         fixed["image_metrics"] = tuple(values["image_metrics"])
+        fixed["stated"] = _tuples(values["stated"])
         fixed["method_files"] = tuple(Path(file) for file in values["method_files"])
         fixed["pool_path"] = None if values["pool_path"] is None else Path(values["pool_path"])
         if values["own_task"] is not None:
@@ -86,7 +91,10 @@ class Trial:
         return cls(**fixed)
 
 
-OUTSIDE = ("study", "label", "image_metrics", "real_images", "timeout", "method_files", "pool_path", "own_task")
+OUTSIDE = (
+    *("study", "label", "image_metrics", "real_images", "timeout", "method_files", "pool_path", "own_task"),
+    *("settings", "stated"),
+)
 IDENTITY = tuple(field.name for field in dataclasses.fields(Trial) if field.name not in OUTSIDE)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bench.errors import UserError, nearest
+from bench.records.selection import RULES
 from bench.spec.metric_names import METRICS, Metric, metric_of
 
 COUNTS = (
@@ -105,3 +106,9 @@ def check_name(name: str) -> None:
     """UserError for a name that no number bears."""
     if metric_named(name) is None:
         raise UserError(f"unknown number {name!r}{nearest(name, [*METRICS, FAILURES.name, TIME.name])}")
+
+
+def check_rule(name: str | None) -> None:
+    """UserError for a name that no selection rule bears; None is the study's first."""
+    if name is not None and name not in RULES:
+        raise UserError(f"unknown selection rule {name!r}{nearest(name, RULES)}")

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.analysis.regression.speed import Run, read_run, reduced
+from bench.analysis.regression.stated import with_statements
 from bench.errors import UserError
 from bench.records import (
     Record,
@@ -35,7 +36,7 @@ from bench.records.folder import read_json, writing
 from bench.records.foreign import is_there, parse, sha256_of
 from bench.records.merge import merge
 from bench.records.sheets import NAMES
-from bench.utils.git import Commit, changes, checkout_of, commit, fingerprint, git, resolve
+from bench.utils.git import Commit, changes, checkout_of, commit, fingerprint, git, line_of, resolve
 from bench.utils.paths import ROOT
 from bench.utils.text import shown
 
@@ -43,6 +44,7 @@ TRACKED = Path("results") / "tracked"  # below the checkout's top folder
 DIRTY = "-dirty-"
 HASHES = (40, 64)  # hex digits of a commit: SHA-1 and SHA-256 repositories
 LABEL = "tracked.json"
+EARLIER = 20  # commits whose seeds are looked at beside the two that are compared
 HEAVY = (STUDENT, "images.safetensors", *NAMES)  # per trial megabytes that no comparison needs
 
 
@@ -177,6 +179,20 @@ def open_filed(name: str, repo: Path | None = None, tracked: Path | None = None)
     return read_filed(name, open_results(place), found)
 
 
+def open_earlier(head: Filed, repo: Path | None = None, tracked: Path | None = None) -> list[Filed]:
+    """The ``EARLIER`` latest tracked commits on the line that leads to a tracked one; none for a results folder."""
+    if head.commit is None:
+        return []
+    try:
+        root = checkout_of(repo or Path())
+        line = line_of(root, resolve(root, head.commit.sha).sha)
+    except UserError:
+        return []
+    filed = tracked_commits(tracked or root / TRACKED)
+    there = [commit for commit in reversed(line[:-1]) if commit.sha in filed]
+    return [read_filed(commit.sha, filed[commit.sha], commit) for commit in there[:EARLIER]]
+
+
 def read_filed(name: str, results: Path, known: Commit | None = None) -> Filed:
     """Read a results folder or an archive as one side of a comparison."""
     place = place_of(results)
@@ -185,7 +201,7 @@ def read_filed(name: str, results: Path, known: Commit | None = None) -> Filed:
         name,
         results,
         known or _labelled(place),
-        tuple(load_records(place)),
+        tuple(with_statements(load_records(place), read_beside(place, "study.yaml"), place / "study.yaml")),
         read_students(place),
         tuple(read_run(place / file, text) for file, text in runs),
     )

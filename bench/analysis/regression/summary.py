@@ -4,30 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.analysis.regression.compare import Comparison
-from bench.analysis.regression.verdicts import Number, Verdict
+from bench.analysis.regression.compare import Comparison, Outcome
+from bench.analysis.regression.verdicts import MOST_SEEDS, POWER, Family, Number, Verdict
 from bench.utils.markdown import escape, line
 
 COLUMNS = ("verdict", "task", "method", "metric", "base", "head", "difference", "95 % interval", "p", "seeds")
 NUMERIC = ("base", "head", "difference", "95 % interval", "p", "seeds")
-ORDER: tuple[Verdict, ...] = ("worse", "better", "changed", "not enough data", "same")
+ORDER: tuple[Verdict, ...] = ("worse", "better", "changed", "undecided", "not worse", "same")
+FAMILIES: Mapping[Family, str] = {"score": "Scores", "speed": "Speed", "other": "Other numbers"}
+HEADLINES: Mapping[Outcome, str] = {
+    "regression": "Regression",
+    "undecided": "Undecided",
+    "no regression": "No regression",
+}
 ABSENT = "—"
 
 
 def headline(comparison: Comparison) -> str:
-    """The outcome in one sentence."""
-    counts = {"failed": len(comparison.failed)}
-    counts |= {str(verdict): len(comparison.with_verdict(verdict)) for verdict in ORDER}
-    identical = sum(bool(number.identical) for number in comparison.numbers)
-    said = [f"{count} {verdict}" for verdict, count in counts.items() if count and verdict != "same"]
-    if counts["same"]:
-        said.append(f"{counts['same']} same" + (f" ({identical} of them identical)" if identical else ""))
-    if comparison.missing:
-        said.append(f"{len(comparison.missing)} not compared")
-    return f"{'Regression' if comparison.regressed else 'No regression'}: {', '.join(said)}"
+    """The outcome in a few short sentences, the verdict first."""
+    said = [HEADLINES[comparison.outcome]]
+    for title, group in (
+        ("Failed in head", comparison.failed),
+        ("Not compared", [each for each in comparison.missing if each.decides]),
+        ("Open questions", comparison.questions),
+    ):
+        said += [f"{title}: {len(group)}"] if group else []
+    for family, title in FAMILIES.items():
+        numbers = [number for number in comparison.numbers if number.family == family]
+        words = [_count(verdict, [each for each in numbers if each.verdict == verdict]) for verdict in ORDER]
+        if any(words):
+            said.append(f"{title}: {', '.join(filter(None, words))}")
+    return f"{'. '.join(said)}."
+
+
+def _count(verdict: Verdict, numbers: Sequence[Number]) -> str:
+    identical = sum(bool(number.identical) for number in numbers)
+    beside = f" ({'all' if identical == len(numbers) else identical} identical)" if identical else ""
+    return f"{len(numbers)} {verdict}{beside}" if numbers else ""
 
 
 def cells(number: Number) -> list[str]:
@@ -39,7 +55,7 @@ def cells(number: Number) -> list[str]:
     return [
         verdict,
         number.task,
-        number.method,
+        f"{number.method}: {number.options}" if number.options else number.method,
         number.metric,
         _value(number, number.base),
         _value(number, number.head),
@@ -51,59 +67,106 @@ def cells(number: Number) -> list[str]:
 
 
 def sorted_numbers(comparison: Comparison) -> list[Number]:
-    """Regressions first, what is the same last."""
-    return sorted(comparison.numbers, key=lambda number: ORDER.index(number.verdict))
+    """Scores first, then speed; of each, regressions first and what is the same last."""
+    families = list(FAMILIES)
+    return sorted(comparison.numbers, key=lambda number: (families.index(number.family), ORDER.index(number.verdict)))
+
+
+def untold(number: Number) -> str:
+    """What could not be told of an undecided number, and what it would take."""
+    if number.visible is None or number.needed is None:
+        if number.low is None or number.high is None:
+            return number.why or "no spread"
+        limits = f"{_difference(number, number.low)} to {_difference(number, number.high)}"
+        return f"the 95 % interval is {limits}; it takes more runs"
+    seeds = f"more than {number.needed:,}" if number.needed >= MOST_SEEDS else f"about {number.needed:,}"
+    word = "change" if number.higher_is_better is None else "loss"
+    return (
+        f"a {word} of {_amount(number, number.visible)} would have been found in {100 * POWER:g} % of cases; "
+        f"{seeds} seeds on each side exclude one of {_amount(number, number.smallest)}"
+    )
 
 
 def markdown(comparison: Comparison) -> str:
-    """The summary for a pull request: what moved in tables, the rest folded away."""
+    """The summary for a pull request: the verdict, what moved, what could not be told; the rest folded away."""
     lines = [f"## {escape(headline(comparison))}", ""]
     lines += [f"Base: {escape(comparison.base.title)}<br>Head: {escape(comparison.head.title)}", ""]
     if comparison.failed:
         lines += _turns("Failed in head, ok in base", comparison.failed)
-    moved = [number for number in sorted_numbers(comparison) if number.verdict in ("worse", "better", "changed")]
+    numbers = sorted_numbers(comparison)
+    moved = [number for number in numbers if number.verdict in ("worse", "better", "changed")]
     if moved:
-        lines += [*_table(COLUMNS, [cells(number) for number in moved], NUMERIC), ""]
+        lines += ["### What moved", "", *_table(COLUMNS, [cells(number) for number in moved], NUMERIC), ""]
+    if rows := untold_rows(comparison):
+        lines += ["### What could not be told", "", *_table(UNTOLD, rows), ""]
     if comparison.fixed:
         lines += _turns("Failed in base, ok in head", comparison.fixed)
-    for verdict, title in (("not enough data", "Not enough data"), ("same", "Same")):
-        numbers = [number for number in comparison.numbers if number.verdict == verdict]
-        if numbers:
-            lines += _folded(f"{title} ({len(numbers)})", _table(COLUMNS, map(cells, numbers), NUMERIC))
-    if comparison.missing:
-        rows = [[each.task, each.method, each.what, each.why] for each in comparison.missing]
-        lines += _folded(f"Not compared ({len(rows)})", _table(("task", "method", "what", "why"), rows))
+    for title, group in (
+        ("Other undecided numbers", [each for each in numbers if each.verdict == "undecided" and _folds(each)]),
+        ("Not worse", [each for each in numbers if each.verdict == "not worse"]),
+        ("Same", [each for each in numbers if each.verdict == "same" and not (each.identical and _folds(each))]),
+    ):
+        if group:
+            lines += _folded(f"{title} ({len(group)})", _table(COLUMNS, map(cells, group), NUMERIC))
+    if informs := [each for each in comparison.missing if not each.decides]:
+        rows = [[each.task, each.method, each.what, each.why] for each in informs]
+        lines += _folded(f"Also not compared ({len(rows)})", _table(UNTOLD, rows))
+    if identical := sum(bool(each.identical) and _folds(each) for each in numbers):
+        lines.append(f"- {identical} other number{'s are' if identical > 1 else ' is'} identical.")
     lines += [f"- {escape(note)}" for note in (*comparison.notes, explanation(comparison))]
     return "\n".join(lines) + "\n"
 
 
+UNTOLD = ("task", "method", "what", "why")
+
+
+def untold_rows(comparison: Comparison) -> list[list[str]]:
+    """Under ``UNTOLD``: the scores and speeds that are undecided, what was not compared, and the open questions."""
+    rows = [
+        [number.task, number.method, number.metric, untold(number)]
+        for number in sorted_numbers(comparison)
+        if number.verdict == "undecided" and not _folds(number)
+    ]
+    rows += [[each.task, each.method, each.what, each.why] for each in comparison.missing if each.decides]
+    return rows + [[each.task, ABSENT, each.text, f"if so: {each.answer}"] for each in comparison.questions]
+
+
+def _folds(number: Number) -> bool:
+    return number.family == "other"
+
+
 def explanation(comparison: Comparison) -> str:
     """What the verdicts mean."""
-    tests = sum(number.family for number in comparison.numbers)
+    counts = dict.fromkeys(FAMILIES, 0)
+    for number in comparison.numbers:
+        counts[number.family] += number.tested
+    tests = ", ".join(f"{FAMILIES[family].lower()} {count}" for family, count in counts.items() if count) or "none"
     return (
         f"Better and worse: by at least the smallest effect that matters, and p below {comparison.alpha:g} after "
-        f"Holm's correction for {tests} {'test' if tests == 1 else 'tests'} (Student's t over pairs of one seed; "
-        "Welch's over runs for speed). Same: the 95 % interval is within the smallest effect that matters, or "
-        "nothing differs."
+        f"Holm's correction within scores, speed and other numbers (tests: {tests}; Student's t over pairs of one seed "
+        "and over the seeds of both sides, Welch's over runs for speed; p is one-sided). Same: the 95 % interval is "
+        "within the smallest effect that matters, or nothing differs. Not worse: it excludes a loss that matters. "
+        "Scores and speed decide, other numbers inform."
     )
 
 
 def objects(comparison: Comparison) -> list[dict[str, Any]]:
-    """Plain objects, one per number, turn, missing thing or note; ``what`` says which it is."""
+    """Plain objects, one per number, turn, question, missing thing or note; ``what`` says which it is."""
     sides = {"base": comparison.base, "head": comparison.head}
     named = {name: side.commit.sha if side.commit else str(side.folder) for name, side in sides.items()}
-    regressed = {"what": "comparison", "regression": comparison.regressed, "alpha": comparison.alpha, **named}
-    found: list[dict[str, Any]] = [regressed]
-    for what, group in (
-        ("number", sorted_numbers(comparison)),
-        ("failed", comparison.failed),
-        ("fixed", comparison.fixed),
-    ):
+    outcome = comparison.outcome
+    first = {"what": "comparison", "outcome": outcome, "regression": outcome == "regression", "alpha": comparison.alpha}
+    found: list[dict[str, Any]] = [{**first, **named}]
+    for number in sorted_numbers(comparison):
+        facts = dataclasses.asdict(number)
+        for name in ("tests", "spreads", "unlike"):
+            del facts[name]
+        found.append({"what": "number", **facts})
+    for what, group in (("failed", comparison.failed), ("fixed", comparison.fixed), ("question", comparison.questions)):
         found += [{"what": what, **dataclasses.asdict(each)} for each in group]
-    found += [
-        {"what": "not compared", "task": each.task, "method": each.method, "number": each.what, "why": each.why}
-        for each in comparison.missing
-    ]
+    for each in comparison.missing:
+        about = {"task": each.task, "method": each.method, "number": each.what, "why": each.why}
+        found.append({"what": "not compared", **about, "decides": each.decides})
     return [*found, *({"what": "note", "text": note} for note in comparison.notes)]
 
 
@@ -133,6 +196,14 @@ def _difference(number: Number, value: float) -> str:
     if number.base:
         return f"{sign}{100 * value / abs(number.base):.1f} %"
     return f"{sign}{plain_number(value, number.unit)}"
+
+
+def _amount(number: Number, value: float) -> str:
+    """A size without sign: points for shares."""
+    if number.unit != "share":
+        return plain_number(value, number.unit)
+    text = f"{100 * value:.2g}"
+    return f"{text} point{'' if text == '1' else 's'}"
 
 
 def _p(number: Number) -> str:

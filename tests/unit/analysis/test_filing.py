@@ -109,20 +109,43 @@ def test_a_students_hash_takes_its_place_and_nothing_else_changes(tmp_path: Path
 def test_the_command_line_says_better_worse_and_exits_so(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(["compare", "v0", "v1"]) == 1
     text = capsys.readouterr().out
-    assert text.splitlines()[-1].startswith("Regression: 2 worse, 10 same")
+    assert text.splitlines()[-1] == "Regression. Scores: 1 worse. Other numbers: 1 worse, 10 same (all identical)."
     assert "v0, " in text
     assert answer(["compare", "v1", "v0"]) == 0
-    assert "No regression: 2 better" in capsys.readouterr().out
-    assert answer(["compare", "v0", "v0", "--strict"]) == 0
-    assert "12 same (12 of them identical)" in capsys.readouterr().out
+    assert "No regression. Scores: 1 better. Other numbers: 1 better" in capsys.readouterr().out
+    assert answer(["compare", "v0", "v0"]) == 0
+    assert "No regression. Scores: 1 same (all identical)" in capsys.readouterr().out
     assert answer(["compare", "v0", "v1", "--metric", "class_balance"]) == 0
-    assert answer(["compare", "v0", "v1", "--smallest", "accuracy=0.2", "--smallest", "agreement=0.2"]) == 0
+    assert answer(["compare", "v0", "v1", "--smallest", "accuracy=0.2"]) == 0
+
+
+def test_what_is_undecided_says_so_and_what_it_would_take(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_records(root / "other", {"dafl": [0.95, 0.86, 0.93, 0.88, 0.91]})
+    assert answer(["compare", "v0", "./other"]) == 3
+    text = capsys.readouterr().out
+    assert text.splitlines()[-1].startswith("Undecided. Scores: 1 undecided.")
+    assert "dafl, accuracy  a loss of" in text
+    assert "would have been found in 80 % of cases; about" in text
+    assert answer(["compare", "v0", "./other", "--undecided", "ok"]) == 0
+    assert answer(["compare", "v0", "./other", "--markdown"]) == 3
+    text = capsys.readouterr().out
+    assert "### What could not be told" in text
+    assert "No regression" not in text
+
+
+def test_a_cell_that_was_not_compared_is_under_no_green_headline(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_records(root / "more", {"dafl": GOOD, "kd": GOOD})
+    assert answer(["compare", "v0", "./more"]) == 3
+    assert "Undecided. Not compared: 1. Scores: 1 same (all identical)." in capsys.readouterr().out
 
 
 def test_markdown_and_json_hold_the_same_verdicts(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(["compare", "v0", "v1", "--json"]) == 1
     first, *rest = json.loads(capsys.readouterr().out)
     assert first["regression"] is True
+    assert first["outcome"] == "regression"
     assert first["head"] == resolve(root, "v1").sha
     worse = {row["metric"]: row for row in rest if row.get("verdict") == "worse"}
     assert set(worse) == {"accuracy", "agreement"}
@@ -130,9 +153,11 @@ def test_markdown_and_json_hold_the_same_verdicts(root: Path, capsys: pytest.Cap
     assert worse["accuracy"]["higher_is_better"] is True
     assert answer(["compare", "v0", "v1", "--markdown"]) == 1
     text = capsys.readouterr().out
-    assert text.startswith("## Regression: 2 worse")
+    assert text.startswith("## Regression. Scores: 1 worse.")
+    assert text.index("### What moved") < text.index("| worse |")
     assert text.count("| worse |") == 2
-    assert text.count("<details>") == text.count("</details>") == 1
+    assert "<details>" not in text  # nothing is left to fold away
+    assert "- 10 other numbers are identical." in text
 
 
 @pytest.mark.parametrize(
@@ -144,6 +169,9 @@ def test_markdown_and_json_hold_the_same_verdicts(root: Path, capsys: pytest.Cap
         (["compare", "v0", "v1", "--metric", "acuracy"], "did you mean 'accuracy'?"),
         (["compare", "v0", "v1", "--metric", "time"], "nothing of v0 and v1 can be compared"),
         (["compare", "v0", "v1", "--json", "--markdown"], "choose one"),
+        (["compare", "v0", "v1", "--undecided", "no"], "--undecided must be fail or ok"),
+        (["compare", "v0", "v1", "--score", "emma"], "unknown selection rule 'emma'; did you mean 'ema'?"),
+        (["compare", "v0", "v1", "--renamed", "dafl"], "write OLD=NEW"),
         (["compare", "v0", "v1", "--repo", "/"], "not in a git checkout"),
     ],
 )
@@ -209,9 +237,9 @@ def test_unsteady_and_too_few_runs_decide_nothing(tmp_path: Path, capsys: pytest
         for run in range(3):
             drift = 1.3 if run == 2 else 1.0
             speed_file(tmp_path / name / "speed" / f"{run}.json", seconds, drift=drift)
-    assert answer(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--metric", "time"]) == 0
+    assert answer(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--metric", "time"]) == 3
     text = capsys.readouterr().out
-    assert "not enough data" in text
+    assert "undecided" in text
     assert "2 and 2 steady runs; the test needs 3 of each" in text
     assert "Left out: 1 of 3 benchmark runs of base" in text
 

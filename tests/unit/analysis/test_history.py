@@ -28,7 +28,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Commit
 
 def test_every_planted_change_is_found_at_its_commit_and_no_other(planted: tuple[Path, list[Commit]]) -> None:
     root, commits = planted
-    found = history(*timeline(root, root / "results" / "tracked"), only=["accuracy"])
+    found = history(*timeline(root, root / "results" / "tracked"), only=["accuracy"]).series
     steps = {each.method: [(step.index, step.commit, step.verdict) for step in each.steps] for each in found}
     assert steps == {
         "dafl": [(WORSE, commits[WORSE], "worse"), (BACK, commits[BACK], "better")],
@@ -103,7 +103,7 @@ def test_a_step_names_the_untracked_commits_that_may_have_made_it(tmp_path: Path
     commits = make_history(tmp_path, planted_levels(), noise=0.003)
     for index in (WORSE - 1, WORSE):
         (tmp_path / "results" / "tracked" / commits[index].sha / "results.json").unlink()
-    found = history(*timeline(tmp_path, tmp_path / "results" / "tracked"), only=["accuracy"])
+    found = history(*timeline(tmp_path, tmp_path / "results" / "tracked"), only=["accuracy"]).series
     step = next(each for each in found if each.method == "dafl").steps[0]
     assert step.commit == commits[WORSE + 1]
     assert step.untracked == (commits[WORSE - 1], commits[WORSE])
@@ -117,7 +117,7 @@ def test_another_teacher_makes_another_series_and_no_step(tmp_path: Path) -> Non
             record = json.loads(file.read_text())
             record["teacher"]["sha256"] = "f" * 64
             file.write_text(json.dumps(record))
-    found = history(*timeline(tmp_path, tracked), only=["accuracy", "failures"])
+    found = history(*timeline(tmp_path, tracked), only=["accuracy", "failures"]).series
     accuracy = {each.method: each for each in found if each.metric == "accuracy"}
     assert [[len(each.commits), each.steps] for each in accuracy.values()] == [[3, ()], [3, ()]]
     assert any("teacher ffffffff" in name for name in accuracy)
@@ -136,6 +136,7 @@ def test_the_command_prints_a_table_and_writes_a_page_that_needs_nothing(
     row = next(line for line in text.splitlines() if commits[WORSE].short in line)
     assert row.split()[:3] == ["digits/lenet5-half", "dafl", "accuracy"]
     assert "worse" in row
+    assert commits[WORSE - 1].short in row
     assert "HEAD: 30 commits, 30 of them tracked" in text
     html = page.read_text(encoding="utf-8")
     assert commits[WORSE].short in html

@@ -61,6 +61,8 @@ OTHER: dict[str, Any] = {
     "pool": "cifar10",
     "identity_rule": 3,
     "pool_path": Path("/somewhere/images.npy"),
+    "settings": "small",
+    "stated": (("temperature",), ()),
 }
 
 
@@ -125,9 +127,10 @@ NAMES = st.text("abcdefgh_", min_size=1, max_size=5)
     label=st.text(),
     timeout=st.none() | st.floats(0.1, 1e9),
     files=st.lists(NAMES.map(Path), max_size=2).map(tuple),
+    stated=st.lists(st.lists(NAMES, max_size=2).map(tuple), max_size=2).map(tuple),
 )
 def test_a_trial_survives_the_way_to_another_process(
-    options: Any, budget: Any, selection: Any, seed: int, label: str, timeout: float | None, files: Any
+    options: Any, budget: Any, selection: Any, seed: int, label: str, timeout: float | None, files: Any, stated: Any
 ) -> None:
     trial = dataclasses.replace(
         TRIAL,
@@ -138,6 +141,7 @@ def test_a_trial_survives_the_way_to_another_process(
         label=label,
         timeout=timeout,
         method_files=files,
+        stated=stated,
     )
     arrived = Trial.from_json(json.loads(json.dumps(trial.to_json())))
     assert arrived == trial
