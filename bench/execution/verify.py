@@ -156,6 +156,8 @@ def _trial_of(record: Record, method_files: Sequence[Path], pool: Path | None) -
         "pool_path": None if record.pool is None else _pool_path(record, pool),
         "own_task": None if task.built_in else task.model_dump(mode="json"),
         "study": record.study,
+        "settings": "",
+        "stated": [],
         "label": record.trial.method,
         "timeout": None,
     }
