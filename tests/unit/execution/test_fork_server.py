@@ -1,0 +1,145 @@
+"""Workers forked from one process: as a spawned one has it, and nothing is lost when that process ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.execution.executors import fork_server as module
+from bench.execution.executors.fork_server import ForkServer
+from bench.execution.progress import Progress
+from bench.execution.run_study import Silence, run_study
+from bench.spec.trial import Trial
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems spawn their workers")
+
+STUDY = """
+name: small
+tasks: [digits/lenet5-half]
+methods: [{method}]
+seeds: [0, 1]
+budget: {{steps: {steps}}}
+points: 1
+selection: [last]
+"""
+LOOKS = '''
+import json, os, sys
+import torch
+from bench import Access, Data, Session, method
+
+@method("looks", title="Looks", paper="none", data=Data.NONE, access=Access.LOGITS)
+def looks(s: Session) -> None:
+    """Prints what its process is like."""
+    print("SEEN", json.dumps({
+        "cwd": os.getcwd(), "threads": torch.get_num_threads(), "mine": os.environ.get("MINE"),
+        "gone": os.environ.get("GONE"), "group": os.getpgid(0) == os.getpid(), "input": sys.stdin.read(),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+    }))
+    opt = s.keep("opt", torch.optim.SGD(s.student.parameters(), 0.1))
+    for _ in s.steps("train"):
+        s.distill(opt, s.noise(4, *s.task.image.shape))
+'''
+
+
+@pytest.fixture(autouse=True)
+def _own_server() -> Iterator[None]:
+    module.close_server()
+    yield
+    module.close_server()
+
+
+def study(folder: Path, method: str, steps: int = 1, more: str = "") -> Path:
+    (folder / "study.yaml").write_text(STUDY.format(method=method, steps=steps) + more, encoding="utf-8")
+    return folder / "study.yaml"
+
+
+def seen(results: Path) -> list[dict[str, object]]:
+    logs = [file.read_text(encoding="utf-8") for file in sorted(results.glob("trials/*/log.txt"))]
+    return [json.loads(log.partition("SEEN ")[2].partition("\n")[0]) for log in logs]
+
+
+def test_a_worker_has_the_folder_environment_and_threads_of_its_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "looks.py").write_text(LOOKS, encoding="utf-8")
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("GONE", "1")
+    file = study(tmp_path, "looks.py")
+    run_study(file, results=tmp_path / "first", isolation="none")
+    (server,) = module._servers
+    monkeypatch.setenv("MINE", "yes")
+    monkeypatch.delenv("GONE")
+    monkeypatch.chdir(tmp_path / "here")
+    run_study(file, results=tmp_path / "second", isolation="none")
+    assert module._servers == [server]  # it was asked again
+    for each in seen(tmp_path / "second"):
+        assert each == {
+            **{"cwd": str(tmp_path / "here"), "threads": 1, "mine": "yes", "gone": None, "group": True, "input": ""},
+            "descriptors": each["descriptors"],
+        }
+        assert int(str(each["descriptors"])) < 12
+    run_study(study(tmp_path, "looks.py", more="threads: 2\n"), results=tmp_path / "third", isolation="none")
+    assert module._servers != [server]  # threads are counted when torch is imported
+    assert {each["threads"] for each in seen(tmp_path / "third")} == {2}
+
+
+@pytest.mark.slow
+def test_spawned_and_forked_workers_give_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = study(tmp_path, "zskd", 3)
+    run_study(file, results=tmp_path / "forked")
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.execution.executors.processes.fork_server", lambda environment: None)
+        run_study(file, results=tmp_path / "spawned")
+    students = [
+        [file.read_bytes() for file in sorted(tmp_path.glob(f"{how}/trials/*/student.safetensors"))]
+        for how in ("forked", "spawned")
+    ]
+    assert len(students[0]) == 2
+    assert students[0] == students[1]
+
+
+@pytest.mark.slow
+def test_a_server_that_has_ended_is_replaced(tmp_path: Path) -> None:
+    run_study(study(tmp_path, "noise: {batch: 4}"), results=tmp_path / "first")
+    (server,) = module._servers
+    server._process.kill()
+    server._process.wait()
+    summary = run_study(study(tmp_path, "noise: {batch: 4}", 2), results=tmp_path / "second")
+    assert summary.statuses == {"ok": 2}
+
+
+@pytest.mark.slow
+def test_workers_whose_server_is_killed_save_themselves_and_the_study_goes_on(tmp_path: Path) -> None:
+    file = study(tmp_path, "noise: {batch: 4}", 400)
+
+    killed: list[int] = []
+
+    class Kills(Silence):
+        """Kills the server when the first trial runs."""
+
+        def update(self, trial: Trial, progress: object) -> None:
+            del trial
+            if not killed and isinstance(progress, Progress) and progress.state == "running":
+                killed.append(module._servers[0]._process.pid)
+                os.kill(killed[0], signal.SIGKILL)
+
+    run_study(file, results=tmp_path / "out", workers=1, audience=Kills())
+    assert killed
+    again = run_study(file, results=tmp_path / "out", workers=1)
+    assert again.statuses == {"ok": 2}
+
+
+def test_no_server_is_left_behind() -> None:
+    server = ForkServer(os.environ)
+    pid = server._process.pid
+    server.close()
+    time.sleep(0.05)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
