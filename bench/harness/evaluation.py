@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bench.data.batches import normalise
 from bench.data.image_spec import ImageSpec
 from bench.data.source import VOID, Split
+from bench.harness.classes import classes_of
 from bench.models.cost import bare_copy
 
 BATCH = 1000
@@ -72,7 +73,7 @@ class Judge:
 def predict(network: nn.Module, images: Tensor) -> Tensor:
     """The classes, (N,) or (N, H, W), that a network in evaluation mode assigns, in full precision."""
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        classes: Tensor = network(images).argmax(1)
+        classes: Tensor = classes_of(network(images))
         return classes
 
 

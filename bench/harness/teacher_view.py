@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from bench.errors import AccessDenied, MethodError
+from bench.harness.classes import classes_of
 from bench.harness.counters import Pooled, Question
 from bench.harness.plain_tensors import transforms
 from bench.harness.sealed import BATCHED, FORWARD
@@ -64,7 +65,7 @@ class TeacherOutput:
     @property
     def labels(self) -> Tensor:
         """The predicted classes, int64 (N,), or (N, H, W) for segmentation."""
-        return self._labels if self._labels is not None else self._logits.argmax(1)
+        return self._labels if self._labels is not None else classes_of(self._logits)
 
     @property
     def logits(self) -> Tensor:
@@ -187,7 +188,7 @@ class TeacherView:
         )
         labels = answer.labels  # given where the judge answers from another process
         if labels is None and context.access is Access.LABELS:
-            labels = answer.logits.argmax(1)
+            labels = classes_of(answer.logits)
         layers_seen = zip(answer.statistics, answer.running, strict=True)
         return TeacherOutput(
             answer.logits if labels is None else torch.empty(0),

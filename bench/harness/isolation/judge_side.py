@@ -25,6 +25,7 @@ from bench.data import Split
 from bench.data.batches import RealImages
 from bench.data.image_spec import Augmentation, ImageSpec
 from bench.errors import AccessDenied, DataLeak, Diverged, MethodError, UserError
+from bench.harness.classes import classes_of
 from bench.harness.clock import Clock, IdleCheck
 from bench.harness.counters import CountedTeacher, Question, TeacherAnswer
 from bench.harness.image_sample import Capture
@@ -612,7 +613,7 @@ def _parts(answer: TeacherAnswer, labels_only: bool) -> dict[str, list[Tensor]]:
     """The tensors of an answer that a method gets, by what they are."""
     parts: dict[str, list[Tensor]] = {name: [] for name in PARTS}
     if labels_only:
-        parts["labels"] = [answer.logits.argmax(1)]
+        parts["labels"] = [classes_of(answer.logits)]
         return parts
     parts["logits"] = [answer.logits]
     parts["features"] = answer.features
