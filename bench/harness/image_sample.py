@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.data.image_spec import ImageSpec
+from bench.harness.classes import classes_of
 
 PER_STEP = 32  # images taken from one captured step
 MEMORY = 2**26  # bytes at most for either sample: fewer images where they are larger than 64x64
@@ -101,7 +102,7 @@ class Capture:
         """
         if len(images) < 4 * self.hold or not self.held_out.wants(step):
             return None
-        held = {"images": images[: self.hold].detach().clone(), "labels": logits[: self.hold].argmax(1)}
+        held = {"images": images[: self.hold].detach().clone(), "labels": classes_of(logits[: self.hold])}
         self.held_out.add(step, held)
         order = torch.arange(len(images), device=images.device)
         order[: self.hold] += self.hold
