@@ -38,7 +38,7 @@ class Options(StatisticsOptions, InversionOptions):
     competition: float = option(10.0, "weight of the competition with the student", low=0)
     temperature_competition: float = option(3.0, "softmax temperature of the competition", above=0)
     clamped: bool = option(
-        False, "the code's divergence of clamped probabilities, KL(M || P), in place of Jensen-Shannon's KL(P || M)"
+        False, "the code's divergence of clamped probabilities, KL(M || P), instead of Jensen-Shannon's KL(P || M)"
     )
     batch_norm_weight: float = option(10.0, "weight of the batch-norm statistics", low=0)
     share: float = option(0.5, "share of the budget spent on the first images", above=0, high=0.99)

@@ -1,6 +1,6 @@
 """CMI: contrastive model inversion.
 
-One synthesis call: the generator G starts anew (weights N(0, 0.02^2)) with codes z ~ N(0, I) and labels y ~ uniform.
+One synthesis call: the generator G starts over (weights N(0, 0.02^2)) with codes z ~ N(0, I) and labels y ~ uniform.
 Adam on G and z minimises, for ``iterations`` updates, on views of the pixels G(z),
 
     L = batch_norm_weight * R_bn + one_hot * CE(T(v_g), y) + adversarial * L_adv + contrast * L_cr

@@ -7,7 +7,7 @@ For a batch of images x with fixed labels y, seen as x' (one random circular shi
 
 with TV the sum of the four Frobenius norms, over the whole batch, of first differences. Every batch starts from N(0, 1)
 with a fresh optimiser. Images lie in normalised space and may leave the range of pixels (``clip``). The student then
-minimises KL_tau(T || S) on random crops and mirror images of what was made, which the teacher labels anew.
+minimises KL_tau(T || S) on random crops and mirror images of what was made, which the teacher labels again.
 
 Defaults are the paper's for CIFAR-10. TV and the L2 norm grow with the root of the batch, R_bn is biased in small ones:
 weights belong to a batch size. The norms of R_bn are unsquared, as in all codes; ``squared`` is there to compare with.

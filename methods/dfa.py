@@ -12,7 +12,7 @@ Stage 1, the search: min_b L_val(w*(b), b) + R(b) with w*(b) = argmin_w L_train(
 CE(S(x), y) + ``student_to_teacher`` L_ST + ``teacher_to_student`` L_TS, in alternation (DARTS, first order): a step of
 b on one half of the training images, then one of w (student and connectors F, G) on the other half. One group is
 searched after the other. CE(S(x), y) does not depend on b and is left out of its step.
-Stage 2: b is fixed, the student starts anew and learns from
+Stage 2: b is fixed, the student starts over and learns from
 
     L = CE(S(x), y) + feature * sum_i D(F_i(S_i), A_i)
 

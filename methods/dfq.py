@@ -17,7 +17,7 @@ back.
 
 ``batch_norm_weight: 0`` leaves R_bn out, for teachers without batch norm; the paper has no such. The library takes a
 student rate of 0.05 for ResNet-34 -> ResNet-18 (presets). The original paper, which makes quantised students, is said
-to match Gaussians by their KL divergence in place of R_bn and to use several generators; that is from memory and not
+to match Gaussians by their KL divergence instead of R_bn and to use several generators; that is from memory and not
 built here.
 """
 

@@ -12,7 +12,7 @@ its codes z, then one of theta (:mod:`methods.common.meta_inversion`), on
 
 The images G(z) of the update with the lowest finite L go to the pool in 8 bits. After ``warm_up`` calls without L_adv,
 each call is followed by ``student_steps`` steps on KL_tau(T || S), factor tau^2, on cropped and flipped images drawn
-from the pool with replacement. At the call ``reset_at`` after the warm-up the generator's first layers start anew.
+from the pool with replacement. At the call ``reset_at`` after the warm-up the generator's first layers start over.
 
 The defaults are those of the released script for WRN-40-2 with k = 5, the same for CIFAR-10 and CIFAR-100. With another
 k go other rates: k = 2: lr_generator 5e-3, lr_codes 0.015; k = 10: 2e-3, 0.01. For the other teachers, ResNet-34 and

@@ -21,7 +21,7 @@ The novel generator is in training mode throughout. ``temperature`` is tau of JS
 sizes that are multiples of 4 serve. One Adam moves encoder and memory generator: the reference's two, of one rate, make
 the same steps.
 
-Where the reference code has another form, it is an option. ``clamped``: in place of JS, with P, Q and M clamped to
+Where the reference code has another form, it is an option. ``clamped``: instead of JS, with P, Q and M clamped to
 [0.01, 0.99], the mean over N * K elements of [KL(M || P) + KL(M || Q)] / 2; of 100 classes nearly all lie at the clamp,
 and hardly a gradient is left. ``match_memory``: the gradient of a memory update's replay is not cleared, so G_m steps
 on balance and one-hot loss as well.
@@ -74,7 +74,7 @@ class Options(CosineOptions):
     activation: float = option(0.1, "weight of the activation loss", low=0)
     disagreement: float = option(1.0, "weight of the disagreement with the student", low=0)
     temperature: float = option(3.0, "softmax temperature of the disagreement", above=0)
-    clamped: bool = option(False, "disagreement by the code's mean over clamped elements, in place of Jensen-Shannon's")
+    clamped: bool = option(False, "disagreement by the code's mean over clamped elements, instead of Jensen-Shannon's")
     match_memory: bool = option(False, "the memory generator also learns from its replay's losses, as in the code")
     code_divergence: float = option(1e-5, "weight of the codes' divergence from N(0, I)", low=0)
     lr_generator: float = option(0.02, "the novel generator's learning rate (Adam)", above=0)

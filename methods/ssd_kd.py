@@ -25,7 +25,7 @@ fills (``fill_adversarial``), the new start of the first layers (``reset_at``), 
 ``eps``, the weight in delta (``weighted_priority``), delta's temperature (``priority_temperature``), ``temperature``,
 one pass over the buffer a call (``student_steps``: 20 of 256), and over what max_j goes (``largest``): the images
 drawn. Over the buffer, as P_i's sum does, its least probable image leaves those that are drawn next to no weight: on
-the digits the mean loss ends at 0.002 in place of 0.05, and the score at 88 % in place of 98 %.
+the digits the mean loss ends at 0.002 instead of 0.05, and the score at 88 % instead of 98 %.
 Without an option: beta rises linearly with the budget after the filling; new images have the buffer's highest priority;
 an empty buffer means a diversity of 1; c_T and p_T of an image are those of its view in the best update. For
 segmentation nothing is known of the paper's definitions: p_T and KL are means over pixels, c_T the most frequent class,

@@ -8,7 +8,7 @@
    - sum_c y_c log softmax(T(x) / tau)_c. After every update the batch is rescaled to [0, 1] by its common minimum and
    maximum, as the reference code does. The teacher sees normalised pixels (the reference's is trained on raw ones).
 4. The student minimises KL_tau(T || S), whose gradient is that of the paper's soft cross-entropy, with the factor tau^2
-   on augmented impressions, which the teacher labels anew. No hard labels.
+   on augmented impressions, which the teacher labels again. No hard labels.
 
 The size of the transfer set is ``impressions``, where the budget allows it: ``share`` of it goes into making them, and
 an unfinished batch is used as it is. ``families`` says which of the code's geometric augmentations are applied, and
@@ -42,7 +42,7 @@ from methods.common.pools import ImagePool
 class Options:
     temperature: float = option(20.0, "softmax temperature tau, for the impressions and for the student", above=0)
     betas: tuple[float, ...] = option((1.0, 0.1), "scales of the Dirichlet's concentration, in equal parts", above=0)
-    beta: float | None = option(None, "one scale in place of the list", above=0)
+    beta: float | None = option(None, "one scale instead of the list", above=0)
     impressions: int = option(
         24_000, "size of the transfer set: the most Data Impressions to make", unit="images", low=1
     )

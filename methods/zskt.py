@@ -4,7 +4,7 @@ The gap of teacher T and student S is D(x) = KL(T(x) || S(x)) as the mean over a
 over images. For every code z ~ N(0, I), and x = G(z):
 
     ``generator_steps`` times    the generator minimises -D(x)
-    ``student_steps`` times      the student minimises D(x) + attention * sum_l A_l(x), on one x, made anew before
+    ``student_steps`` times      the student minimises D(x) + attention * sum_l A_l(x), on one x, made again before
 
     A_l = mean over images and positions of (q(S_l) - q(T_l))^2,  q(F) = mean over channels of F^2, then unit L2 norm
 

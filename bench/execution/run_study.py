@@ -140,7 +140,7 @@ def run_study(
         weights: a folder or file to look in first for the weights of image metrics.
         allow_altered: use data files that are well-formed but not the official ones.
         checkpoint_seconds: how often a running trial is saved.
-        isolation: ``auto``, ``process`` or ``none`` in place of what the study says.
+        isolation: ``auto``, ``process`` or ``none`` instead of what the study says.
         audience: called with the progress.
 
     Raises:

@@ -302,7 +302,7 @@ class Counter:
 
 
 def full_precision(output: Tensor) -> Tensor:
-    """float32 in place of the half precision in which a network has computed: losses take sums and logarithms of it."""
+    """float32 instead of the half precision in which a network has computed: losses take sums and logarithms of it."""
     return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 

@@ -284,7 +284,7 @@ class Session:
             alpha: the weight of the teacher's term.
             labels: int64 (N,), or (N, H, W) for segmentation; used where ``beta`` is not 0.
             beta: the weight of the cross-entropy with ``labels``.
-            criterion: ``f(teacher_logits, student_logits)``, used in place of the KL divergence. With ``rows`` it is
+            criterion: ``f(teacher_logits, student_logits)``, used instead of the KL divergence. With ``rows`` it is
                 called ``f(teacher_logits, student_logits, rows)``.
             rows: a tensor (N, ...) with one row for each image, such as its weight or its place in a store. The harness
                 may hold images out and put others in their place; the criterion gets the rows of those that are

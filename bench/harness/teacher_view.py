@@ -52,7 +52,7 @@ class TeacherOutput:
         layers: tuple[tuple[Tensor, ...], ...] | None = None,
         labels: Tensor | None = None,
     ) -> None:
-        """``labels`` are given in place of the logits to a method that may see no more."""
+        """``labels`` are given instead of the logits to a method that may see no more."""
         self._logits = logits
         self._labels = labels
         self._features = features

@@ -44,7 +44,7 @@ class DeepLab(nn.Module):
 def deeplabv3_resnet50(image: ImageSpec, classes: int) -> DeepLab:
     """39,636,299 parameters and 10.2G multiply-adds for 11 classes on 3x128x128.
 
-    The last two stages have dilations 2 and 4 in place of strides. Initialisation is torchvision's; DFAD's teacher
+    The last two stages have dilations 2 and 4 instead of strides. Initialisation is torchvision's; DFAD's teacher
     starts from ImageNet's weights, see :func:`load_backbone`.
     """
     if image.channels != 3:

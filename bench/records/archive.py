@@ -1,7 +1,7 @@
 """Archives: a whole results folder in one Parquet file, one row per trial.
 
 It holds every record and curve, word for word, and some contact sheets; not the students, images and logs, of which it
-only knows names and sizes, and of the student its hash. The study, a user's own tasks and what else lies beside the
+only knows names and sizes, and of the student its hash. The study, a user's own tasks and what else is beside the
 trials are in the file's metadata. Rows are in the order of their tasks: who asks for the trials of one task, as a
 report does for each, reads a small part of the file. The same records give the same bytes.
 """
@@ -227,7 +227,7 @@ def student_hash(trial: Path) -> str | None:
 
 
 def files_beside(results: Path) -> dict[str, str]:
-    """The contents of what lies beside the trials of a results folder or an archive, by name."""
+    """The contents of the files beside the trials of a results folder or an archive, by name."""
     if is_archive(results):
         return check_archive(results)
     if (results / "speed").is_symlink():

@@ -39,7 +39,7 @@ from bench.records.schema import SCHEMA, CurvePoint, Record, as_json, sealed, wr
 from bench.utils.text import shown
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-ARCHIVE = "records.parquet"  # a folder that has this in place of trials is read as this
+ARCHIVE = "records.parquet"  # a folder that has this instead of trials is read as this
 OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST}
 UNSEALED = ("log.txt",)  # of a trial's files: for people to read, and nothing is computed of it
 
@@ -235,7 +235,7 @@ def is_archive(path: Path) -> bool:
 
 
 def place_of(results: Path) -> Path:
-    """Where the records of ``results`` are: the archive of a folder that has one in place of trials, else itself."""
+    """Where the records of ``results`` are: the archive of a folder that has one instead of trials, else itself."""
     published = results / ARCHIVE
     return published if published.is_file() and not (results / "results.json").exists() else results
 

@@ -1,6 +1,6 @@
 """Records, curves and contact sheets of results folders and archives alike.
 
-``results`` is a results folder, an archive, or a folder with an archive ``records.parquet`` in place of trials.
+``results`` is a results folder, an archive, or a folder with an archive ``records.parquet`` instead of trials.
 """
 
 from __future__ import annotations

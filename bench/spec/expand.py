@@ -83,7 +83,7 @@ def expand(
 
 
 def _pool(loaded: LoadedStudy, card: MethodCard, task: TaskSpec, data_folder: Path | None) -> tuple[str, Path | None]:
-    """The pool of a method on a task as the trial's identity has it, and where it lies unless it is a data set."""
+    """The pool of a method on a task as the trial's identity has it, and where it is unless it is a data set."""
     named = {**task.pools, **loaded.study.pools.get(task.name, {})}
     pool = next((each for role, each in named.items() if role == card.pool), "")
     if not pool:

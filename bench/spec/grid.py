@@ -22,7 +22,7 @@ DIGITS = 3  # significant digits of a value: readable ids, and the same ones on 
 
 
 class Range(Strict):
-    """``{from: 0.001, to: 0.1, count: 5, scale: log}`` in place of an option's value."""
+    """``{from: 0.001, to: 0.1, count: 5, scale: log}`` instead of an option's value."""
 
     low: Real = Field(alias="from", description="the smallest value")
     high: Real = Field(alias="to", description="the largest value")
@@ -36,7 +36,7 @@ class Range(Strict):
 
 
 class Sample(Strict):
-    """Cells drawn from the ranges of an entry jointly, in place of their grid."""
+    """Cells drawn from the ranges of an entry jointly, instead of their grid."""
 
     count: Whole = Field(ge=1, le=10_000, description="number of cells of each entry that has ranges")
     how: Literal["sobol", "random"] = Field(

@@ -85,7 +85,7 @@ class Method:
         return specs_of(self.options)
 
     def make_options(self, values: Mapping[str, Any]) -> Any:
-        """The options dataclass with ``values`` in place of the defaults."""
+        """The options dataclass with ``values`` instead of the defaults."""
         return self.options(**check_values(self.specs, values, f"method {self.name!r}"))
 
 

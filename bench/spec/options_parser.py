@@ -44,7 +44,7 @@ class _Reading:
 def static_specs(source: ParsedFile, name: str) -> tuple[OptionSpec, ...]:
     """The options of the class that a file knows under a name.
 
-    The classes are built anew from their literals, so that Python itself says what inheriting means, and reading and
+    The classes are built again from their literals, so that Python itself says what inheriting means, and reading and
     importing share one set of rules.
 
     Raises:

@@ -22,7 +22,7 @@ FAILURES = (OSError, http.client.HTTPException, ValueError, RefusedError)  # wha
 
 
 def transfer(url: str, part: Path, size: int, shown: str, progress: Progress | None) -> None:
-    """Write what lies at ``url`` to the file ``part``, which must become ``size`` bytes long.
+    """Write what is at ``url`` to the file ``part``, which must become ``size`` bytes long.
 
     ``progress(shown, bytes so far, bytes in all)`` is called after each block. Raises one of :data:`FAILURES`; what was
     written until then is left to the caller to remove.

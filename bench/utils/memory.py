@@ -12,7 +12,7 @@ _LARGEST = 2**25  # the most that glibc allows for the threshold of mmap
 
 
 def keep_freed_memory() -> bool:
-    """Let this process, and its forks, use freed memory again in place of giving it back to the kernel.
+    """Let this process, and its forks, use freed memory again instead of giving it back to the kernel.
 
     A training step frees what the next one allocates. Given back, each page comes with a fault and is zeroed again: a
     fifth of the processor time of a small step. No bit of a result changes.

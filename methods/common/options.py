@@ -85,7 +85,7 @@ class AdversaryOptions(GeneratorOptions):
     student_steps: int = option(5, "student steps before each generator step", low=1)
     discrepancy: Literal["mae", "mse", "kl"] = option("mae", "how far apart teacher and student are")
     temperature: float = option(1.0, "softmax temperature of `kl`", above=0, when={"discrepancy": "kl"})
-    adaptive: bool = option(False, "the generator minimises -log(D + 1) in place of -D, as for segmentation")
+    adaptive: bool = option(False, "the generator minimises -log(D + 1) instead of -D, as for segmentation")
     generator: Literal["upsample", "dcgan"] = option("upsample", "DFAD's for 32x32 images, or for 128x128")
     width: int = option(128, "channels of `upsample`'s first or `dcgan`'s last layers (128 and 64 in DFAD)", low=2)
 
@@ -163,7 +163,7 @@ class MetaOptions(SynthesisOptions):
     )
     meta: Literal["maml", "reptile", "none"] = option("maml", "how the generator's start is learned")
     reset_at: int = option(
-        120, "call after the warm-up or the filling at which the first layers start anew; 0: at none", low=0
+        120, "call after the warm-up or the filling at which the first layers start over; 0: at none", low=0
     )
     lr_generator: float = option(3e-3, "Adam's learning rate on the copy; the meta learner's is k times that", above=0)
     lr_codes: float = option(0.01, "Adam's learning rate on the codes", above=0)

@@ -53,7 +53,7 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 
 
 def restart(*optimizers: Optimizer) -> None:
-    """As if made anew: for an optimiser that is kept, but has a fresh start with every batch of images.
+    """As if made again: for an optimiser that is kept, but has a fresh start with every batch of images.
 
     Set its parameters in place (``codes.data.copy_(s.noise(...))``). A trial that is resumed gets the moments back.
     """

@@ -257,7 +257,7 @@ class JudgeSide:
             if message.kind is Kind.FAILED:
                 self._failed(message)
             if message.kind is not kind:
-                raise BrokenMessage(f"{message.kind.name} in place of {kind.name}")
+                raise BrokenMessage(f"{message.kind.name} instead of {kind.name}")
             return message
 
     def _note(self, message: Message) -> None:
