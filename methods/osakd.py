@@ -5,7 +5,7 @@ posterior: class density k_c / (N_c V), prior N_c / N, divided by their sum, is 
 L = CE(z, y) + alpha * KL(q || softmax(z)), q a fixed target, averaged over the batch
 
 Stated by the paper: one network, the k-nearest-neighbour density in the output space, the posterior as soft label,
-again at every step. Inferred: neighbours come from the current batch, by Euclidean distance of logits, the sample itself
+again at every step. Inferred: neighbours come from the current batch, by Euclidean distance of logits, itself
 left out; k = 10; the form of the loss and alpha = 1; the optimiser and the batch, which are those of ``scratch``.
 """
 

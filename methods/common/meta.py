@@ -15,7 +15,7 @@ from bench import BatchNormStatistics
 
 @torch.no_grad()
 def normal_weights(network: nn.Module, stream: torch.Generator, std: float = 0.02) -> None:
-    """Start anew as CMI does: weights N(0, std^2), of batch norm N(1, std^2), biases 0, running statistics fresh."""
+    """Start over as CMI does: weights N(0, std^2), of batch norm N(1, std^2), biases 0, running statistics fresh."""
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             module.weight.normal_(0.0, std, generator=stream)

@@ -29,7 +29,7 @@ Meta = Literal["maml", "reptile", "none"]
 
 @torch.no_grad()
 def renew_first_layers(generator: nn.Module, stream: torch.Generator, std: float = 0.02) -> None:
-    """Fast-DFKD's ``reset_l0``: first linear layer and first batch norm again, weights N(0, std^2) in both, biases 0."""
+    """Fast-DFKD's ``reset_l0``: new first linear layer and batch norm: weights N(0, std^2), biases 0."""
     first = [next(m for m in generator.modules() if isinstance(m, kind)) for kind in (nn.Linear, nn.BatchNorm2d)]
     for layer in first:
         for name, parameter in layer.named_parameters():
