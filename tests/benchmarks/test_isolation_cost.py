@@ -36,8 +36,8 @@ CASES: list[tuple[str, str, dict[str, Any], int]] = [
     ("noise", LENET, {"batch": 32}, 500),
     ("dafl", LENET, {"batch": 32, "width": 16}, 300),
     ("noise", LENET, {"batch": 512}, 100),
-    ("noise", WRN, {"batch": 32}, 20),
-    ("dafl", WRN, {"batch": 32, "width": 16}, 20),
+    ("noise", WRN, {"batch": 32}, 10),
+    ("dafl", WRN, {"batch": 32, "width": 16}, 10),
 ]
 
 
@@ -94,7 +94,7 @@ def test_whole_trials_in_both_modes(
         seconds.append(here[1])
 
     try:
-        benchmark.pedantic(pair, rounds=5 if benchmark.enabled else 1, warmup_rounds=1)
+        benchmark.pedantic(pair, rounds=3 if benchmark.enabled else 1, warmup_rounds=1)
     finally:
         torch.set_num_threads(before)
     middle = {name: statistics.median(values[1:] or values) for name, values in ratios.items()}

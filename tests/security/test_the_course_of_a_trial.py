@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -151,6 +152,23 @@ def test_no_process_is_left(attempt: Callable[..., object]) -> None:
     attempt("time.sleep(0)\nos._exit(3)")
     assert len(psutil.Process().children(recursive=True)) == children
     assert children <= before + 1  # the process that methods are forked from
+
+
+def test_folders_that_a_killed_judge_left_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.harness.isolation import template
+
+    monkeypatch.setattr(template.tempfile, "gettempdir", lambda: str(tmp_path))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    old = time.time() - 2 * template.ABANDONED
+    names = {f"{gone.pid}-old": old, f"{gone.pid}-new": time.time(), f"{os.getpid()}-old": old, "x-old": old}
+    for name, modified in names.items():
+        folder = tmp_path / f"{template.SCRATCH}{name}"
+        folder.mkdir()
+        os.utime(folder, (modified, modified))
+    template._clear_abandoned.__wrapped__()
+    kept = {folder.name.removeprefix(template.SCRATCH) for folder in tmp_path.iterdir()}
+    assert kept == names.keys() - {f"{gone.pid}-old"}
 
 
 def test_the_shared_memory_keeps_its_size(attempt: Callable[..., object]) -> None:
