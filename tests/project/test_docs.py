@@ -269,6 +269,13 @@ def test_named_tests_exist() -> None:
         assert f"\ndef {name}(" in source, f"{page.name}: {target} has no {name}"
 
 
+def test_every_line_of_the_threats_names_its_test() -> None:
+    rows = [line for line in text_of("docs/threats.md").splitlines() if line.startswith("| ")]
+    lines = [line for line in rows if not line.startswith(("| a method would", "| open ", "|---"))]
+    assert len(lines) > 20
+    assert [line for line in lines if "[`test_" not in line] == ["| **The kernel** is trusted. | | |"]
+
+
 def test_readme_has_the_demos_leaderboard() -> None:
     shown = text_of("README.md").split("<!-- demo:leaderboard -->\n")[1].split("\n<!-- /demo:leaderboard -->")[0]
     assert shown.startswith("| Rank | Method |")
