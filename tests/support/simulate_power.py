@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench.analysis.regression.effects import Effect
-from bench.analysis.regression.verdicts import Pool, decide, paired_number
+from bench.analysis.regression.verdicts import EarlierSpread, decide, paired_number
 from bench.spec.metric_names import METRICS
 
 LEVELS = {"kd": 0.965, "dafl": 0.913, "dfad": 0.819, "noise": 0.504}
@@ -65,8 +65,10 @@ def visible(method: str, times: int, earlier: int, share: float = 0.8) -> float:
     return float(GRID[low]) * SPREADS[method]
 
 
-def _pool(draws: Sequence[Any]) -> Pool:
-    return Pool(statistics.fmean(statistics.variance(map(float, draw)) for draw in draws), len(draws) * (SEEDS - 1))
+def _pool(draws: Sequence[Any]) -> EarlierSpread:
+    return EarlierSpread(
+        statistics.fmean(statistics.variance(map(float, draw)) for draw in draws), len(draws) * (SEEDS - 1)
+    )
 
 
 if __name__ == "__main__":

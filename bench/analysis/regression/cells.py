@@ -59,7 +59,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Question:
+class OpenQuestion:
     """Two cells that may be one under another name: for the reader to answer."""
 
     task: str
@@ -165,7 +165,7 @@ def changed_options(first: Cell, second: Cell) -> str:
     return ", ".join([*changed, *added, *removed])
 
 
-def questions_of(before: Mapping[str, Cell], after: Mapping[str, Cell]) -> list[Question]:
+def questions_of(before: Mapping[str, Cell], after: Mapping[str, Cell]) -> list[OpenQuestion]:
     """Which of the cells that only the later side has may be renamed ones of those that only the earlier side has.
 
     Args:
@@ -182,12 +182,12 @@ def questions_of(before: Mapping[str, Cell], after: Mapping[str, Cell]) -> list[
                 if pair:
                     old, now = pair
                     text = f"is the option {now} of {cell.method} the former {old} (both {_said(cell.options[old])})?"
-                    found.append(Question(cell.task, text, f"--renamed {cell.method}.{old}={now}"))
+                    found.append(OpenQuestion(cell.task, text, f"--renamed {cell.method}.{old}={now}"))
             elif methods[0] & methods[1] & {(cell.task, cell.method), (other.task, other.method)}:
                 continue  # one of the two is on both sides, under its own name
             elif _alike(cell, other):
                 text = f"is the method {other.method} the former {cell.method}?"
-                found.append(Question(cell.task, text, f"--renamed {cell.method}={other.method}"))
+                found.append(OpenQuestion(cell.task, text, f"--renamed {cell.method}={other.method}"))
     return list(dict.fromkeys(found))
 
 

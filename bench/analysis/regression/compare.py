@@ -14,7 +14,7 @@ from typing import Literal
 
 from bench.analysis.regression.cells import (
     Cell,
-    Question,
+    OpenQuestion,
     Renamed,
     align,
     cells_of,
@@ -30,10 +30,10 @@ from bench.analysis.regression.filing import Filed
 from bench.analysis.regression.speed import compare_speed
 from bench.analysis.regression.verdicts import (
     ALPHA,
+    EarlierSpread,
     Family,
     Missing,
     Number,
-    Pool,
     Verdict,
     decide,
     explained,
@@ -68,7 +68,7 @@ class Comparison:
     failed: tuple[Turn, ...]  # ok in base, failed in head
     fixed: tuple[Turn, ...]
     missing: tuple[Missing, ...]
-    questions: tuple[Question, ...]
+    questions: tuple[OpenQuestion, ...]
     notes: tuple[str, ...]
     alpha: float = ALPHA
 
@@ -159,7 +159,7 @@ def _alike(cell: Cell) -> tuple[str, ...]:
 
 def _pools(
     a: Cell, b: Cell, earlier: Mapping[tuple[str, ...], Sequence[Cell]], own: Mapping[str, Effect], rule: str | None
-) -> Mapping[str, Pool]:
+) -> Mapping[str, EarlierSpread]:
     """By number, how much its seeds differ within earlier commits; the same numbers again are one draw."""
     known, further = _values([a, b], own, rule), _values([*earlier[_alike(a)], *earlier[_alike(b)]], own, rule)
     pools = {}
@@ -167,7 +167,7 @@ def _pools(
         draws = sorted(draw for draw in values - known.get(name, set()) if len(draw) > 1)
         if freedom := sum(len(draw) - 1 for draw in draws):
             squares = sum(statistics.variance(draw) * (len(draw) - 1) for draw in draws)
-            pools[name] = Pool(squares / freedom, freedom)
+            pools[name] = EarlierSpread(squares / freedom, freedom)
     return pools
 
 
@@ -193,7 +193,7 @@ def _numbers(
     only: Sequence[str] | None,
     missing: list[Missing],
     rule: str | None,
-    pools: Mapping[str, Pool],
+    pools: Mapping[str, EarlierSpread],
     options: str,
 ) -> Iterator[Number]:
     """Every number that both records of a seed have, over the seeds; what one side lacks goes to ``missing``."""

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 
 from bench.analysis.regression.cells import (
     Cell,
-    Question,
+    OpenQuestion,
     Renamed,
     align,
     cells_of,
@@ -135,7 +135,7 @@ class History(NamedTuple):
 
     series: list[Series]
     events: list[Event]
-    questions: list[Question]
+    questions: list[OpenQuestion]
 
 
 def timeline(root: Path, tracked: Path, tip: str = "HEAD") -> tuple[list[Commit], list[Filed]]:
@@ -207,7 +207,7 @@ def history(
     return History([_marked(each, apart) for each in series], events, _questions(cells))
 
 
-def _questions(cells: Sequence[Mapping[str, Cell]]) -> list[Question]:
+def _questions(cells: Sequence[Mapping[str, Cell]]) -> list[OpenQuestion]:
     """What may have been renamed: cells that end for good, and cells that begin where they do."""
     first: dict[str, int] = {}
     last: dict[str, int] = {}
@@ -215,7 +215,7 @@ def _questions(cells: Sequence[Mapping[str, Cell]]) -> list[Question]:
         for key in side:
             first.setdefault(key, place)
             last[key] = place
-    found: list[Question] = []
+    found: list[OpenQuestion] = []
     for place, (earlier, later) in enumerate(itertools.pairwise(cells)):
         before = {key: cell for key, cell in earlier.items() if key in later or last[key] == place}
         after = {key: cell for key, cell in later.items() if key in earlier or first[key] == place + 1}

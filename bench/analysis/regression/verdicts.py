@@ -43,7 +43,7 @@ class Test(NamedTuple):
     freedom: float
 
 
-class Pool(NamedTuple):
+class EarlierSpread(NamedTuple):
     """The variance over seeds within earlier commits, and its degrees of freedom."""
 
     variance: float
@@ -115,7 +115,7 @@ def paired_number(
     head: Mapping[Hashable, float],
     same_bits: bool | None,
     family: Family = "score",
-    pool: Pool | None = None,
+    pool: EarlierSpread | None = None,
     options: str = "",
 ) -> Number:
     """A number measured on the same seeds on both sides; undecided.
@@ -272,7 +272,7 @@ def seeds_needed(number: Number) -> int:
 
 
 def _tests(
-    base: Sequence[float], head: Sequence[float], differences: Sequence[float], pool: Pool | None
+    base: Sequence[float], head: Sequence[float], differences: Sequence[float], pool: EarlierSpread | None
 ) -> tuple[Test, ...]:
     """Both tests: over pairs, and over the seeds of both sides, with a common spread where there seems to be one."""
     n = len(base)
@@ -289,7 +289,7 @@ def _tests(
 
 
 def _compare_spreads(
-    base: Sequence[float], head: Sequence[float], pool: Pool | None
+    base: Sequence[float], head: Sequence[float], pool: EarlierSpread | None
 ) -> tuple[tuple[float, float], float]:
     """The standard deviations of both sides, that of base with those of earlier commits, and the p-value of Fisher's
     F, two-sided."""
