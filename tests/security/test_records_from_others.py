@@ -606,7 +606,7 @@ def test_nothing_of_others_has_power_over_the_terminal(
         for key, value in places.items():
             word = word.replace(key, value)
         words.append(word)
-    assert answer(words) in (0, 1, 2)
+    assert answer(words) in (0, 1, 2, 3)
     said = capsys.readouterr()
     for text in (said.out, said.err):
         assert all(line.isprintable() for line in text.split("\n"))

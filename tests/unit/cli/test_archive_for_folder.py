@@ -38,7 +38,7 @@ READING = {
     "history page": ["history", "--tracked", "{tracked}", "--out", "out/page.html"],
     "bisect": ["bisect", TRIAL, "--good", "HEAD~7", "--number", "accuracy", "--tracked", "{tracked}"],
 }
-NOT_READING = {"run", "search", "track", "score", "list", "check", "teacher", "data", "weights", "doctor"}
+NOT_READING = {"run", "search", "track", "score", "verify", "list", "check", "teacher", "data", "weights", "doctor"}
 
 
 @pytest.fixture

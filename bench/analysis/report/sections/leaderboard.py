@@ -44,8 +44,8 @@ MEANINGS = {
     "Seconds": "time of the distillation; scoring is not counted",
     "GMACs": "10⁹ multiply-adds, forward and backward, of all networks",
     "Memory": "largest memory in use",
-    "Seeds": "finished seeds / all seeds; the means are over the finished ones; verified: `dfkd verify` ran the trial "
-    "again, with the same result",
+    "Seeds": "finished seeds / all seeds; the means are over the finished ones; verified: the trial ran "
+    "again (dfkd verify), with the same result",
 }
 DATA = {"none": "none", "pool": "pool", "train": "training set"}
 NEED = {"none": "data-free methods", "pool": "methods on other real images", "train": "methods on the training images"}
