@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -67,3 +68,18 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
         return ""
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return f"; allowed: {shown}"
+
+
+def nearest_file(name: str, ending: str, folder: Path = Path()) -> str:
+    """A hint where a file's ending was left out: ``; did you mean the file 'mine.py'?``, or nothing.
+
+    Args:
+        name: what a user wrote, a path without its ending.
+        ending: of such files, as ``.py``.
+        folder: where relative paths start.
+    """
+    try:
+        there = bool(name) and not name.endswith(ending) and (folder / f"{name}{ending}").is_file()
+    except (OSError, ValueError):  # no name of a file: too long, or with a null byte
+        return ""
+    return f"; did you mean the file {name + ending!r}?" if there else ""

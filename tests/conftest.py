@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # Results are bit-stable for one number of threads only; torch reads this when it is imported. Workers pin their own.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+for _name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR"):  # of whoever runs the tests; pytest-xdist sets the first one
+    os.environ.pop(_name, None)
+
 settings.register_profile("suite", deadline=None)  # a loaded machine is no failure
 settings.load_profile("suite")
 

@@ -10,13 +10,14 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from bench.errors import MethodError, UserError
 from bench.utils.text import cut, plain_lines
 
 OK, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 130
 LONGEST = 10_000  # characters of a complaint: it may quote a file of somebody else's
+UNREAD = 141  # the reader of a pipe went away (`head`): what a shell reports of a program that SIGPIPE ended
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -27,6 +28,7 @@ def main() -> NoReturn:
 
 def answer(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; a user's mistake is one sentence, without a traceback."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character still gets the rest
@@ -37,9 +39,8 @@ def answer(arguments: Sequence[str]) -> int:
     except (UserError, MethodError) as error:
         return _complain(str(error))
     except BrokenPipeError:  # the reader (`head`) has seen enough
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may the flush at exit complain
-        return OK
+        _silence(sys.stdout)
+        return UNREAD
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         if error.errno in FULL:
@@ -48,7 +49,7 @@ def answer(arguments: Sequence[str]) -> int:
             raise
         return _complain(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
-        print("dfkd: stopped", file=sys.stderr)
+        _tell("dfkd: stopped")
         return STOPPED
 
 
@@ -60,10 +61,38 @@ def _call(arguments: Sequence[str]) -> int:
     try:
         get_command(app)(args=list(arguments), prog_name="dfkd")
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer answers it with 1, as a failure
+            raise end.__context__ from None
         return end.code if isinstance(end.code, int) else OK
     return OK
 
 
 def _complain(sentence: str) -> int:
-    print(f"dfkd: {plain_lines(cut(sentence, LONGEST))}", file=sys.stderr)
+    _tell(f"dfkd: {plain_lines(cut(sentence, LONGEST))}")
     return USER_ERROR
+
+
+def _tell(sentence: str) -> None:
+    try:
+        print(sentence, file=sys.stderr, flush=True)
+    except OSError:  # nobody reads it, or its disk is full: the exit code still says it
+        _silence(sys.stderr)
+
+
+def _silence(stream: TextIO) -> None:
+    """Let a stream that cannot be written lead nowhere: the flush at exit may not complain either."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _open_closed_streams() -> None:
+    """Let streams that were closed (``>&-``) lead nowhere, before a file that we open gets their number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115

@@ -70,6 +70,7 @@ app = typer.Typer(
     help="Benchmark data-free knowledge distillation: one harness, fixed budgets, real images.",
     epilog="First steps: `dfkd doctor`, then `dfkd run demo`, then `dfkd report`.",
     no_args_is_help=True,
+    add_completion=True,
     **PLAIN,
 )
 

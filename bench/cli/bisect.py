@@ -12,7 +12,7 @@ from bench.analysis.regression.effects import check_name
 from bench.analysis.regression.filing import TRACKED
 from bench.analysis.regression.stated import as_stated, with_statements
 from bench.analysis.regression.summary import plain_number
-from bench.cli import out
+from bench.cli import complete, out
 from bench.cli.places import BASES, results_below
 from bench.cli.settings import DataFolder, Repo, Tracked
 from bench.errors import UserError, nearest
@@ -24,15 +24,26 @@ from bench.utils.git import checkout_of
 
 
 def bisect(
-    what: Annotated[str, typer.Argument(metavar="STUDY|TRIAL", help="A study, or a trial's id or its beginning.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY|TRIAL", autocompletion=complete.studies, help="A study, or a trial's id or its beginning."
+        ),
+    ],
     good: Annotated[str, typer.Option(metavar="COMMIT", help="The last commit known to be good.")],
     number: Annotated[str, typer.Option(metavar="NAME", help="A metric from `dfkd list metrics`, or `failures`.")],
     bad: Annotated[str, typer.Option(metavar="COMMIT", help="A commit known to be bad.")] = "HEAD",
     threshold: Annotated[
         float | None, typer.Option(metavar="X", help="A value between good and bad.  [default: their midpoint]")
     ] = None,
-    method: Annotated[str | None, typer.Option(metavar="NAME", help="One method of a study with several.")] = None,
-    task: Annotated[str | None, typer.Option(metavar="NAME", help="One task of a study with several.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", autocompletion=complete.methods, help="One method of a study with several."),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", autocompletion=complete.task_names, help="One task of a study with several."),
+    ] = None,
     tracked: Tracked = None,
     repo: Repo = None,
     data: DataFolder = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import out
+from bench.cli import complete, out
 from bench.cli.settings import Isolation, Json, TaskFiles, know
 from bench.spec.method_card import MethodCard
 from bench.spec.method_registry import find_methods, get_card
@@ -19,8 +19,16 @@ if TYPE_CHECKING:
 
 
 def check(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="A method file, or a name from `dfkd list methods`.")],
-    task: Annotated[str | None, typer.Option(help="The task to test it on.  [default: a digits task]")] = None,
+    method: Annotated[
+        str,
+        typer.Argument(
+            metavar="METHOD", autocompletion=complete.methods, help="A method file, or a name from `dfkd list methods`."
+        ),
+    ],
+    task: Annotated[
+        str | None,
+        typer.Option(autocompletion=complete.task_names, help="The task to test it on.  [default: a digits task]"),
+    ] = None,
     tasks: TaskFiles = None,
     isolation: Isolation = None,
     as_json: Json = False,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cli import out
+from bench.cli import complete, out
 from bench.cli.settings import PLAIN, DataFolder, Json
 from bench.data import NAMES, FileStatus, Source, find, search_folders
 from bench.data import fetch as fetch_data
@@ -20,7 +20,10 @@ from bench.errors import UserError
 app = typer.Typer(help="Inspect and download data sets; nothing else downloads.", no_args_is_help=True, **PLAIN)
 
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME]...", help=f"Of: {', '.join(NAMES)}.  [default: all]")
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME]...", autocompletion=complete.data_sets, help=f"Of: {', '.join(NAMES)}.  [default: all]"
+    ),
 ]
 
 
@@ -40,7 +43,9 @@ def status(names: Names = None, data: DataFolder = None, as_json: Json = False) 
 
 @app.command()
 def fetch(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help=f"Of: {', '.join(NAMES)}.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", autocompletion=complete.data_sets, help=f"Of: {', '.join(NAMES)}.")
+    ],
     data: DataFolder = None,
 ) -> None:
     """Download the missing files of data sets; each is moved into place after its checksum is verified."""

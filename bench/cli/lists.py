@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cli import out
+from bench.cli import complete, out
 from bench.cli.settings import PLAIN, Json, MethodFiles, TaskFiles, know
 from bench.spec.budget import in_words
 from bench.spec.method_card import MethodCard
@@ -18,6 +18,7 @@ from bench.spec.options import OptionSpec, limits_words, meaning_words, value_wo
 from bench.spec.study import LoadedStudy, Study, load_study, study_files
 from bench.spec.task import TaskSpec
 from bench.spec.task import tasks as all_tasks
+from bench.utils.text import cut
 
 app = typer.Typer(help="List tasks, methods, metrics and studies.", no_args_is_help=True, **PLAIN)
 
@@ -55,22 +56,39 @@ def tasks(tasks: TaskFiles = None, as_json: Json = False) -> None:
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Show one method with all its options.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            autocompletion=complete.methods, help="A method, or a method file: show its paper and all its options."
+        ),
+    ] = None,
     method: MethodFiles = None,
     as_json: Json = False,
 ) -> None:
     """List the methods with the real data and teacher access that each needs."""
-    cards = find_methods(method or [])
-    chosen = [get_card(name, cards)] if name else list(cards.values())
+    chosen = _chosen(name, method or [])
     if as_json:
         return out.print_json([_method(card) for card in chosen])
     if name:
-        return _print_method(chosen[0])
-    table = out.table("method", "title", "real data", "teacher access", "paper")
+        for number, card in enumerate(chosen):
+            if number:
+                out.say()
+            _print_method(card)
+        return None
+    table = out.table("method", "real data", "teacher access", "title")
     for card in chosen:
-        table.add_row(card.name, card.title, _real_data(card), card.access.label, card.paper)
+        table.add_row(card.name, _real_data(card), card.access.label, cut(card.title, 40))
     out.show(table)
-    return out.say("\n`dfkd list methods NAME` shows a method's options.")
+    return out.say("\n`dfkd list methods NAME` shows a method's paper and options.")
+
+
+def _chosen(name: str | None, files: list[Path]) -> list[MethodCard]:
+    """All methods, the one of a name, or those of a file."""
+    if name and name.endswith(".py"):
+        file = Path(name).resolve()
+        return [card for card in find_methods([*files, file]).values() if card.file == file]
+    cards = find_methods(files)
+    return [get_card(name, cards)] if name else list(cards.values())
 
 
 @app.command()

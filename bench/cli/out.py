@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import rich.table
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.text import Text
 
 from bench.utils.text import plain_lines, shown
 
-WIDE = 200  # columns where there is no terminal: a line of a table stays a line
+WIDE = 200  # columns where there is no terminal, and COLUMNS does not say: a row of most tables is one line
+SENTENCE = 30  # columns in which sentences can be read
+NARROWEST = 20  # columns below which no terminal is believed
 COLOURS = {"ok": "green", "running": "cyan", "waiting": "dim", "missing": "yellow", "missing_data": "yellow"}
 
 
 def console() -> Console:
     """For text that people wrote: ``[brackets]`` in a path or a name are no markup."""
-    terminal = sys.stdout.isatty()
-    return Console(markup=False, highlight=False, emoji=False, width=None if terminal else WIDE)
+    told = os.environ.get("COLUMNS", "")
+    width = None if sys.stdout.isatty() or told.isdecimal() else WIDE
+    made = Console(
+        markup=False,
+        highlight=False,
+        emoji=False,
+        width=width,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",  # no bold text either
+    )
+    made.width = max(made.width, NARROWEST)
+    return made
+
+
+def redraws() -> bool:
+    """Whether there is a terminal on which a line can be written again."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
 def say(text: str = "") -> None:
@@ -45,11 +65,36 @@ def table(*columns: str, right: Iterable[str] = ()) -> PlainTable:
 
 
 def show(made: PlainTable) -> None:
-    """Print a table, without the blanks that fill its last column."""
+    """Print a table, without the blanks that fill its last column.
+
+    Where words would have to be broken to fit, or sentences squeezed into the last column, each row is a paragraph.
+    """
     screen = console()
     with screen.capture() as text:
-        screen.print(made)
+        screen.print(_paragraphs(made, screen.width) if _too_wide(made, screen) else made)
     print("\n".join(line.rstrip() for line in text.get().split("\n")[:-1]), flush=True)  # in colours, on a terminal
+
+
+def _too_wide(made: rich.table.Table, screen: Console) -> bool:
+    needed = Measurement.get(screen, screen.options.update(width=10_000), made)
+    if needed.maximum <= screen.width:
+        return False
+    last = made.columns[-1]
+    longest = max(cell_len(str(cell)) for cell in (last.header, *last.cells))
+    return needed.minimum > screen.width or screen.width - (needed.maximum - longest) < min(longest, SENTENCE)
+
+
+def _paragraphs(made: rich.table.Table, width: int) -> Text:
+    """The rows one under the other: the first cell, and below it the others with their columns' names."""
+    names = [str(column.header) for column in made.columns]
+    lines = []
+    for row in zip(*(column.cells for column in made.columns), strict=True):
+        first, *others = (str(cell) for cell in row)
+        told = "; ".join(f"{name}: {cell}" for name, cell in zip(names[1:], others, strict=True) if cell.strip())
+        indent = "  "
+        wrapped = textwrap.wrap(told, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+        lines += [Text(first, style="bold"), *map(Text, wrapped)]
+    return Text("\n").join(lines)
 
 
 def state(name: str) -> Text:
@@ -120,7 +165,7 @@ class Download:
     """Reports a download: a counting line on a terminal, one line per file elsewhere."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stdout.isatty()
+        self._terminal = redraws()
         self._percent = -1
 
     def __call__(self, name: str, done: int, of: int) -> None:

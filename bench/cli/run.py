@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bench.cli import out
+from bench.cli import complete, out
 from bench.cli.settings import DataFolder, Isolation, MethodFiles, Weights
 from bench.cli.watch import LiveTable, PlainLines, name_of, say_idle
 from bench.execution.executors import EXECUTORS
@@ -23,7 +22,12 @@ from bench.spec.study import find_study
 
 
 def run(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or a name from `dfkd list studies`.")],
+    study: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY", autocompletion=complete.studies, help="A YAML file, or a name from `dfkd list studies`."
+        ),
+    ],
     results: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Results folder.  [default: runs/<name of the study>]")
     ] = None,
@@ -92,8 +96,8 @@ def run(
 
 
 def audience_for(quiet: bool) -> LiveTable | PlainLines:
-    """A live table on a terminal, plain lines elsewhere."""
-    return LiveTable(out.console()) if sys.stdout.isatty() and not quiet else PlainLines()
+    """A live table on a terminal that can redraw it, plain lines elsewhere."""
+    return LiveTable(out.console()) if out.redraws() and not quiet else PlainLines()
 
 
 def _print_plan(plan: Plan) -> None:

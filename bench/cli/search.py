@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cli import out
+from bench.cli import complete, out
 from bench.cli.settings import DataFolder, Isolation, Json, MethodFiles, Weights
 from bench.cli.watch import PlainLines
 from bench.execution.executors import EXECUTORS
@@ -23,7 +23,12 @@ SHOWN = 10  # cells of each space
 
 
 def search(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file whose ranges are searched, or a name.")],
+    study: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY", autocompletion=complete.studies, help="A YAML file whose ranges are searched, or a name."
+        ),
+    ],
     results: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Results folder.  [default: runs/<name of the study>]")
     ] = None,

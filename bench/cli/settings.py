@@ -14,10 +14,9 @@ from bench.spec.task import add_tasks, read_tasks
 class _Plain(TypedDict):
     rich_markup_mode: None
     pretty_exceptions_enable: bool
-    add_completion: bool
 
 
-PLAIN: _Plain = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "add_completion": False}
+PLAIN: _Plain = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON list of objects, and nothing else.")]
 DataFolder = Annotated[

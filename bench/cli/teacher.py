@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cli import out
+from bench.cli import complete, out
 from bench.cli.settings import PLAIN, AllowAltered, DataFolder, Json, TaskFiles, know
 from bench.cli.watch import TeacherLines
 from bench.errors import UserError
@@ -22,7 +22,7 @@ app = typer.Typer(help="Train, import and inspect teachers.", no_args_is_help=Tr
 
 @app.command()
 def train(
-    task: Annotated[str, typer.Argument(help="See `dfkd list tasks`.")],
+    task: Annotated[str, typer.Argument(autocompletion=complete.task_names, help="See `dfkd list tasks`.")],
     recipe: Annotated[str | None, typer.Option(metavar="NAME", help="A recipe other than the task's own.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The task's recipe for small machines.")] = False,
     seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="A seed other than the task's own.")] = None,
@@ -77,7 +77,10 @@ def train(
 @app.command(name="import")
 def import_(
     file: Annotated[Path, typer.Argument(help="safetensors, or a torch file with a state_dict.")],
-    task: Annotated[str, typer.Option(help="The task whose teacher network the weights belong to.")],
+    task: Annotated[
+        str,
+        typer.Option(autocompletion=complete.task_names, help="The task whose teacher network the weights belong to."),
+    ],
     data: DataFolder = None,
     allow_altered: AllowAltered = False,
     tasks: TaskFiles = None,

@@ -17,7 +17,7 @@ from bench.analysis.regression.filing import (
     read_runs,
     unpack_filed,
 )
-from bench.cli import out
+from bench.cli import complete, out
 from bench.cli.run import audience_for, print_summary
 from bench.cli.settings import DataFolder, MethodFiles, Repo, Tracked
 from bench.execution.executors import EXECUTORS
@@ -27,7 +27,12 @@ from bench.utils.git import checkout_of
 
 
 def track(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or a name from `dfkd list studies`.")],
+    study: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY", autocompletion=complete.studies, help="A YAML file, or a name from `dfkd list studies`."
+        ),
+    ],
     tracked: Tracked = None,
     repo: Repo = None,
     dirty: Annotated[

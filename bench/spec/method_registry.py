@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-from bench.errors import UserError, nearest
+from bench.errors import UserError, nearest, nearest_file
 from bench.spec.confined_cards import computed_cards
 from bench.spec.literals import NotStaticError
 from bench.spec.method_card import MethodCard
@@ -61,8 +61,9 @@ def _installed_methods() -> Mapping[str, MethodCard]:
 
 
 def get_card(name: str, cards: Mapping[str, MethodCard]) -> MethodCard:
+    """The method of a name. Raises UserError with the nearest name, or the file that was meant."""
     if name not in cards:
-        raise UserError(f"unknown method {name!r}{nearest(name, cards)}")
+        raise UserError(f"unknown method {name!r}{nearest_file(name, '.py') or nearest(name, cards)}")
     return cards[name]
 
 
@@ -74,7 +75,7 @@ def read_cards(file: Path, module: str | None = None) -> list[MethodCard]:
     """
     file = file.resolve()
     if not file.is_file():
-        raise UserError(f"no such method file: {file}")
+        raise UserError(f"no such method file: {file}{nearest_file(str(file), '.py')}")
     try:
         tree = ast.parse(file.read_bytes(), filename=str(file))
     except (SyntaxError, ValueError) as error:

@@ -14,12 +14,12 @@ from pydantic_core import PydanticCustomError
 
 from bench._version import __version__
 from bench.data import SOURCES
-from bench.errors import UserError, nearest
+from bench.errors import UserError, nearest, nearest_file
 from bench.records.selection import DATA_FREE, RULES
 from bench.spec.budget import UNITS, Budget
 from bench.spec.grid import Sample, Written, spell_out
 from bench.spec.method_card import MethodCard
-from bench.spec.method_registry import find_methods, get_card
+from bench.spec.method_registry import find_methods
 from bench.spec.metric_names import image_metrics
 from bench.spec.task import TaskSpec, add_tasks, check_recipes, get_task, read_tasks
 from bench.spec.teacher_key import quick_teacher
@@ -27,6 +27,7 @@ from bench.utils.paths import ROOT
 from bench.utils.yaml import Real, Strict, Whole, at_line, read_yaml, validate, where
 
 FOLDER = ROOT / "studies"
+YAML = (".yaml", ".yml")
 SUITE = ".".join(__version__.split(".")[:2])  # records of another suite version share no ranking
 
 Rule = Literal["last", "ema", "teacher_agreement", "oracle"]
@@ -213,7 +214,7 @@ def load_study(file: Path, method_files: Sequence[Path] = (), searched: bool = F
             path = (file.parent / name).resolve()
             names = [card.name for card in cards.values() if card.file == path]
         else:
-            names = [at_line(file, data, place, lambda name=name: get_card(name, cards)).name]  # type: ignore[misc]
+            names = [at_line(file, data, place, lambda name=name: _card(name, cards, file.parent)).name]  # type: ignore[misc]
         for known in names:
             spelt = spell_out(cards[known], options, study.sample, file, data, [*place, name], searched)
             if (known, options) in seen:
@@ -238,9 +239,15 @@ def find_study(name: str) -> Path:
     path = Path(name)
     if name in study_files() and not path.is_file():
         return study_files()[name]
+    if path.suffix == ".py":
+        raise UserError(f"{name}: a study is a YAML file; a method file is added to one with --method")
     if path.exists():
         return path
-    hint = nearest(path.with_suffix("").as_posix(), study_files())
+    parts = path.with_suffix("").parts if path.suffix in YAML else path.parts
+    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    own = next((end for end in ends if end in study_files()), None)  # of ``studies/demo.yaml``, from elsewhere
+    hint = nearest_file(name, ".yaml") or (f"; did you mean {own!r}?" if own else "")
+    hint = hint or nearest("/".join(parts), study_files())
     raise UserError(f"no such study file: {name}{hint if not path.suffix or 'did you mean' in hint else ''}")
 
 
@@ -266,7 +273,7 @@ def _tasks(study: Study, file: Path, data: Any) -> tuple[str, ...]:
         if isinstance(item, Mapping):
             new = [validate(TaskSpec, data, file, at=place)]
             at_line(file, data, [*place, "teacher"], lambda new=new: check_recipes(new[0]))  # type: ignore[misc]
-        elif item.endswith((".yaml", ".yml")):
+        elif item.endswith(YAML):
             new = at_line(file, data, place, lambda item=item: read_tasks(file.parent / item))  # type: ignore[misc]
         else:
             new = [at_line(file, data, place, lambda item=item: get_task(item))]  # type: ignore[misc]
@@ -282,6 +289,16 @@ def _check_settings(study: Study, tasks: Sequence[str], place: str) -> None:
     known = {"paper"}.union(*(get_task(name).settings for name in tasks))
     if study.settings not in known:
         raise UserError(f"{place}: unknown settings {study.settings!r}{nearest(study.settings, known)}")
+
+
+def _card(name: str, cards: Mapping[str, MethodCard], folder: Path) -> MethodCard:
+    """The method of a name; where it is unknown, the file that was meant is named as the study has to write it."""
+    if name in cards:
+        return cards[name]
+    hint = nearest_file(name, ".py", folder)  # a study names files by paths from its own folder
+    if not hint and nearest_file(name, ".py"):
+        hint = f"; did you mean `--method {name}.py`?"
+    raise UserError(f"unknown method {name!r}{hint or f'{nearest(name, cards)} (one of your own: --method FILE)'}")
 
 
 def _pair(item: str | Mapping[str, Mapping[str, Any] | None]) -> tuple[str, Mapping[str, Any]]:

@@ -16,7 +16,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
-from bench.errors import UserError, nearest
+from bench.errors import UserError, nearest, nearest_file
 
 LONGEST = 200_000  # characters of a file
 DEEPEST = 100  # brackets inside each other
@@ -50,7 +50,7 @@ def read_yaml(file: Path) -> Any:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"no such file: {file}") from None
+        raise UserError(f"no such file: {file}{nearest_file(str(file), '.yaml')}") from None
     except IsADirectoryError:
         raise UserError(f"{file} is a folder; name a YAML file") from None
     except UnicodeDecodeError:

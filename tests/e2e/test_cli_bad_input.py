@@ -173,11 +173,11 @@ def test_the_command_itself_exits_with_2_and_no_traceback() -> None:
     assert done.stderr == "dfkd: no such study file: nothing.yaml\n"
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    root = str(Path(__file__).parents[2])
+@pytest.mark.parametrize("arguments", [["list", "metrics", "--json"], ["list", "methods"], ["--help"]])
+def test_a_reader_that_has_seen_enough_is_no_error(arguments: list[str]) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.cli", "list", "metrics", "--json"],
-        env={**os.environ, "PYTHONPATH": root},
+        [sys.executable, "-m", "bench", *arguments],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -186,7 +186,43 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     process.stdout.close()
     assert process.stderr.read() == b""
     process.stderr.close()
-    process.wait()
+    assert process.wait() == 141  # as of a program that SIGPIPE ended: not that of a success
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code"),
+    [
+        ("list methods >&-", 0),
+        ("--help >&-", 0),
+        ("--version <&- >&- 2>&-", 0),
+        ("list methods nope >&- 2>&-", 2),
+        ("list methods nope 2>/dev/full", 2),
+        ("list methods >/dev/full", 2),
+    ],
+)
+def test_closed_and_full_streams_change_no_exit_code_and_give_no_traceback(redirected: str, code: int) -> None:
+    command = f'"{sys.executable}" -m bench {redirected}'
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_was_meant_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine_too.py").write_text("", encoding="utf-8")
+    for arguments in (["list", "methods", "mine_too"], ["check", "mine_too"]):
+        assert refused(capsys, *arguments).endswith("; did you mean the file 'mine_too.py'?")
+    assert refused(capsys, "run", "study").endswith("no such study file: study; did you mean the file 'study.yaml'?")
+    assert refused(capsys, "run", "elsewhere/studies/demo.yaml").endswith("; did you mean 'demo'?")
+    assert "added to one with --method" in refused(capsys, "run", "mine_too.py")
+    assert "did you mean the file" in refused(capsys, "run", "study.yaml", "--method", "mine_too")
+    Path("study.yaml").write_text(GOOD.replace("noise: {batch: 4}", "mine_too"), encoding="utf-8")
+    assert "line 5: unknown method 'mine_too'; did you mean the file" in refused(capsys, "run", "study.yaml")
+    Path("below").mkdir()
+    Path("study.yaml").rename("below/study.yaml")
+    assert "; did you mean `--method mine_too.py`?" in refused(capsys, "run", "below/study.yaml")
+    Path("mine_too.py").unlink()
+    assert refused(capsys, "run", "below/study.yaml").endswith("(one of your own: --method FILE)")
 
 
 def test_a_terminal_without_unicode_gets_an_answer() -> None:

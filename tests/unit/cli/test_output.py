@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -64,9 +65,11 @@ def test_a_method_file_is_listed_and_brackets_are_no_markup(tmp_path: Path, caps
     assert answer(["list", "methods", "--method", str(file)]) == 0
     text = capsys.readouterr().out
     assert "[red]Mine[/red]" in text
-    assert "[1] Me, 2026" in text
-    assert answer(["list", "methods", "mine", "--method", str(file)]) == 0
-    assert f"file            {file}" in capsys.readouterr().out
+    for arguments in (["mine", "--method", str(file)], [str(file)]):
+        assert answer(["list", "methods", *arguments]) == 0
+        text = capsys.readouterr().out
+        assert "paper           [1] Me, 2026" in text
+        assert f"file            {file}" in text
 
 
 def test_tables_end_their_lines_without_blanks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,3 +130,80 @@ def test_sizes(count: int, words: str) -> None:
 def test_budgets_in_words() -> None:
     assert in_words({"seconds": 2.5}) == "2.5 seconds"
     assert in_words({"gmacs": 10, "steps": 1000}) == "1,000 steps, 10 GMACs"
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_no_line_of_a_table_is_wider_than_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names stay whole, so that they can be copied; only what is longer than a line itself is broken."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for name, known in (("tasks", set(tasks())), ("methods", {"deepinversion", "kd_unrelated"}), ("studies", set())):
+        assert answer(["list", name]) == 0
+        text = capsys.readouterr().out
+        table = text.rpartition("\n\n")[0].splitlines()
+        assert max(map(len, table)) <= columns
+        assert known <= {line.split()[0] for line in table if line.strip()}
+
+
+def test_methods_are_one_row_each_at_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    count = len(rows(capsys, "list", "methods"))
+    assert answer(["list", "methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("  ")[0] == "method"
+    assert len(lines) == count + 3  # the columns' names, a blank line, and where there is more
+
+
+def test_a_sentence_is_not_squeezed_into_a_narrow_column(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = out.table("name", "kind", "meaning")
+    made.add_row("a" * 20, "b" * 20, "a sentence of several words")
+    monkeypatch.setenv("COLUMNS", "60")
+    out.show(made)
+    assert capsys.readouterr().out == f"{'a' * 20}\n  kind: {'b' * 20}; meaning: a sentence of several\n  words\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "bold", "redraws"),
+    [("NO_COLOR", "1", False, True), ("NO_COLOR", "", True, True), ("TERM", "dumb", False, False)],
+)
+def test_a_terminal_gets_what_it_can_show(
+    name: str, value: str, bold: bool, redraws: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(name, value)
+    assert answer(["list", "methods"]) == 0
+    assert ("\x1b[1m" in terminal.getvalue()) == bold
+    assert out.redraws() == redraws
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("run dem", "demo"),
+        ("check zsk", "zskd zskt"),
+        ("list methods zsk", "zskd zskt"),
+        ("teacher train digits/", "digits/lenet5-half digits/lenet5bn-half"),
+        ("data fetch mn", "mnist"),
+        ("check no_such", ""),
+    ],
+)
+def test_a_shell_completes_names(
+    line: str, found: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_DFKD_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"dfkd {line}")
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split())))
+    assert answer([]) == 0
+    assert capsys.readouterr().out.split() == found.split()
