@@ -132,6 +132,7 @@ def _source(
         parse=partial(parse, prefix=prefix),
         read=read,
         archive=archive,
+        test_images=10_000,
     )
 
 

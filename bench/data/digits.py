@@ -48,5 +48,6 @@ SOURCES = (
         how_to_place="Install scikit-learn, which includes it",
         read=read,
         bundled=bundled,
+        test_images=355,
     ),
 )

@@ -94,6 +94,7 @@ SOURCES = (
         how_to_place=_how_to_place("MNIST"),
         read=read,
         parse=parse,
+        test_images=10_000,
     ),
     Source(
         name="fashion_mnist",
@@ -106,6 +107,7 @@ SOURCES = (
         how_to_place=f"{_how_to_place('FashionMNIST')}, or install Debian's package dataset-fashion-mnist",
         read=read,
         parse=parse,
+        test_images=10_000,
         package=FASHION_MNIST_PACKAGE,
     ),
 )

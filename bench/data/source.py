@@ -116,6 +116,7 @@ class Source:
     ``package`` is a folder into which a package of the system puts the files, without the folders in their names. It
     is looked at last.
     ``bundled()`` is for a set that an installed package brings: the path, or None where the package is not installed.
+    ``test_images`` is how many test images the official files have; None: not stated here.
     ``make()`` gives the train and test pairs of a set that is generated, from a fixed seed, at its native size.
     """
 
@@ -134,6 +135,7 @@ class Source:
     kind: Kind = "classification"
     tree: Tree | None = None
     make: Callable[[], tuple[Pair, Pair]] | None = None
+    test_images: int | None = None
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,11 @@ class TaskSpec(Strict):
         return len(find(self.data).classes)
 
     @property
+    def test_images(self) -> int | None:
+        """How many test images the official files of its data set have; None where that is not stated."""
+        return find(self.data).test_images
+
+    @property
     def sha(self) -> str:
         """Hash of what can change an outcome: data, geometry, teacher and student, but no published number."""
         identity = self.model_dump(mode="json", include={"data", "image", "student"}) | self.geometry

@@ -22,6 +22,7 @@ from bench.analysis.report.sections.image_metrics import image_csv
 from bench.analysis.report.sections.leaderboard import comma_separated
 from bench.analysis.report.sections.overall import TaskSet, task_sets
 from bench.analysis.report.sections.overall_text import figure_path, in_markdown, overall_csv
+from bench.analysis.report.sections.pairwise import pairs_csv
 from bench.errors import UserError
 from bench.records import open_results, place_of
 from bench.spec.custom_tasks import published_of_kept
@@ -35,8 +36,9 @@ def render(results: Path, out: Path, trial_pages: int | None = None, processes: 
     Args:
         results: a results folder.
         out: where ``leaderboard.md``, ``.csv``, ``.json`` and ``.tex``, ``image_metrics.csv`` (where there are any),
-            ``overall.csv`` (where methods share several tasks), ``index.html``, ``tasks/``, ``methods/``, ``trials/``
-            and ``figures/`` go; made if missing. What an earlier report wrote there and this one does not is removed.
+            ``pairs.csv`` (where rows share seeds), ``overall.csv`` (where methods share several tasks), ``index.html``,
+            ``tasks/``, ``methods/``, ``trials/`` and ``figures/`` go; made if missing. What an earlier report wrote
+            there and this one does not is removed.
         trial_pages: how many trials get a page at most; None: all.
         processes: how many draw side by side, where there is much to draw; they import the caller's main module.
 
@@ -62,6 +64,7 @@ def report_files(
     texts = {
         "leaderboard.md": markdown(groups, [part.markdown for part in parts], _together(overall)),
         "leaderboard.csv": comma_separated(groups, measured),
+        "pairs.csv": pairs_csv(groups),
         "overall.csv": overall_csv([each.block for each in overall]) if overall else "",
         "image_metrics.csv": image_csv(part.images for part in parts),
         "leaderboard.json": as_json(groups, measured),

@@ -5,17 +5,17 @@ Nothing here knows of records or pages: numbers in, numbers out. Functions impor
 
 from bench.analysis.stats.anytime import Reach, area_under, first_reach, median_reach
 from bench.analysis.stats.correlation import rank_correlation
-from bench.analysis.stats.importance import Importance, grid_importance, sample_importance
+from bench.analysis.stats.importance import Effects, Importance, grid_effects, grid_importance, sample_importance
 from bench.analysis.stats.intervals import (
     ENOUGH,
     Interval,
     bootstrap_interval,
     half_widths,
-    mean_and_half,
     mean_interval,
     seed_interval,
+    share_interval,
 )
-from bench.analysis.stats.normal import CLEARLY, normalised
+from bench.analysis.stats.normal import CLEARLY, normalised, normalised_interval
 from bench.analysis.stats.pairs import Paired, compare_all, holm, holm_adjusted, paired_test
 from bench.analysis.stats.ranks import Ranking, critical_difference, rank_methods
 from bench.analysis.stats.strata import Profile, interquartile_mean, performance_profile, probability_of_improvement
@@ -23,6 +23,7 @@ from bench.analysis.stats.strata import Profile, interquartile_mean, performance
 __all__ = [
     "CLEARLY",
     "ENOUGH",
+    "Effects",
     "Importance",
     "Interval",
     "Paired",
@@ -34,15 +35,16 @@ __all__ = [
     "compare_all",
     "critical_difference",
     "first_reach",
+    "grid_effects",
     "grid_importance",
     "half_widths",
     "holm",
     "holm_adjusted",
     "interquartile_mean",
-    "mean_and_half",
     "mean_interval",
     "median_reach",
     "normalised",
+    "normalised_interval",
     "paired_test",
     "performance_profile",
     "probability_of_improvement",
@@ -50,4 +52,5 @@ __all__ = [
     "rank_methods",
     "sample_importance",
     "seed_interval",
+    "share_interval",
 ]

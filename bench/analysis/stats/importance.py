@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bench.analysis.stats.checks import check_finite
+from bench.analysis.stats.pairs import holm
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 TREES = 64
+PERMUTATIONS = 4_999
+ALPHA = 0.05
 PLACES = 40_000  # at most so many predictions are decomposed
 
 
@@ -64,6 +69,64 @@ def grid_importance(scores: NDArray[np.float64] | Sequence[Any]) -> Importance |
         for a, b in itertools.combinations(axes, 2)
     }
     return Importance(main, pairs, max(0.0, 1 - sum(main) - sum(pairs.values())))
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Whether options have an effect that the seeds do not explain: p-values, 0 to 1."""
+
+    together: float | None  # that any of them matters; None with one seed, where nothing tells cells from chance
+    each: tuple[float | None, ...]  # of each option, after Holm's correction for all; None: too few seeds to test
+
+
+def grid_effects(scores: NDArray[np.float64], permutations: int = PERMUTATIONS) -> Effects | None:
+    """Permutation tests on a full grid: scores change places as if options did not matter.
+
+    That options matter at all is told from the variance of the cells' means, where the scores of each seed are
+    permuted over all cells. That one option matters is told from the variance of its values' means, where the values of
+    each seed are permuted, the same way for all values of the other options: trials with the same seed and value are
+    often alike (the same generator), and would seem to confirm each other. Of k values and n seeds no p-value is below
+    1 / k!^(n - 1); an option of which it could not be below ``ALPHA`` has none. Drawn permutations, and the one that
+    was measured among them, keep the chance of a p-value below alpha at or below alpha.
+
+    Args:
+        scores: (seeds, one axis an option); the same seeds in every cell.
+        permutations: how many are drawn; always the same.
+
+    Returns:
+        None where the scores do not vary at all.
+
+    Raises:
+        ValueError: a score is missing or not finite, or there is no axis of an option.
+    """
+    import numpy as np
+
+    values = np.asarray(scores, dtype=float)
+    if values.ndim < 2:
+        raise ValueError("effects of options need an axis of seeds and one of each option")
+    check_finite(values.ravel().tolist(), "a permutation test")
+    if values.max() == values.min():
+        return None
+    random = np.random.default_rng(0)
+
+    def p_of(kept: tuple[int, ...], permuted: Callable[[], NDArray[np.float64]]) -> float:
+        def statistic(of: NDArray[np.float64]) -> float:
+            return float(of.mean(axis=tuple(axis for axis in range(of.ndim) if axis not in kept)).var())
+
+        least = statistic(values) * (1 - 1e-9)
+        return (1 + sum(statistic(permuted()) >= least for _ in range(permutations))) / (1 + permutations)
+
+    flat = values.reshape(len(values), -1)
+    options = tuple(range(1, values.ndim))
+    at_all = p_of(options, lambda: random.permuted(flat, axis=1).reshape(values.shape)) if len(values) > 1 else None
+
+    def slices(axis: int) -> NDArray[np.float64]:
+        orders = random.permuted(np.tile(np.arange(values.shape[axis]), (len(values), 1)), axis=1)
+        return np.stack([of_seed.take(order, axis=axis - 1) for of_seed, order in zip(values, orders, strict=True)])
+
+    each = [p_of((axis,), partial(slices, axis)) for axis in options]
+    least = [len(options) / math.factorial(values.shape[axis]) ** (len(values) - 1) for axis in options]
+    return Effects(at_all, tuple(p if low <= ALPHA else None for p, low in zip(holm(each), least, strict=True)))
 
 
 def sample_importance(points: Sequence[Sequence[float]], scores: Sequence[float]) -> Importance | None:

@@ -1,4 +1,4 @@
-"""How sure a mean over seeds is: Student's t for few seeds, the BCa bootstrap for many."""
+"""How sure a mean over seeds is: Student's t for few seeds (of a share: on log-odds), the BCa bootstrap for many."""
 
 from __future__ import annotations
 
@@ -73,8 +73,52 @@ def half_widths(values: np.ndarray, level: float = 0.95) -> np.ndarray:
     return stdtrit(seeds - 1, (1 + level) / 2) * values.std(axis=0, ddof=1) / math.sqrt(seeds)  # type: ignore[no-any-return]
 
 
+def share_interval(values: Sequence[float], level: float = 0.95, resamples: int = PAGE_RESAMPLES) -> Interval:
+    """The mean over seeds of a share with its interval, which is never outside 0 to 1.
+
+    Below ``ENOUGH`` seeds it is Student's t on the scale of log-odds: the standard error of the mean m becomes that of
+    its log-odds, divided by m (1 - m). The interval is longer on the side where scores have more room, which is where
+    their long tail is. From ``ENOUGH`` seeds on it is BCa. There is none for one seed, and none for equal scores: they
+    do not tell how far another seed would be from them.
+
+    Args:
+        values: one score per seed, from 0 to 1.
+        level: confidence, between 0 and 1.
+        resamples: of the bootstrap.
+
+    Raises:
+        ValueError: no values, a value that is not finite or not a share, or a level outside (0, 1).
+
+    >>> share_interval([0.5, 0.5, 0.5])
+    Interval(value=0.5, low=None, high=None, how='3 equal scores: no interval')
+    """
+    if not values:
+        raise ValueError("an interval needs at least one value")
+    check_finite(values, "an interval")
+    check_level(level)
+    if min(values) < 0 or max(values) > 1:
+        raise ValueError(f"a share is between 0 and 1, not {min(values)} or {max(values)}")
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return Interval(mean, None, None, "one seed: no interval")
+    if min(values) == max(values):
+        return Interval(mean, None, None, f"{len(values)} equal scores: no interval")
+    if len(values) >= ENOUGH:
+        found = bootstrap_interval(values, level=level, resamples=resamples)
+        return found._replace(value=mean, how=f"BCa bootstrap over {len(values)} seeds")
+    from scipy.special import expit
+
+    _, half = mean_interval(values, level)
+    assert half is not None
+    place, reach = math.log(mean / (1 - mean)), half / (mean * (1 - mean))
+    how = f"Student's t of the log-odds over {len(values)} seeds"
+    return Interval(mean, float(expit(place - reach)), float(expit(place + reach)), how)
+
+
 def seed_interval(values: Sequence[float], level: float = 0.95, resamples: int = RESAMPLES) -> Interval:
-    """The mean over seeds with its interval: BCa from ``ENOUGH`` seeds on, Student's t below, none for one seed.
+    """The mean over seeds of any number, such as a difference, with its interval.
+
+    BCa from ``ENOUGH`` seeds on, Student's t below, none for one seed.
 
     Few seeds cannot show the shape of their distribution, and a bootstrap can only repeat what it has seen: of normal
     scores its 95 % interval holds the mean in about 84 % of all cases with five seeds, 90 % with ten and 92 % with
@@ -91,18 +135,6 @@ def seed_interval(values: Sequence[float], level: float = 0.95, resamples: int =
         return Interval(mean, mean - half, mean + half, f"Student's t over {len(values)} seeds")
     found = bootstrap_interval(values, level=level, resamples=resamples)
     return found._replace(value=mean, how=f"BCa bootstrap over {len(values)} seeds")
-
-
-def mean_and_half(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None]:
-    """The mean over seeds and half the width of its ``seed_interval`` (None for one seed), of ``PAGE_RESAMPLES``.
-
-    Student's interval is the mean ± that half. BCa's need not have its middle at the mean.
-
-    Raises:
-        ValueError: as ``mean_interval``.
-    """
-    found = seed_interval(values, level, PAGE_RESAMPLES)
-    return found.value, None if found.low is None or found.high is None else (found.high - found.low) / 2
 
 
 def bootstrap_interval(

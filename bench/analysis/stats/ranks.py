@@ -20,6 +20,8 @@ class Ranking:
     critical_difference: float  # Nemenyi's, in ranks, at ``alpha``
     alpha: float
     nemenyi: dict[tuple[str, str], float]  # p of each pair, the better first
+    friedman_can_reject: bool  # with some ranks; few tasks and methods allow no p below alpha whatever the scores
+    nemenyi_can_reject: bool  # likewise: whether the largest difference of two average ranks exceeds the critical one
     groups: tuple[tuple[str, ...], ...]  # the largest sets in which no two methods differ: the bars of the diagram
 
 
@@ -58,8 +60,19 @@ def rank_methods(scores: Mapping[str, Mapping[str, float]], alpha: float = 0.05)
         differ = bool((table != table[:, :1]).any())  # where all are equal, scipy divides by zero
         chi_square, p = map(float, friedmanchisquare(*table.T)) if differ else (0.0, 1.0)
     difference = critical_difference(len(methods), len(tasks), alpha)
+    from scipy.stats import chi2
+
     return Ranking(
-        tuple(tasks), ranks, chi_square, p, difference, alpha, _nemenyi(ranks, len(tasks)), _groups(ranks, difference)
+        tasks=tuple(tasks),
+        ranks=ranks,
+        chi_square=chi_square,
+        p=p,
+        critical_difference=difference,
+        alpha=alpha,
+        nemenyi=_nemenyi(ranks, len(tasks)),
+        friedman_can_reject=float(chi2.sf(len(tasks) * (len(methods) - 1), len(methods) - 1)) < alpha,
+        nemenyi_can_reject=difference < len(methods) - 1,
+        groups=_groups(ranks, difference),
     )
 
 

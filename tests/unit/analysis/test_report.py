@@ -30,6 +30,7 @@ from bench.analysis.report.pages.writing import LISTED
 from bench.analysis.report.sections.grouping import group_records
 from bench.analysis.report.sections.groups import Group, curves_of, tables_of
 from bench.analysis.report.sections.leaderboard import cells, comma_separated, facts, notes
+from bench.analysis.stats import share_interval
 from bench.errors import UserError
 from bench.records import Record, load_record, open_results, trial_folders
 
@@ -183,7 +184,7 @@ def test_cells_of_two_seeds() -> None:
         "rank": "1",
         "method": "dafl",
         "data": "none",
-        "score": "91.0 ± 12.7",
+        "score": "91.0 (90.0, 92.0)",
         "oracle": "91.8",
         "gap": "+0.8",
         "normalised": "0.82",
@@ -258,8 +259,9 @@ def test_csv_has_plain_numbers() -> None:
     rows = list(csv.DictReader(io.StringIO(comma_separated([group]))))
     assert [(row["ranking"], row["rank"], row["label"]) for row in rows] == [("none", "1", "dafl"), ("none", "", "kd")]
     assert float(rows[0]["score"]) == pytest.approx(0.91)
-    assert float(rows[0]["half_width"]) == pytest.approx(0.12706, rel=1e-3)
-    assert rows[1]["half_width"] == rows[1]["normalised"] == ""
+    ends = float(rows[0]["score_low"]), float(rows[0]["score_high"])
+    assert ends == pytest.approx(share_interval([0.9, 0.92])[1:3], rel=1e-5)
+    assert rows[1]["score_low"] == rows[1]["normalised"] == ""
     assert rows[0]["teacher_sha"] == "ab" * 32
     assert (rows[0]["seeds_ok"], rows[0]["seeds"]) == ("2", "2")
 

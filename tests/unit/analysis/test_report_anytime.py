@@ -99,7 +99,7 @@ def test_the_curve_is_that_of_the_headline_rule(tmp_path: Path) -> None:
 
 def test_without_kd_there_are_areas_alone_and_it_is_said(tmp_path: Path) -> None:
     group, found = measured(tmp_path, (make_record("dafl", budget=BUDGET), points([0.5, 0.5])))
-    assert anytime_table(group, found)[1] == ["dafl", "50.0", "50.0", *6 * ["—"]]
+    assert anytime_table(group, found)[1] == ["dafl", "50.0 (one seed)", "50.0 (one seed)", *6 * ["—"]]
     assert "Nothing is reported for kd's score: kd did not finish here." in anytime_notes(group, found)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,12 +13,14 @@ import pytest
 from record_builder import add, make_demo, make_record
 
 from bench.analysis.report import render
-from bench.analysis.report.pages.exports import as_json, as_tex
+from bench.analysis.report.pages.exports import as_json, as_tex, tex
 from bench.analysis.report.pages.index import board, leader
 from bench.analysis.report.pages.links import slug
 from bench.analysis.report.sections.grouping import group_records
 from bench.analysis.report.sections.groups import Group
-from bench.analysis.stats import ENOUGH, mean_and_half, mean_interval
+from bench.analysis.report.sections.leaderboard import notes, score_words
+from bench.analysis.report.sections.pairwise import pairs_csv
+from bench.analysis.stats import ENOUGH, mean_interval, normalised_interval, share_interval
 from bench.records import open_results
 
 RUNS = [("dafl", 0.9), ("zskd", 0.7), ("noise", 0.5), ("kd", 1.0)]
@@ -35,7 +39,7 @@ def test_leader_is_data_free_and_compared_with_every_other() -> None:
     said = leader(found)
     assert said is not None
     assert said["label"] == "dafl"
-    assert said["sure"] == "better than 2 of 2 others beyond chance, 3 seeds"
+    assert said["sure"] == "better than 2 of 2 others beyond chance, 3 seeds: zskd, noise"
 
 
 def test_leader_of_one_seed_is_not_called_sure() -> None:
@@ -54,23 +58,81 @@ def test_leader_within_chance_names_the_others() -> None:
     assert "not distinguishable from" in said["sure"]
 
 
+def test_a_leader_at_chance_is_none() -> None:
+    (found,) = group_records(make_record("dafl", seed, final=0.11 + 0.001 * seed) for seed in range(3))
+    said = leader(found)
+    assert said is not None
+    assert said["label"] == "none: dafl is best, at chance level"
+    assert "guessing" in said["sure"]
+
+
+def test_pairs_are_exported_with_differences_intervals_and_adjusted_p() -> None:
+    lines = list(csv.DictReader(io.StringIO(pairs_csv(groups()))))
+    assert [(line["first"], line["second"]) for line in lines] == [
+        ("dafl", "zskd"),
+        ("dafl", "noise"),
+        ("zskd", "noise"),
+    ]
+    for line in lines:
+        assert float(line["low"]) <= float(line["difference"]) <= float(line["high"])
+        assert float(line["p"]) <= float(line["adjusted_p"])
+    assert pairs_csv(group_records([make_record("dafl")])) == ""
+
+
+def test_of_very_many_rows_each_is_compared_with_the_best() -> None:
+    records = [
+        make_record(f"m{place}", s, final=0.9 - 0.01 * place - 0.001 * (s * place % 3))
+        for place in range(25)
+        for s in range(3)
+    ]
+    lines = list(csv.DictReader(io.StringIO(pairs_csv(group_records(records)))))
+    assert len(lines) == 24
+    assert {line["first"] for line in lines} == {"m0"}
+    assert all(float(line["low"]) <= float(line["difference"]) <= float(line["high"]) for line in lines if line["low"])
+    assert all(float(line["difference"]) > 0 for line in lines)
+
+
 def test_interval_of_many_seeds_is_the_bootstraps() -> None:
     records = [make_record("dafl", seed, final=0.7 + 0.2 * (seed % 10 == 0)) for seed in range(ENOUGH)]
     (row,) = group_records(records)[0].rows
     scores = [record.scores[record.headline] for record in records]
-    assert row.score == mean_and_half(scores)
-    assert row.score != pytest.approx(mean_interval(scores), rel=1e-3)
+    assert row.score == share_interval(scores)
+    assert row.score is not None
+    mean, half = mean_interval(scores)
+    assert half is not None
+    assert row.score.high != pytest.approx(mean + half, rel=1e-3)
 
 
-def test_interval_of_the_normalised_score_is_that_of_the_score_on_its_scale() -> None:
-    records = [make_record("dafl", seed, final=final) for seed, final in enumerate((0.70, 0.72))]
-    records += [make_record("noise", final=0.5), make_record("kd", final=0.9)]
+def test_interval_of_the_normalised_score_has_the_spread_of_noise_and_kd_in_it() -> None:
+    of = {"dafl": (0.70, 0.72, 0.71), "noise": (0.50, 0.52, 0.48), "kd": (0.90, 0.90, 0.91)}
+    records = [make_record(name, seed, final=final) for name, each in of.items() for seed, final in enumerate(each)]
     (group,) = group_records(records)
     row = next(row for row in group.rows if row.method == "dafl")
-    assert row.score is not None
-    assert row.score[1] is not None
-    assert group.normalised_half(row) == pytest.approx(row.score[1] / 0.4)
-    assert group.normalised_half(next(row for row in group.rows if row.method == "kd")) is None
+    assert group.normalised_interval(row) == normalised_interval(*of.values())
+    kd = group.normalised_interval(next(row for row in group.rows if row.method == "kd"))
+    assert kd == (1.0, None, None, "by definition")
+
+
+def test_brackets_are_explained_under_every_table() -> None:
+    found = groups(seeds=3)
+    said = "In brackets: two with 'to' between them are the 95 % interval of the mean over seeds, on these test images."
+    assert said in notes(found[0])
+    assert tex(said) in as_tex(found)
+    assert "both scores" in "".join(notes(groups(seeds=2)[0]))
+    assert "In brackets" not in "".join(notes(groups(seeds=1)[0]))
+
+
+def test_equal_seeds_are_said_to_be_equal_and_not_sure() -> None:
+    (row,) = group_records(make_record("dafl", seed, final=0.9) for seed in range(3))[0].rows
+    assert score_words(row) == "90.0 (3 equal)"
+
+
+def test_error_of_the_test_set_stands_beside_the_intervals() -> None:
+    """355 images and 90 %: 320 of 355 right, of which Wilson's interval is 86.6 to 92.8 %."""
+    group = group_records(make_record("dafl", seed, final=0.9) for seed in range(3))[0]
+    (said,) = [note for note in notes(group) if "test set" in note]
+    assert "355 images" in said
+    assert "86.6 to 92.8 %" in said
 
 
 def test_failures_and_unsupported_are_lines_with_their_reason() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 from option_cells import PAIR, cell, grid_of, group_of, measured_group, notes_of, only, sample_of
 
@@ -85,15 +86,34 @@ def test_the_importance_of_a_full_grid_is_exact_and_stands_beside_chance() -> No
         for seed, shift in ((0, -0.01), (1, 0.01))
     ]
     head, line = importance_lines(records)
-    assert head == ["Method", "temperature", "lr", "temperature with lr", "How"]
+    assert head == ["Method", "Any effect", "temperature", "lr", "temperature with lr", "How"]
     # of a cell's mean 1 (2 / 2 seeds) of the variance over cells, 5: 20 %, a third each
-    assert line == ["dafl", "80 % (by chance 7 %)", "20 % (by chance 7 %)", "0 % (by chance 7 %)", "exact"]
+    at_all = float(line[1].removeprefix("p = "))
+    assert at_all == pytest.approx(1 / 24, abs=0.01)  # both seeds order the four cells alike: one of 24 orders
+    few = "(by chance 7 %, too few seeds to test)"
+    assert line[2:] == [f"80 % {few}", f"20 % {few}", "0 % (by chance 7 %)", "exact"]
+
+
+def test_an_effect_that_all_seeds_have_is_shown_and_one_that_none_has_is_not() -> None:
+    random = np.random.default_rng(0)
+    records = [
+        cell(score=0.8 + 0.04 * (t == 4.0) + 0.01 * random.random(), seed=seed, temperature=t, lr=lr)
+        for t in (1.0, 4.0)
+        for lr in (0.1, 0.01)
+        for seed in range(8)
+    ]
+    _, line = importance_lines(records)
+    assert line[1] == "p < 0.001"
+    of_temperature = float(line[2].rpartition("p = ")[2].removesuffix(")"))
+    assert of_temperature == pytest.approx(2 * 2 / 2**8, abs=0.006)  # two of 2^8 orders, times two options
+    assert line[3].endswith("no effect shown)")
 
 
 def test_the_importance_of_a_sample_is_estimated() -> None:
     _, line = importance_lines(sample_of(count=32, slope=0.4))
-    assert int(line[1].removesuffix(" %")) > 80
-    assert int(line[2].removesuffix(" %")) < 15
+    assert line[1] == "—"
+    assert int(line[2].removesuffix(" %")) > 80
+    assert int(line[3].removesuffix(" %")) < 15
     assert line[-1].startswith("estimated (R² 0.")
 
 

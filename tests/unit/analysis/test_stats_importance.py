@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bench.analysis.stats import grid_importance, sample_importance
+from bench.analysis.stats import grid_effects, grid_importance, sample_importance
 
 
 def test_a_sum_has_the_shares_of_its_terms_variances() -> None:
@@ -79,3 +79,33 @@ def test_noise_is_said_to_be_unexplained() -> None:
     assert found is not None
     assert found.fit is not None
     assert found.fit < 0.2
+
+
+def test_p_values_of_noise_are_uniform_and_those_of_trials_that_go_together_too() -> None:
+    """Under no effect at most 5 % are below 0.05, also where the first option's value decides a shared random part."""
+    random = np.random.default_rng(0)
+    together, each = [], []
+    for _ in range(200):
+        shared = random.normal(size=(4, 3, 1))  # one generator for all values of the second option
+        found = grid_effects(shared + 0.1 * random.normal(size=(4, 3, 3)), permutations=199)
+        assert found is not None
+        each.append(found.each[0])
+        plain = grid_effects(random.normal(size=(2, 3, 3)), permutations=199)
+        assert plain is not None
+        together.append(plain.together)
+    assert sum(p is not None and p <= 0.05 for p in each) <= 200 * 0.05 + 3 * (200 * 0.05 * 0.95) ** 0.5
+    assert 0 < sum(p is not None and p <= 0.05 for p in together) <= 200 * 0.05 + 3 * (200 * 0.05 * 0.95) ** 0.5
+
+
+def test_options_without_enough_seeds_are_not_tested() -> None:
+    found = grid_effects(np.arange(16.0).reshape(1, 4, 4))
+    assert found is not None
+    assert (found.together, found.each) == (None, (None, None))
+    assert grid_effects(np.ones((2, 3, 3))) is None
+
+
+def test_effects_need_an_axis_of_seeds_and_finite_scores() -> None:
+    with pytest.raises(ValueError, match="axis of seeds"):
+        grid_effects(np.arange(3.0))
+    with pytest.raises(ValueError, match="finite"):
+        grid_effects(np.array([[[0.0, np.nan]]]))

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.analysis.stats import ENOUGH, bootstrap_interval, mean_and_half, mean_interval, seed_interval
+from bench.analysis.stats import (
+    ENOUGH,
+    bootstrap_interval,
+    mean_interval,
+    normalised_interval,
+    seed_interval,
+    share_interval,
+)
 
 # Efron and Tibshirani (1993), An Introduction to the Bootstrap, table 14.1: the spatial test, column A.
 SPATIAL = [48, 36, 20, 29, 42, 42, 20, 42, 22, 41, 45, 14, 6, 0, 33, 28, 34, 4, 32, 24, 47, 41, 24, 26, 30, 41]
@@ -51,13 +58,12 @@ def test_few_seeds_have_students_interval_and_many_the_bootstraps() -> None:
     many = seed_interval(values)
     assert many.how == f"BCa bootstrap over {ENOUGH} seeds"
     assert (many.low, many.high) == bootstrap_interval(values)[1:3]
-    assert mean_and_half(values[:-1]) == pytest.approx((mean, half))
-    assert mean_and_half(values) == pytest.approx((many.value, (many.high - many.low) / 2), rel=0.05)  # type: ignore[operator]
+    assert share_interval(values)[1:3] == pytest.approx(many[1:3], rel=0.001)
 
 
 def test_one_seed_says_that_it_has_no_interval() -> None:
     assert seed_interval([0.5]) == (0.5, None, None, "one seed: no interval")
-    assert mean_and_half([0.5]) == (0.5, None)
+    assert share_interval([0.5]) == (0.5, None, None, "one seed: no interval")
 
 
 @settings(max_examples=20)
@@ -74,3 +80,76 @@ def test_equal_scores_have_an_interval_of_width_zero(value: float, count: int) -
 def test_a_bootstrap_of_too_little_is_refused(values: list[float], level: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bootstrap_interval(values, level=level)
+
+
+shares = st.lists(st.floats(min_value=0, max_value=1), min_size=2, max_size=ENOUGH - 1)
+
+
+@given(shares)
+def test_interval_of_a_share_is_around_it_and_inside_0_to_1(values: list[float]) -> None:
+    found = share_interval(values)
+    if min(values) == max(values):
+        assert (found.low, found.high) == (None, None)
+        assert found.how == f"{len(values)} equal scores: no interval"
+    else:
+        assert found.low is not None
+        assert found.high is not None
+        assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+def test_interval_of_a_share_is_students_where_both_sides_have_room() -> None:
+    """Log-odds are all but straight over a hundredth around 0.5."""
+    values = [0.499, 0.501, 0.5, 0.502]
+    mean, half = mean_interval(values)
+    assert half is not None
+    assert share_interval(values)[:3] == pytest.approx((mean, mean - half, mean + half), abs=1e-6)
+
+
+def test_interval_of_a_share_is_longer_on_the_side_with_more_room() -> None:
+    found = share_interval([0.97, 0.99, 0.95])
+    assert found.low is not None
+    assert found.high is not None
+    assert found.value - found.low > 2 * (found.high - found.value)
+
+
+def test_interval_of_what_is_no_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        share_interval([0.5, 96.1])
+
+
+def test_normalised_interval_includes_noise_and_kd() -> None:
+    scores, noise, kd = [0.80, 0.82, 0.78], [0.5, 0.52, 0.48], [0.9, 0.91, 0.89]
+    found = normalised_interval(scores, noise, kd)
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert found.value == pytest.approx(0.75)
+    assert found.low < 0.75 < found.high
+    wider = normalised_interval(scores, [0.5, 0.6, 0.4], kd)
+    assert wider is not None
+    assert wider.low is not None
+    assert wider.low < found.low
+    sure = normalised_interval(scores, [0.5, 0.5, 0.5], [0.9, 0.9, 0.9])  # then only the score varies
+    _, half = mean_interval(scores)
+    assert half is not None
+    assert sure is not None
+    assert sure[1:3] == pytest.approx((0.75 - half / 0.4, 0.75 + half / 0.4))
+
+
+@pytest.mark.parametrize(
+    ("noise", "kd", "why"),
+    [
+        ([0.5], [0.9, 0.9], "one seed"),
+        ([0.5, 0.5], [0.9, 0.9], "equal scores"),
+        ([0.3, 0.7], [0.9, 0.92], "not above noise beyond chance"),
+    ],
+)
+def test_normalised_interval_that_cannot_be_given_says_why(noise: list[float], kd: list[float], why: str) -> None:
+    found = normalised_interval([0.8, 0.8], noise, kd)
+    assert found is not None
+    assert (found.low, found.high) == (None, None)
+    assert why in found.how
+
+
+def test_normalised_interval_without_a_distance_is_none() -> None:
+    assert normalised_interval([0.8, 0.9], [0.8, 0.8], [0.805, 0.805]) is None

@@ -112,3 +112,13 @@ def test_two_methods_have_ranks_and_no_friedman() -> None:
 def test_ranks_of_an_incomplete_table_are_refused(table: dict[str, dict[str, float]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rank_methods(table)
+
+
+def test_tests_that_no_ranks_could_make_reject_say_so() -> None:
+    """The best of two tasks and three methods: chi-square 4 with 2 degrees of freedom, p = 0.135."""
+    apart = {name: {"a": value, "b": value} for name, value in (("x", 0.9), ("y", 0.5), ("z", 0.1))}
+    found = rank_methods(apart)
+    assert found.p == pytest.approx(0.135, abs=0.001)
+    assert (found.friedman_can_reject, found.nemenyi_can_reject) == (False, False)
+    many = rank_methods(scores())
+    assert (many.friedman_can_reject, many.nemenyi_can_reject) == (True, True)

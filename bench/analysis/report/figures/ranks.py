@@ -70,8 +70,9 @@ def draw_ranks(block: TaskSet, colours: Mapping[str, str], layout: Layout = "fil
     at = {name: margin + (rank - 1) * scale for name, rank in ranking.ranks.items()}
     size = 8 if layout == "narrow" else 9.5
     _ruler(axis, len(names), margin, scale, size)
-    _difference(axis, ranking, margin, scale, size)
-    for place, group in enumerate(ranking.groups):
+    if ranking.nemenyi_can_reject:
+        _difference(axis, ranking, margin, scale, size)
+    for place, group in enumerate(ranking.groups if ranking.nemenyi_can_reject else ()):
         y = -0.15 - 0.16 * place
         axis.plot([at[group[0]] - 0.05, at[group[-1]] + 0.05], [y, y], color=INK, linewidth=3, solid_capstyle="butt")
     for place, name in enumerate(names):

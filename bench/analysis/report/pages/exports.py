@@ -9,6 +9,7 @@ from typing import Any
 from bench.analysis.report.sections import leaderboard
 from bench.analysis.report.sections.anytime import Anytime, AnytimeOf
 from bench.analysis.report.sections.groups import Group, Row, Table, tables_of
+from bench.analysis.report.sections.spread import spread_note
 from bench.utils.text import shown
 
 TEX = {
@@ -91,7 +92,6 @@ def _row(group: Group, row: Row, measured: AnytimeOf) -> dict[str, Any]:
         "access": row.records[0].method.access,
         "options": row.records[0].trial.options,
         **leaderboard.numbers_of(group, row),
-        "normalised_half_width": group.normalised_half(row),
         "anytime": _anytime(measured.get(row.records[0].id)),
         "seeds_ok": len(row.ok),
         "seeds": len(row.records),
@@ -104,7 +104,7 @@ def _anytime(of_row: Anytime | None) -> dict[str, Any] | None:
     if of_row is None:
         return None
     return {
-        "area": {unit: {"mean": mean, "half_width": half} for unit, (mean, half) in of_row.areas.items()},
+        "area": {unit: {"mean": mean, "low": low, "high": high} for unit, (mean, low, high, _) in of_row.areas.items()},
         "percent_of_kd": {
             str(share): {"seeds": near["seconds"].reached, **{spent: reach.median for spent, reach in near.items()}}
             for share, near in of_row.reached.items()
@@ -117,6 +117,7 @@ def _tex(group: Group, table: Table) -> str:
     head = " & ".join(tex(leaderboard.COLUMNS[name]) for name in names)
     ranked = [_tex_line(leaderboard.cells(group, rank, row, reference=False), names) for rank, row in table.ranked]
     rest = [_tex_line(leaderboard.cells(group, None, row, reference=True), names) for row in table.reference]
+    said = spread_note(len(row.ok) for row in group.rows)
     caption = f"{group.key.task}, {leaderboard.budget_words(group)}: {leaderboard.title_of(table)}."
     return "\n".join(
         [
@@ -131,6 +132,7 @@ def _tex(group: Group, table: Table) -> str:
             *([r"\midrule", *rest] if rest else []),
             r"\bottomrule",
             r"\end{tabular}",
+            *([rf"\par\footnotesize {tex(said)}"] if said else []),
             r"\end{table}",
         ]
     )

@@ -9,7 +9,8 @@ from bench.analysis.report.pages.links import INDEX, method_page, task_page
 from bench.analysis.report.pages.trial import seed_links
 from bench.analysis.report.sections import leaderboard
 from bench.analysis.report.sections.groups import Group, Row, ranks_of, tables_of
-from bench.analysis.stats import compare_all
+from bench.analysis.report.sections.sensitivity_numbers import chance_level
+from bench.analysis.stats import Interval, compare_all
 from bench.utils.text import cut
 
 HEADS = {
@@ -34,6 +35,7 @@ FILTERS = {
     "outcome": "Outcome",
 }
 ALPHA = 0.05
+NAMED = 6  # methods of a verdict; pairs.csv has all
 
 
 def board(groups: Sequence[Group], paged: Collection[str] = ()) -> dict[str, Any]:
@@ -57,15 +59,16 @@ def leader(group: Group) -> dict[str, str] | None:
     ranking = [row for table in tables_of(group) if table.need == "none" for _, row in table.ranked if row.ok]
     if not ranking:
         return None
-    best = ranking[0]
+    best, chance = ranking[0], chance_level(group)
+    known = best.score is not None and (chance is None or best.score.value > chance)
     return {
         "task": group.key.task,
         "budget": leaderboard.budget_words(group),
         "page": f"{task_page(group.key.task)}#{group.name}",
-        "label": best.label,
+        "label": best.label if known else f"none: {best.label} is best, at chance level",
         "method_page": method_page(best.method),
         "score": leaderboard.score_words(best),
-        "sure": _sure(ranking),
+        "sure": _sure(ranking) if known else "no method has learnt more than guessing gives",
     }
 
 
@@ -80,12 +83,19 @@ def _sure(ranking: Sequence[Row]) -> str:
         row.label: {record.trial.seed: record.scores[record.headline] for record in row.ok} for row in ranking
     }
     compared = compare_all(scores, against=best.label, level=None)
-    clear = {name for (name, _), each in compared.items() if each.adjusted is not None and each.adjusted < ALPHA}
+    clear = [
+        name
+        for (name, _), each in compared.items()
+        if each.adjusted is not None and each.adjusted < ALPHA and each.difference < 0
+    ]
     unclear = [row.label for row in others if row.label not in clear]
     said = f"better than {len(clear)} of {len(others)} others beyond chance, {len(best.ok)} seeds"
-    return said + (
-        f"; not distinguishable from {', '.join(unclear[:3])}{' …' if len(unclear) > 3 else ''}" if unclear else ""
-    )
+    named = f": {_few(clear)}" if clear else ""
+    return f"{said}{named}" + (f"; not distinguishable from {_few(unclear)}" if unclear else "")
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:NAMED])}{f' and {len(names) - NAMED} more' if len(names) > NAMED else ''}"
 
 
 def _lines(group: Group, paged: Collection[str]) -> list[dict[str, Any]]:
@@ -95,7 +105,7 @@ def _lines(group: Group, paged: Collection[str]) -> list[dict[str, Any]]:
 
 def _line(group: Group, row: Row, rank: int | None, paged: Collection[str]) -> dict[str, Any]:
     first = row.records[0]
-    normalised, half = group.normalised(row), group.normalised_half(row)
+    normalised = group.normalised(row)
     bad = sorted({record.status for record in row.records if record.status != "ok"})
     outcome = "unsupported" if bad == ["unsupported"] else "some failed" if row.ok and bad else "failed" if bad else ""
     reasons = sorted({cut(record.reason) for record in row.records if record.status != "ok"})
@@ -120,7 +130,7 @@ def _line(group: Group, row: Row, rank: int | None, paged: Collection[str]) -> d
         "score": leaderboard.score_words(row),
         "normalised_value": "" if normalised is None else f"{normalised:.9g}",
         "normalised": leaderboard.normalised_words(group, row),
-        "span": _span(normalised, half),
+        "span": _span(normalised, group.normalised_interval(row)),
         "ok": len(row.ok),
         "seeds": f"{len(row.ok)}/{len(row.records)}",
         "failed": _failed_pages(row, paged),
@@ -134,11 +144,11 @@ def _failed_pages(row: Row, paged: Collection[str]) -> list[tuple[int, str]]:
     return seed_links(failed, paged, up="")
 
 
-def _span(value: float | None, half: float | None) -> dict[str, str | None] | None:
+def _span(value: float | None, found: Interval | None) -> dict[str, str | None] | None:
     """Where dot and interval lie on a line from 0 to 100, cut off at its ends."""
     if value is None:
         return None
-    low, high = (None, None) if half is None else (_place(value - half), _place(value + half))
+    low, high = (None, None) if found is None or found.low is None else (_place(found.low), _place(found.high or 0.0))
     return {"at": _place(value), "low": low, "high": high}
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.analysis.report.sections.groups import CEILING, CurvesOf, Group, Row
-from bench.analysis.stats import Reach, area_under, first_reach, mean_and_half, median_reach
+from bench.analysis.report.sections.spread import share_words, spread_note
+from bench.analysis.stats import Interval, Reach, area_under, first_reach, median_reach, share_interval
 from bench.records import Record
 from bench.spec.budget import UNITS
 
@@ -16,14 +17,13 @@ SHARES = (90, 95, 99)  # percent of kd's score
 SPENT = ("seconds", "teacher_images")
 ABSENT, NEVER = "—", "not reached"
 
-Area = tuple[float, float | None]  # mean over seeds and half of its 95 % interval
-
 
 @dataclass(frozen=True)
 class Anytime:
     """The numbers of one row."""
 
-    areas: Mapping[str, Area]  # by the budget's units
+    areas: Mapping[str, Interval]  # by the budget's units: mean over seeds with its 95 % interval
+    seeds: Mapping[str, Sequence[float]]  # the values of the seeds, likewise
     reached: Mapping[int, Mapping[str, Reach]]  # by the share of kd's score and what was spent; empty without a kd
 
 
@@ -75,6 +75,8 @@ def anytime_notes(group: Group, measured: AnytimeOf) -> list[str]:
         "Mean over the budget: the score averaged over the whole budget, from 0 on (the area under "
         "the curve); a method that ended early keeps its last student."
     ]
+    if said := spread_note(len(each) for of_row in measured.values() for each in of_row.seeds.values()):
+        found.append(said)
     if group.ceiling is not None:
         found.append(
             f"To a share of {CEILING}'s score here, {100 * group.ceiling:.1f} %: what had been spent at the first "
@@ -146,7 +148,8 @@ def _of_trial(record: Record, curve: Mapping[str, Sequence[Any]], kd: float | No
 def _together(seeds: Sequence[_OfTrial]) -> Anytime:
     first = seeds[0]
     return Anytime(
-        areas={unit: mean_and_half([seed.areas[unit] for seed in seeds]) for unit in first.areas},
+        areas={unit: share_interval([seed.areas[unit] for seed in seeds]) for unit in first.areas},
+        seeds={unit: [seed.areas[unit] for seed in seeds] for unit in first.areas},
         reached={
             share: {spent: median_reach([seed.reached[share][spent] for seed in seeds]) for spent in SPENT}
             for share in first.reached
@@ -165,8 +168,7 @@ def _word(unit: str) -> str:
 def _cells(row: Row, measured: Anytime, units: Sequence[str]) -> Iterator[str]:
     yield f"{row.label} †" if "teacher_images" in units and never_asks(row) else row.label
     for unit in units:
-        mean, half = measured.areas[unit]
-        yield f"{100 * mean:.1f}" + (f" ± {100 * half:.1f}" if half is not None else "")
+        yield share_words(measured.areas[unit], measured.seeds[unit])
     for spent in SPENT:
         for share in SHARES:
             yield _reach(measured.reached[share][spent], spent) if share in measured.reached else ABSENT

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from bench.analysis.stats import CLEARLY, mean_and_half, normalised
+from bench.analysis.stats import CLEARLY, Interval, normalised, normalised_interval, share_interval
 from bench.records import Comparable, ImageFacts, Record, TeacherFacts, read_columns, trial_id
 from bench.spec.budget import UNITS
 from bench.spec.task import Published
@@ -50,9 +50,14 @@ class Row:
         return tuple(record for record in self.records if record.status == "ok")
 
     @cached_property
-    def score(self) -> tuple[float, float | None] | None:
-        """Mean of the headline score, a share, and half of its interval; None when every seed failed."""
-        return mean_and_half([record.scores[record.headline] for record in self.ok]) if self.ok else None
+    def score(self) -> Interval | None:
+        """Mean of the headline score, a share, with its interval; None when every seed failed."""
+        return share_interval(self.scores) if self.ok else None
+
+    @property
+    def scores(self) -> list[float]:
+        """The headline score of every finished seed, in the order of the seeds."""
+        return [record.scores[record.headline] for record in self.ok]
 
     def mean(self, get: Callable[[Record], float | None]) -> float | None:
         """The mean of a number over the seeds that went well; None when one of them does not have it."""
@@ -89,10 +94,18 @@ class Group:
 
     @cached_property
     def floor(self) -> float | None:
-        return self._best(FLOOR)
+        return self._floor_row.score.value if self._floor_row and self._floor_row.score else None
 
     @cached_property
     def ceiling(self) -> float | None:
+        return self._ceiling_row.score.value if self._ceiling_row and self._ceiling_row.score else None
+
+    @cached_property
+    def _floor_row(self) -> Row | None:
+        return self._best(FLOOR)
+
+    @cached_property
+    def _ceiling_row(self) -> Row | None:
         return self._best(CEILING)
 
     def normalised(self, row: Row) -> float | None:
@@ -100,11 +113,15 @@ class Group:
             return None
         return normalised(row.score[0], self.floor, self.ceiling)
 
-    def normalised_half(self, row: Row) -> float | None:
-        """Half of the 95 % interval of a row's normalised score; noise and kd are taken as they are."""
-        if self.normalised(row) is None or row.score is None or self.floor is None or self.ceiling is None:
+    def normalised_interval(self, row: Row) -> Interval | None:
+        """A row's normalised score with its interval, in which noise and kd vary too; they themselves have none."""
+        value = self.normalised(row)
+        floor, ceiling = self._floor_row, self._ceiling_row
+        if value is None or floor is None or ceiling is None:
             return None
-        return None if row.score[1] is None else row.score[1] / (self.ceiling - self.floor)
+        if row is floor or row is ceiling:
+            return Interval(value, None, None, "by definition")
+        return normalised_interval(row.scores, floor.scores, ceiling.scores)
 
     @property
     def why_not_normalised(self) -> str:
@@ -122,8 +139,12 @@ class Group:
     def failures(self) -> list[tuple[Row, Record]]:
         return [(row, record) for row in self.rows for record in row.records if record.status != "ok"]
 
-    def _best(self, method: str) -> float | None:
-        return max((row.score[0] for row in self.rows if row.method == method and row.score), default=None)
+    def _best(self, method: str) -> Row | None:
+        """The method's row with the best mean; None where none finished."""
+        found = [
+            (row.score.value, -place, row) for place, row in enumerate(self.rows) if row.method == method and row.score
+        ]
+        return max(found)[2] if found else None
 
 
 def light(group: Group) -> Group:

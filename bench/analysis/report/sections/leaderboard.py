@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bench.analysis.report.sections import anytime
 from bench.analysis.report.sections.groups import Group, Row, Table, metric_word, tables_of
+from bench.analysis.report.sections.spread import share_words, spread_note
 from bench.analysis.stats import ENOUGH
 from bench.records import Record
 from bench.records.verified import verified
 from bench.spec.budget import in_words
+from bench.spec.task import tasks
 from bench.utils.text import cut
 
 COLUMNS = {
@@ -32,8 +34,8 @@ COLUMNS = {
     "seeds": "Seeds",
 }
 MEANINGS = {
-    "Score": "test score of the student that the data-free selection rule picked: mean over seeds ± half of the 95 % "
-    f"interval (Student's t; from {ENOUGH} seeds on the BCa bootstrap)",
+    "Score": "test score of the student that the data-free selection rule picked: mean over seeds, in brackets its "
+    f"95 % interval (Student's t of the log-odds; from {ENOUGH} seeds on the BCa bootstrap); of two seeds both scores",
     "Oracle": "the best test score during training, chosen with the test images",
     "Gap": "oracle minus score, in percentage points: what choosing without the test images costs",
     "Normalised": "the score's position between noise (0) and kd (1) under the same budget",
@@ -85,8 +87,10 @@ def comma_separated(groups: Sequence[Group], measured: Mapping[str, anytime.Anyt
 
 def numbers_of(group: Group, row: Row) -> dict[str, float | None]:
     """The plain numbers of a row by column of the CSV: means over seeds; scores and agreement are shares."""
-    mean, half = row.score or (None, None)
-    values = [mean, half, _oracle(row), _gap(row), group.normalised(row), _agreement(row)]
+    mean, low, high = row.score[:3] if row.score else (None, None, None)
+    place = group.normalised_interval(row)
+    of_place = place[:3] if place else (group.normalised(row), None, None)
+    values = [mean, low, high, _oracle(row), _gap(row), *of_place, _agreement(row)]
     return dict(zip(NUMBERS, [*values, *(row.mean(get) for get in METER.values())], strict=True))
 
 
@@ -148,8 +152,12 @@ def notes(group: Group) -> list[str]:
     found = []
     if 1 in counts:
         found.append("One seed: there is no interval, and chance cannot be assessed.")
+    if said := spread_note(counts):
+        found.insert(0, said)
     if 2 in counts:
-        found.append("Two seeds: the interval is necessarily wide (12.7 times the standard error).")
+        found.append("Two seeds: both scores are shown; they are too few to tell methods apart.")
+    if said := images_note(group):
+        found.append(said)
     if reason := group.why_not_normalised:
         found.append(reason)
     if any(len(row.ok) < len(row.records) for row in group.rows):
@@ -197,7 +205,8 @@ METER: dict[str, Callable[[Record], float | None]] = {
     "memory": lambda record: record.meter.peak_memory_mib,
 }
 NUMBERS = (
-    *("score", "half_width", "oracle", "gap", "normalised", "agreement"),
+    *("score", "score_low", "score_high", "oracle", "gap"),
+    *("normalised", "normalised_low", "normalised_high", "agreement"),
     *("teacher_images", "student_images", "real_images", "seconds", "gmacs", "peak_memory_mib"),
 )
 DECIMALS = {"seconds": 1, "gmacs": 1}
@@ -233,19 +242,36 @@ def verified_of(row: Row) -> tuple[int, int]:
 
 
 def normalised_words(group: Group, row: Row) -> str:
-    """The normalised score with half of its 95 % interval: ``0.82 ± 0.10``."""
-    value, half = group.normalised(row), group.normalised_half(row)
+    """The normalised score with its 95 % interval: ``0.82 (0.71 to 0.90)``."""
+    value, found = group.normalised(row), group.normalised_interval(row)
     if value is None:
         return ABSENT
-    return f"{value:.2f}" if half is None else f"{value:.2f} ± {half:.2f}"
+    if found is None or found.low is None or found.high is None:
+        return f"{value:.2f}"
+    return f"{value:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
 def score_words(row: Row) -> str:
-    """Mean and half width in percent: ``91.0 ± 12.7``."""
-    if row.score is None:
-        return ABSENT
-    mean, half = row.score
-    return f"{100 * mean:.1f} ± {100 * half:.1f}" if half is not None else f"{100 * mean:.1f} (one seed)"
+    """Mean and interval in percent, ``91.0 (88.2 to 93.2)``; of two seeds both scores, ``91.0 (90.2, 91.8)``."""
+    return ABSENT if row.score is None else share_words(row.score, row.scores)
+
+
+def images_note(group: Group) -> str:
+    """How far the best score would be off on other test images; empty where their number is not known."""
+    best = max((row.score.value for row in group.rows if row.score), default=None)
+    task = tasks().get(group.key.task)
+    altered = any((record.provenance.get("data") or {}).get("altered") for row in group.rows for record in row.ok)
+    images = task.test_images if task and group.key.metric == "accuracy" and not altered else None
+    if images is None or best is None:
+        return ""
+    from scipy.stats import binomtest
+
+    ends = binomtest(round(best * images), images).proportion_ci(method="wilson")
+    return (
+        f"The test set has {images:,} images. Its own error is not in the intervals: a student that has "
+        f"{100 * best:.1f} % here may be at {100 * ends.low:.1f} to {100 * ends.high:.1f} % on as many others "
+        "(Wilson, 95 %). All rows share these images."
+    )
 
 
 def _oracle(row: Row) -> float | None:

@@ -18,9 +18,10 @@ NEEDS = {
 }
 NOTES = (
     "Interquartile mean: of the normalised scores (noise 0, kd 1) of all runs, tasks times seeds, the middle half; "
-    "interval: bootstrap stratified by task. The spread of noise and kd is not included.",
+    "interval: over seeds, noise and kd taken as they are; Student's t within tasks, which covers more than "
+    "95 %, or from 30 seeds on the bootstrap stratified by task.",
     "First is better: the probability that a run of the top method beats one of this row, on a random "
-    "task; 50 means no difference. With more than one seed its 95 % interval is shown.",
+    "task; 50 means no difference. With more than one seed its 95 % interval is shown (Newcombe's score interval).",
     "Average rank: 1 is the best on every task; by the mean over seeds. Nemenyi's test assumes independent tasks; "
     "tasks that share data are not independent.",
 )
@@ -49,6 +50,11 @@ def profile_caption(block: TaskSet) -> str:
 
 def ranks_caption(block: TaskSet) -> str:
     """What the bars of the rank diagram join."""
+    if not block.ranking.nemenyi_can_reject:
+        return (
+            f"Average ranks, best on the left. {len(block.groups)} tasks are too few for Nemenyi's test: it could tell "
+            "no two methods apart, whatever their ranks, and is left out."
+        )
     joined = "; ".join(f"{group[0]} to {group[-1]}" for group in block.ranking.groups)
     said = f"Bars connect methods that differ by less: {joined}." if joined else "All methods differ by more."
     return (
@@ -114,6 +120,8 @@ def _test(block: TaskSet) -> str:
     ranking = block.ranking
     if ranking.p is None:
         return "Friedman's test needs three methods or more."
+    if not ranking.friedman_can_reject:
+        return f"{len(block.groups)} tasks are too few for Friedman's test: it could not reject, whatever the ranks."
     p = "p < 0.001" if ranking.p < 0.001 else f"p = {ranking.p:.3f}"
     differ = "do not all have the same rank" if ranking.p < ranking.alpha else "cannot be distinguished by their ranks"
     return f"The methods {differ} (Friedman's test, {p})."

@@ -98,9 +98,10 @@ class BestImages:
     @property
     def within_intervals(self) -> bool:
         """Whether the two scores' 95 % intervals over seeds overlap, so that the difference may be chance."""
-        halves = [row.score[1] for row in (self.student, self.winner) if row.score]
-        known = [half for half in halves if half is not None]
-        return not self.same and len(known) == 2 and self.points <= 100 * sum(known)
+        better, other = self.student.score, self.winner.score
+        if self.same or better is None or other is None or better.low is None or other.high is None:
+            return False
+        return better.low <= other.high
 
 
 @once

@@ -21,7 +21,7 @@ DRAWN = 0.6  # a sampled option has at least this share of the cells' number as 
 VALUES = 3  # of one option make a line
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grid:
     """One method's cells: its rows over one or more options. Rows whose seeds all failed belong to it."""
 

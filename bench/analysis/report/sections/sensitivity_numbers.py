@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.analysis.report.sections.groups import Group, Row
 from bench.analysis.report.sections.sensitivity_cells import Grid, Sensitivity, value_of
-from bench.analysis.stats import Importance, grid_importance, sample_importance
+from bench.analysis.stats import Effects, Importance, grid_effects, grid_importance, sample_importance
 from bench.records import short_text
 from bench.spec.task import tasks
 
@@ -97,6 +97,29 @@ def importance_of(grid: Grid, of: Sensitivity) -> Importance | None:
     scales = [of.axis(name) for name in grid.options]
     points = [[axis.scaled(value_of(row, axis.name)) for axis in scales] for row in grid.scored]
     return sample_importance(points, [mean_of([row]) for row in grid.scored])
+
+
+def effects_of(grid: Grid) -> Effects | None:
+    """Whether the options have an effect beyond chance, over the seeds that every cell has.
+
+    None where not every combination of the values has a score, where cells have no seed in common, and where nothing
+    varies.
+    """
+    if len(grid.options) < 2 or not grid.full:
+        return None
+    import numpy as np
+
+    of_cells = [{record.trial.seed: record.scores[record.headline] for record in row.ok} for row in grid.cells]
+    seeds = sorted(set.intersection(*(set(of_cell) for of_cell in of_cells)))
+    if not seeds:
+        return None
+    axes = [grid.values(name) for name in grid.options]
+    scores = np.zeros([len(seeds), *(len(axis) for axis in axes)])
+    for row, of_cell in zip(grid.cells, of_cells, strict=True):
+        at = [axis.index(value_of(row, name)) for name, axis in zip(grid.options, axes, strict=True)]
+        place: tuple[Any, ...] = (slice(None), *at)
+        scores[place] = [of_cell[seed] for seed in seeds]
+    return grid_effects(scores)
 
 
 def unchanged(rows: Sequence[Row], options: Sequence[str]) -> list[tuple[str, int]]:

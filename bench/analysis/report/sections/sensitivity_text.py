@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from functools import cache
 from statistics import fmean
 
 from bench.analysis.report.sections.groups import FLOOR, Group, metric_word
@@ -14,15 +15,17 @@ from bench.analysis.report.sections.sensitivity_numbers import (
     NEAR_CHANCE,
     Robustness,
     chance_level,
+    effects_of,
     mean_of,
     robustness,
     unchanged,
 )
-from bench.analysis.stats import Importance
+from bench.analysis.stats import Effects, Importance
 
 TITLE = "How much the score depends on the options"
 IMPORTANCE = "How much each option matters"
 ABSENT = "—"
+ALPHA = 0.05
 
 
 def robustness_table(of: Sensitivity, group: Group) -> list[list[str]]:
@@ -53,13 +56,18 @@ Importances = Sequence[Importance | None]  # one per method
 def importance_table(of: Sensitivity, importances: Importances) -> list[list[str]]:
     """A head and one line per method that has an importance; empty if none has one."""
     lines = [
-        [grid.name, *_shares(grid, of, found), "exact" if found.fit is None else f"estimated (R² {found.fit:.2f})"]
+        [
+            grid.name,
+            _at_all(grid),
+            *_shares(grid, of, found),
+            "exact" if found.fit is None else f"estimated (R² {found.fit:.2f})",
+        ]
         for grid, found in zip(of.grids, importances, strict=True)
         if found
     ]
     together = [f"{x} with {y}" for x, y in of.pairs]
     more = ["Three and more together"] if len(of.options) > 2 else []
-    return [["Method", *of.options, *together, *more, "How"], *lines] if lines else []
+    return [["Method", "Any effect", *of.options, *together, *more, "How"], *lines] if lines else []
 
 
 def sensitivity_notes(of: Sensitivity, group: Group, importances: Importances) -> list[str]:
@@ -99,6 +107,12 @@ def _importance_notes(of: Sensitivity, importances: Importances) -> list[str]:
         notes.append(
             "By chance: the importance that the spread over seeds alone would give if all cells were equally good; "
             "an importance near it means nothing."
+        )
+    if any(found.fit is None and _effects(grid) is not None for grid, found in known):
+        notes.append(
+            "p: how often scores that change places between cells, seed by seed, would vary as much (permutation "
+            "test; that of single options after Holm's correction). Any effect: whether the options matter at all. "
+            "Where p is not below 0.05, no effect is shown, and a share of the variance is a share of noise."
         )
     if any(found.fit is not None for _, found in known):
         notes.append(
@@ -196,11 +210,37 @@ def _shares(grid: Grid, of: Sensitivity, found: Importance) -> list[str]:
     values = [found.main[each[0]] if len(each) == 1 else found.pairs[each] for each in sets]
     noise = _by_seeds(grid) if found.fit is None else None
     texts = [f"{100 * value:.0f} %" for value in values]
+    effects = _effects(grid)
+    tested = ["" if effects is None or len(each) > 1 else _of_option(effects.each[each[0]]) for each in sets]
+    by_chance = [""] * len(sets)
     if noise is not None:
         counts = [len(grid.values(name)) for name in grid.options]
         freedom = [math.prod(counts[a] - 1 for a in each) / (len(grid.cells) - 1) for each in sets]
-        texts = [f"{text} (by chance {100 * noise * part:.0f} %)" for text, part in zip(texts, freedom, strict=True)]
+        by_chance = [f"by chance {100 * noise * part:.0f} %" for part in freedom]
+    said = [[*filter(None, both)] for both in zip(by_chance, tested, strict=True)]
+    texts = [f"{text} ({', '.join(more)})" if more else text for text, more in zip(texts, said, strict=True)]
     return texts + ([f"{100 * found.rest:.0f} %"] if len(index) > 2 else [])
+
+
+def p_words(p: float) -> str:
+    """A p-value with two digits that matter, and what it means where it is not small."""
+    said = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    return said if p < ALPHA else f"{said}: no effect shown"
+
+
+def _of_option(p: float | None) -> str:
+    return "too few seeds to test" if p is None else p_words(p)
+
+
+def _at_all(grid: Grid) -> str:
+    """Whether the options matter at all."""
+    effects = _effects(grid)
+    return ABSENT if effects is None or effects.together is None else p_words(effects.together)
+
+
+@cache
+def _effects(grid: Grid) -> Effects | None:
+    return effects_of(grid)
 
 
 def _by_seeds(grid: Grid) -> float | None:
