@@ -184,7 +184,10 @@ def history_feed(found: History, branch: str) -> str:
         ElementTree.SubElement(feed, tag).text = text
     ElementTree.SubElement(feed, "updated").text = latest
     ElementTree.SubElement(ElementTree.SubElement(feed, "author"), "name").text = "dfkd history"
-    for date, name, title, text in sorted(dict.fromkeys(entries), reverse=True):
+    # Commits of one second are in the order of the history.
+    places = {commit.sha: place for each in found.series for place, commit in enumerate(each.commits)}
+    entries.sort(key=lambda entry: (entry[0], places.get(entry[1].partition("/")[0], 0), *entry[1:]), reverse=True)
+    for date, name, title, text in dict.fromkeys(entries):
         entry = ElementTree.SubElement(feed, "entry")
         for tag, value in (("id", f"tag:dfkd,2026:{name}"), ("title", title), ("updated", date), ("summary", text)):
             ElementTree.SubElement(entry, tag).text = value
