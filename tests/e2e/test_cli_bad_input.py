@@ -216,7 +216,7 @@ def test_a_file_that_was_meant_is_named(capsys: pytest.CaptureFixture[str]) -> N
     assert refused(capsys, "run", "elsewhere/studies/demo.yaml").endswith("; did you mean 'demo'?")
     assert "added to one with --method" in refused(capsys, "run", "mine_too.py")
     assert "did you mean the file" in refused(capsys, "run", "study.yaml", "--method", "mine_too")
-    Path("study.yaml").write_text(GOOD.replace("noise: {batch: 4}", "mine_too"), encoding="utf-8")
+    Path("study.yaml").write_text(GOOD.lstrip().replace("noise: {batch: 4}", "mine_too"), encoding="utf-8")
     assert "line 4: unknown method 'mine_too'; did you mean the file" in refused(capsys, "run", "study.yaml")
     Path("below").mkdir()
     Path("study.yaml").rename("below/study.yaml")
