@@ -63,7 +63,7 @@ HELP = {
     "teacher": "Train, import and inspect teachers.",
     "data": "Inspect and download data sets.",
     "weights": "Inspect and download the metrics' weights files.",
-    "doctor": "Show what is installed, and how to fix what is missing.",
+    "doctor": "Show what is broken, what is not there yet, and what is.",
 }
 app = typer.Typer(
     cls=_InOrder,

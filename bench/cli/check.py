@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +11,16 @@ import typer
 
 from bench.cli import complete, out
 from bench.cli.settings import Isolation, Json, TaskFiles, know
+from bench.cli.watch import TeacherLines, training_words
 from bench.spec.method_card import MethodCard
 from bench.spec.method_registry import find_methods, get_card
+from bench.spec.requirements import default_task
 from bench.spec.task import get_task
+from bench.utils.text import shown
 
 if TYPE_CHECKING:
     from bench.execution.contract import Finding
+    from bench.harness.teachers.training import TrainingProgress
 
 
 def check(
@@ -42,22 +47,29 @@ def check(
         get_task(task)
     files, cards = _chosen(method)
 
-    from bench.execution.contract import default_task, run_battery
-
+    started = time.perf_counter()
+    show = _Silent() if as_json else _Lines()
     findings = []
     for card in cards:
         on = task or default_task(card)
-        if not as_json:
-            out.say(f"{card.name} on {on}")
-        report = _silent if as_json else _print
-        findings += [
-            (card.name, each)
-            for each in run_battery(card, task=on, method_files=files, isolation=isolation or "auto", report=report)
-        ]
+        show.method(card.name, on)
+
+        from bench.execution.contract import run_battery  # takes seconds: not before something is shown
+
+        found = run_battery(
+            card,
+            task=on,
+            method_files=files,
+            isolation=isolation or "auto",
+            report=show.finding,
+            doing=show.doing,
+            training=lambda progress, on=on: show.training(on, progress),  # type: ignore[misc]
+        )
+        findings += [(card.name, each) for each in found]
     if as_json:
         out.print_json([{"method": name, **dataclasses.asdict(each)} for name, each in findings])
     else:
-        _print_end([finding for _, finding in findings])
+        _print_end([finding for _, finding in findings], time.perf_counter() - started)
     if not all(finding.ok for _, finding in findings):
         raise typer.Exit(1)
 
@@ -70,14 +82,63 @@ def _chosen(method: str) -> tuple[tuple[Path, ...], list[MethodCard]]:
     return (file,), [card for card in find_methods([file]).values() if card.file == file]
 
 
-def _print(finding: Finding) -> None:
-    out.say(f"  {'✓' if finding.ok else '✗'} {finding.name}: {finding.message} ({finding.seconds:.1f} s)")
+class _Silent:
+    """What is shown beside JSON: nothing."""
+
+    def method(self, name: str, task: str) -> None:
+        pass
+
+    def finding(self, finding: Finding) -> None:
+        pass
+
+    def doing(self, what: str) -> None:
+        pass
+
+    def training(self, task: str, progress: TrainingProgress) -> None:
+        pass
 
 
-def _silent(finding: Finding) -> None:
-    del finding
+class _Lines(_Silent):
+    """A line for each check; on a terminal, a last line with what is being done, which the next one replaces."""
+
+    def __init__(self) -> None:
+        self._redraws = out.redraws()
+        self._teacher = TeacherLines()
+        self._found = 0
+
+    def method(self, name: str, task: str) -> None:
+        self._found = 0
+        out.say(f"{name} on {task}")
+        self._show("loading torch")
+
+    def finding(self, finding: Finding) -> None:
+        self._found += 1
+        self._clear()
+        out.say(f"  {'✓' if finding.ok else '✗'} {finding.name}: {finding.message} ({finding.seconds:.1f} s)")
+
+    def doing(self, what: str) -> None:
+        from bench.execution.contract import CHECKS
+
+        self._show(f"{self._found + 1} of {len(CHECKS)}: {what}" if what.partition(":")[0] in CHECKS else what)
+
+    def training(self, task: str, progress: TrainingProgress) -> None:
+        if self._redraws:
+            self._show(f"training the teacher of {task}: {training_words(progress)}")
+        else:
+            self._teacher(task, progress)
+
+    def _show(self, what: str) -> None:
+        if self._redraws:
+            self._clear()
+            line = f"  … {shown(what)}"
+            print(line[: out.console().width - 1], end="", flush=True)
+
+    def _clear(self) -> None:
+        if self._redraws:
+            print("\r\x1b[K", end="", flush=True)
 
 
-def _print_end(findings: list[Finding]) -> None:
+def _print_end(findings: list[Finding], seconds: float) -> None:
     wrong = sum(not finding.ok for finding in findings)
-    out.say(f"{wrong} of {len(findings)} checks failed" if wrong else f"all {len(findings)} checks passed")
+    said = f"{wrong} of {len(findings)} checks failed" if wrong else f"all {len(findings)} checks passed"
+    out.say(f"{said} ({out.duration(seconds)} in all)")

@@ -5,8 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,33 +27,72 @@ from bench.records import SCHEMA
 from bench.spec.task import tasks
 from bench.spec.teacher_key import teacher_key
 from bench.utils.hardware import gpus, usable_cores
-from bench.utils.paths import cache_folder, teacher_folder
+from bench.utils.paths import ROOT, cache_folder, teacher_folder
 from bench.utils.provenance import device_name
 
 LIBRARIES = ("torch", "numpy", "scikit-learn", "safetensors", "pandas", "matplotlib", "typer", "rich", "pydantic")
 GIB = 2**30
+IMPORT_SECONDS = 3.8  # with the rest of the command, less than 5
+_ERROR = re.compile(r"[A-Za-z_.]+(Error|Exception|Exit): ")  # the last line of a traceback
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One line of the examination; ``fix`` is the command or file that helps where ``ok`` is false."""
+    """One line of the examination; ``fix`` is the command or file that helps where ``ok`` is false.
+
+    ``absent``: it is not broken, only not there yet.
+    """
 
     group: str
     name: str
     value: str
     ok: bool = True
     fix: str = ""
+    absent: bool = False
 
 
 def examine(data_folder: Path | None = None) -> Iterator[Fact]:
     """Look at everything, one fact at a time; nothing is changed or downloaded, and nothing is raised."""
-    yield from _machine()
-    yield from _libraries()
-    yield from _data(data_folder)
-    yield from _cache()
-    yield from _teachers()
-    yield from _weights()
+    with _importing() as importing:  # meanwhile: it takes longer than everything else
+        rest = [*_data(data_folder), *_cache(), *_teachers(), *_weights()]
+        yield from _machine()
+        yield from _libraries(importing)
+    yield from rest
     yield Fact("results", "schema", f"reads and writes version {SCHEMA}")
+
+
+@contextmanager
+def _importing() -> Iterator[Callable[[], str]]:
+    """Import torchvision in a process of its own; what is given tells how that went, after a few seconds at most."""
+    code = "from bench.utils.torchvision_compat import torchvision; print(torchvision().__version__)"
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    deadline = time.monotonic() + IMPORT_SECONDS
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+
+        def told() -> str:
+            try:
+                version, errors = process.communicate(timeout=max(deadline - time.monotonic(), 0.0))
+            except subprocess.TimeoutExpired:
+                version = importlib.metadata.version("torchvision")
+                return f"{version}, not tried: importing it takes more than {IMPORT_SECONDS:g} s at the moment"
+            if process.returncode != 0:
+                lines = [line for line in errors.splitlines() if line and not line[0].isspace()]
+                raise ImportError(next((line for line in lines if _ERROR.match(line)), f"exit {process.returncode}"))
+            return f"{version.strip()}, can be imported"
+
+        try:
+            yield told
+        finally:
+            process.kill()
 
 
 def _machine() -> Iterator[Fact]:
@@ -76,18 +120,12 @@ def _setting(name: str) -> str:
     return os.environ.get(name) or "not set"
 
 
-def _libraries() -> Iterator[Fact]:
+def _libraries(torchvision: Callable[[], str]) -> Iterator[Fact]:
     group = "libraries"
     yield Fact(group, "dfkd", __version__)
     for name in LIBRARIES:
         yield _told(group, name, partial(importlib.metadata.version, name), f"pip install {name}")
-    yield _told(group, "torchvision", _torchvision, "pip install --force-reinstall torch torchvision")
-
-
-def _torchvision() -> str:
-    from bench.utils.torchvision_compat import torchvision
-
-    return f"{torchvision().__version__}, can be imported"
+    yield _told(group, "torchvision", torchvision, "pip install --force-reinstall torch torchvision")
 
 
 def _data(folder: Path | None) -> Iterator[Fact]:
@@ -103,7 +141,7 @@ def _data(folder: Path | None) -> Iterator[Fact]:
         by_hand = f"by hand: see `dfkd data status {name}`"
         fetch = source.how_to_place if not source.files else f"dfkd data fetch {name}   ({by_hand})"
         if len(bad) == len(found) and all(each.state == "missing" for each in bad):
-            yield Fact(group, name, "missing", ok=False, fix=fetch)
+            yield Fact(group, name, "missing", ok=False, fix=fetch, absent=True)
         else:
             yield Fact(group, name, "; ".join(each.message for each in bad), ok=False, fix=fetch)
 
@@ -144,7 +182,12 @@ def _teachers() -> Iterator[Fact]:
     for key, name in own.items():
         if key not in known:
             yield Fact(
-                group, name, "not trained yet", ok=False, fix=f"dfkd teacher train {name}   (`dfkd run` also does this)"
+                group,
+                name,
+                "not trained yet",
+                ok=False,
+                fix=f"dfkd teacher train {name}   (`dfkd run` also does this)",
+                absent=True,
             )
     for key, passport in known.items():
         state, title = weights_state(passport), own.get(key, key)
@@ -163,7 +206,7 @@ def _weights() -> Iterator[Fact]:
     for each in weights_status():
         fix = "" if each.state == "ok" else f"dfkd weights fetch {each.file.name}   (for {each.file.used_by})"
         value = {"ok": f"complete, {each.path}", "missing": "missing"}.get(each.state, each.message)
-        yield Fact("weights", each.file.name, value, each.state == "ok", fix)
+        yield Fact("weights", each.file.name, value, each.state == "ok", fix, absent=each.state == "missing")
 
 
 def _told(group: str, name: str, look: Callable[[], str], fix: str) -> Fact:
@@ -172,4 +215,5 @@ def _told(group: str, name: str, look: Callable[[], str], fix: str) -> Fact:
         return Fact(group, name, look())
     except Exception as error:  # importing third-party code may raise anything
         first = str(error).partition("\n")[0]
-        return Fact(group, name, f"{type(error).__name__}: {first}", ok=False, fix=fix)
+        known = first if isinstance(error, ImportError) and _ERROR.match(first) else f"{type(error).__name__}: {first}"
+        return Fact(group, name, known, ok=False, fix=fix)

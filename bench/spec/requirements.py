@@ -101,3 +101,8 @@ def _why_no_images(pool: str, folder: Path | None, allow_altered: bool) -> str:
     except MissingData as error:
         return str(error)
     return ""
+
+
+def default_task(card: MethodCard) -> str:
+    """Where a method is checked: the digits with a LeNet-5 as teacher, with batch norm where the method needs that."""
+    return "digits/lenet5bn-half" if card.needs_batch_norm(card.quick) else "digits/lenet5-half"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.execution.contract import default_task
 from bench.execution.contract.short_trials import POINTS, Play, Stage, counts
 from bench.spec.method_registry import find_methods
+from bench.spec.requirements import default_task
 from bench.utils.confinement import available, why_not
 
 # with a generator, images that are parameters, training images, and a pool

@@ -4,6 +4,6 @@
 method by its name.
 """
 
-from bench.execution.contract.battery import Finding, default_task, run_battery
+from bench.execution.contract.battery import CHECKS, Finding, run_battery
 
-__all__ = ["Finding", "default_task", "run_battery"]
+__all__ = ["CHECKS", "Finding", "run_battery"]

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import bench
@@ -15,19 +16,29 @@ from bench.errors import UserError, nearest
 from bench.execution.contract.dead_options import dead_options
 from bench.execution.contract.short_trials import POINTS, Play, Stage, counts
 from bench.harness.teachers.anchors import get_anchors
-from bench.harness.teachers.cache import get_teacher
+from bench.harness.teachers.cache import get_teacher, silent
+from bench.harness.teachers.training import Report
 from bench.spec.expand import preset
 from bench.spec.method_card import MethodCard
-from bench.spec.requirements import why_unsupported
+from bench.spec.requirements import default_task, why_unsupported
 from bench.spec.task import get_task
 from bench.spec.teacher_key import teacher_key
 
 BUDGETS = {"seconds": 0.5, "steps": 7, "teacher_images": 250, "student_images": 250, "gmacs": 0.2}
 
 
+CHECKS = (
+    "imports", "runs", "trains the student", "access", "gradients", "reproducible", "resumes",
+    *(f"budget in {unit}" for unit in BUDGETS), "options",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One check's outcome; the message says what is wrong, or what was seen."""
+    """One check's outcome; the message says what is wrong, or what was seen.
+
+    ``seconds`` are those of the trials that it ran; the first trial counts for ``runs``, and others look at it too.
+    """
 
     name: str
     ok: bool
@@ -43,6 +54,8 @@ def run_battery(
     only: Container[str] | None = None,
     isolation: str = "auto",
     report: Callable[[Finding], None] = lambda finding: None,  # noqa: ARG005
+    doing: Callable[[str], None] = lambda what: None,  # noqa: ARG005
+    training: Report = silent,
 ) -> list[Finding]:
     """Check one method; ``report`` is called with each finding as it comes.
 
@@ -55,6 +68,8 @@ def run_battery(
         only: names of the checks to make; all by default.
         isolation: whether its trials run in a process of their own: ``auto``, ``process`` or ``none``.
         report: called with each finding as it comes.
+        doing: called with what is about to be done: the name of a check, and of ``options`` what is tried.
+        training: told how the teacher's training comes along, where it has to be trained first.
 
     Raises:
         UserError: the method's file cannot be loaded, the method is not made for the task, or the task's data or
@@ -69,6 +84,7 @@ def run_battery(
     def note(name: str, check: Callable[[], tuple[bool, str]]) -> bool:
         if only is not None and name not in only:
             return True
+        doing(name)
         started = time.perf_counter()
         ok, message = check()
         finding = Finding(name, ok, message, time.perf_counter() - started)
@@ -77,27 +93,23 @@ def run_battery(
         return ok
 
     note("imports", lambda: _imports(card))
+    doing("reading the data, loading the teacher")
     dataset = load(spec.data, size=spec.stored_size)
     get_anchors(spec, teacher_key(spec), dataset, card.anchors)
-    get_teacher(spec, teacher_key(spec), dataset)
+    get_teacher(spec, teacher_key(spec), dataset, training)
     with tempfile.TemporaryDirectory(prefix="dfkd-check-") as folder:
         stage = Stage(card, task, method_files, Path(folder), isolation)
-        first = stage.play(points=POINTS)
-        if not note("runs", lambda: _runs(first)) or not note("trains the student", lambda: _trains(first)):
+        first = cache(lambda: stage.play(points=POINTS))  # its time counts where it is looked at first
+        if not note("runs", lambda: _runs(first())) or not note("trains the student", lambda: _trains(first())):
             return findings  # everything below would say the same again
-        note("access", lambda: _access(card, first))
-        note("gradients", lambda: _gradients(first))
-        note("reproducible", lambda: _same(first, stage.play(points=POINTS), "run a second time"))
-        note("resumes", lambda: _resumes(stage, first))
+        note("access", lambda: _access(card, first()))
+        note("gradients", lambda: _gradients(first()))
+        note("reproducible", lambda: _same(first(), stage.play(points=POINTS), "run a second time"))
+        note("resumes", lambda: _resumes(stage, first()))
         for unit, limit in BUDGETS.items():
             note(f"budget in {unit}", lambda unit=unit, limit=limit: _budget(stage, unit, limit))  # type: ignore[misc]
-        note("options", lambda: dead_options(stage))
+        note("options", lambda: dead_options(stage, doing))
     return findings
-
-
-def default_task(card: MethodCard) -> str:
-    """The digits with a LeNet-5 as teacher, with batch norm where the method needs that."""
-    return "digits/lenet5bn-half" if card.needs_batch_norm(card.quick) else "digits/lenet5-half"
 
 
 def _imports(card: MethodCard) -> tuple[bool, str]:

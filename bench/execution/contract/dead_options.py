@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from bench.errors import UserError
@@ -13,8 +13,11 @@ from bench.spec.options import OptionSpec, Value, alternatives, check_value
 FEW = 5  # students that are looked at first: most options show by then, and a whole trial takes several times as long
 
 
-def dead_options(stage: Stage) -> tuple[bool, str]:
-    """Vary each option alone, where its ``when`` says that it counts; the student's bits must change at some step."""
+def dead_options(stage: Stage, doing: Callable[[str], None] = lambda what: None) -> tuple[bool, str]:  # noqa: ARG005
+    """Vary each option alone, where its ``when`` says that it counts; the student's bits must change at some step.
+
+    ``doing`` is called with what is tried.
+    """
     traces: dict[tuple[str, int | None], Trace] = {}
 
     def departs(context: Mapping[str, Any], changed: Mapping[str, Any]) -> bool:
@@ -29,7 +32,8 @@ def dead_options(stage: Stage) -> tuple[bool, str]:
         return False
 
     dead = []
-    for spec in stage.card.specs:
+    for number, spec in enumerate(stage.card.specs, 1):
+        doing(f"options: {spec.name}, {number} of {len(stage.card.specs)}")
         context = dict(spec.when)
         tried = []
         for value in other_values(spec, context.get(spec.name, stage.base[spec.name])):

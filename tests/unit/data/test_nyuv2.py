@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from mat_files import DOUBLE_CLASS, mat_file
 from scipy.io import savemat
 from tree_files import truncate, write_image, write_mask
 
@@ -96,6 +97,15 @@ def test_status_has_a_line_a_split(root):
 def test_a_split_that_cannot_be_used_is_named(root, train, test, sentence):
     path = write_split(root, train, test)
     assert refused(root).startswith(f"nyuv2: {path}: {sentence}. To fix it, put the images of nyu_depth_v2_")
+
+
+def test_a_split_as_matlab_writes_it(root):
+    """Doubles, which MATLAB stores in two bytes each where they are whole numbers."""
+    before = load(root).train.images
+    numbers = {"trainNdxs": TRAIN, "testNdxs": TEST}
+    stored = {name: (DOUBLE_CLASS, np.array(each, np.uint16)[:, None]) for name, each in numbers.items()}
+    (root / "nyuv2-meta-data" / "splits.mat").write_bytes(mat_file(**stored))
+    assert torch.equal(load(root).train.images, before)
 
 
 def test_a_split_that_is_no_matlab_file(root):

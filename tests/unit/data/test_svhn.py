@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from idx_files import md5, write
+from mat_files import DOUBLE_CLASS, UINT8_CLASS, mat_file
 from scipy.io import savemat
 
 from bench import data
+from bench.cli import answer
 from bench.data.source import SourceFile
 from bench.errors import MissingData, UserError
 from bench.utils.torchvision_compat import torchvision
@@ -143,6 +145,44 @@ def test_corrupted_file_says_what_is_wrong(folder, content, sentence):
     state, said = state_and_sentence(folder, TRAIN)
     assert state == "corrupted"
     assert said.startswith(sentence) if sentence.endswith(" ") else said == sentence
+
+
+@pytest.mark.parametrize("kind", [UINT8_CLASS, DOUBLE_CLASS])
+def test_files_as_matlab_writes_them_with_600_images_each(kind, tmp_path, monkeypatch):
+    rng, count = np.random.default_rng(5), 600
+    parts, contents = {}, {}
+    for name in (TRAIN, TEST):
+        pixels = rng.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
+        labels = (np.arange(count) % 10 + 1).astype(np.uint8)[:, None]
+        parts[name] = pixels, labels
+        contents[name] = mat_file(X=(UINT8_CLASS, pixels), y=(kind, labels))
+    files = tuple(SourceFile(name, len(each), md5(each), images=count) for name, each in contents.items())
+    monkeypatch.setitem(data.SOURCES, "tiny", replace(SOURCE, files=files))
+    tiny = data.load("tiny", size=32, folder=write(tmp_path / "data", contents))
+    assert tiny.altered == ()
+    for name, split in ((TRAIN, tiny.train), (TEST, tiny.test)):
+        pixels, labels = parts[name]
+        assert split.labels.bincount().tolist() == [60] * 10
+        assert split.labels[:11].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]  # 10 is the digit 0
+        for row, column, channel, number in ((0, 0, 0, 0), (3, 29, 1, 17), (31, 2, 2, 599)):
+            assert split.images[number, channel, row, column] == pixels[row, column, channel, number]
+
+
+@pytest.mark.parametrize("name", ["with blanks", "données 数据", "it's $HOME"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_data_root_of_any_name_is_read_through_links_too(name, linked, tmp_path, capsys):
+    root = write(tmp_path / name, FILES)
+    if linked:
+        store = tmp_path / "store"
+        store.mkdir()
+        for file in FILES:
+            (root / file).rename(store / file)
+            (root / file).symlink_to(store / file)
+        root.rename(tmp_path / "real")
+        root.symlink_to(tmp_path / "real")
+    assert data.load("tiny", size=32, folder=root).train.labels.tolist() == [1, 9, 0, 3, 0]
+    assert answer(["data", "path", "tiny", "--data", str(root)]) == 0
+    assert capsys.readouterr().out == f"{root}\n"
 
 
 def test_missing_set_says_what_to_place(tmp_path):

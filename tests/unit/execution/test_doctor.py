@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ from bench.data import NAMES
 from bench.execution import doctor
 from bench.spec.task import get_task
 from bench.spec.teacher_key import teacher_key
-from bench.utils import torchvision_compat
+
+IMPORTING = doctor._importing
 
 
 @pytest.fixture(autouse=True)
 def _nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DFKD_DATA", raising=False)
     monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(doctor, "_importing", lambda: nullcontext(lambda: "1.0, can be imported"))
 
 
 def facts(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[tuple[str, str], dict[str, Any]]:
@@ -41,8 +44,32 @@ def test_each_missing_thing_comes_with_its_fix(capsys: pytest.CaptureFixture[str
     assert missing["data sets", "mnist"]["fix"].startswith("dfkd data fetch mnist ")
     assert missing["teachers", "mnist/lenet5-half"]["fix"].startswith("dfkd teacher train mnist/lenet5-half ")
     assert all(fact["fix"] for fact in missing.values())
+    assert all(fact["absent"] for fact in missing.values())
+    assert answer(["doctor", "--all"]) == 0
+    text = capsys.readouterr().out
+    assert "to get it: dfkd data fetch mnist " in text
+    assert text.endswith(f"\nnothing is broken, {len(missing)} not there yet\n")
+
+
+def test_all_fits_on_one_screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert answer(["doctor"]) == 0
-    assert capsys.readouterr().out.endswith(f"\n{len(missing)} problems found\n")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 24
+    assert max(len(line) for line in lines if "/" not in line) <= 80  # a path is not broken
+    assert lines[0] == "not there yet"
+    assert lines[1].startswith("  data sets  mnist, fashion_mnist, ")
+
+
+def test_what_is_broken_comes_first_and_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "data" / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"\0\0\x08\x03")
+    assert answer(["doctor", "--data", str(tmp_path / "data")]) == 0
+    broken, absent, _ = capsys.readouterr().out.split("\n\n", 2)
+    assert broken.startswith(f"broken\n  ✗ data sets, mnist: {file}: truncated")
+    assert "      to fix it: dfkd data fetch mnist " in broken
+    assert " mnist," not in absent
 
 
 def test_nothing_is_made_by_looking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,16 +112,31 @@ def test_damaged_data_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert f"{file}: truncated" in fact["value"]
 
 
-def test_a_broken_library_does_not_keep_the_rest_from_being_told(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [
+        (
+            "raise RuntimeError('no operator\\nand more')",
+            "RuntimeError: no operator",
+        ),
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("import os; os._exit(3)", "ImportError: exit 3"),
+        ("__version__ = '9.1'", "9.1, can be imported"),
+        ("import time; time.sleep(60)", "not tried: importing it takes more than 0.5 s at the moment"),
+    ],
+)
+def test_a_broken_or_slow_library_does_not_keep_the_rest_from_being_told(
+    content: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken() -> None:
-        raise RuntimeError("operator torchvision::nms does not exist\nand more")
-
-    monkeypatch.setattr(torchvision_compat, "torchvision", broken)
+    (tmp_path / "torchvision.py").write_text(content, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(doctor, "_importing", IMPORTING)
+    monkeypatch.setattr(doctor, "IMPORT_SECONDS", 0.5 if "sleep" in content else 60.0)
     found = facts(capsys)
     fact = found["libraries", "torchvision"]
-    assert (fact["ok"], fact["value"]) == (False, "RuntimeError: operator torchvision::nms does not exist")
+    assert fact["value"].endswith(value)
+    assert fact["ok"] == (content[:2] == "__" or "sleep" in content)
+    assert not fact["absent"]
     assert found["results", "schema"]["ok"]
 
 

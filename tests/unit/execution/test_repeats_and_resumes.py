@@ -11,10 +11,10 @@ from method_fixtures import IMAGE, lenet
 from torch import nn
 
 from bench.errors import UserError
-from bench.execution.contract import default_task, run_battery
+from bench.execution.contract import run_battery
 from bench.records import load_record, open_results
-from bench.spec.method_registry import read_cards
-from bench.spec.requirements import why_unsupported
+from bench.spec.method_registry import find_methods, read_cards
+from bench.spec.requirements import default_task, why_unsupported
 from bench.spec.task import get_task
 
 SOURCE = textwrap.dedent('''
@@ -185,3 +185,11 @@ def test_the_pair_for_methods_on_batch_norm_is_as_small_as_the_papers() -> None:
     assert sizes == [61_990, 15_880]
     assert sum(isinstance(module, nn.BatchNorm2d) for module in teacher.modules()) == 3
     assert IMAGE.size == get_task("digits/lenet5bn-half").image.size
+
+
+def test_the_first_trial_counts_for_the_check_that_looks_at_it_first() -> None:
+    told: list[str] = []
+    findings = run_battery(find_methods()["noise"], only={"runs", "access"}, doing=told.append)
+    runs, access = (finding.seconds for finding in findings)
+    assert runs > 20 * access
+    assert told == ["reading the data, loading the teacher", "runs", "access"]
