@@ -32,7 +32,7 @@ site: setup  ## all published studies as one site in site/; what has not changed
 reports: setup  ## the summaries in reports/, after a study was published or has changed
 	$(BIN)/dfkd site results --out reports --summary
 
-test: setup  ## the quick tests, all but those marked slow: a few minutes on two cores
+test: setup  ## the quick tests, all but those marked slow: about ten minutes on two cores
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow" $(PYTEST)
 
 test-all: setup  ## every test, slow ones too: what continuous integration runs

@@ -1,4 +1,4 @@
-"""All that is known of a trial, in words: what `dfkd show` prints and the trial's page in a report shows."""
+"""Everything known about a trial, in words: what `dfkd show` prints and the trial's page in a report shows."""
 
 from __future__ import annotations
 

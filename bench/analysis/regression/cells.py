@@ -235,7 +235,7 @@ def _now(method: str, options: Mapping[str, Any], renamed: Renamed) -> dict[str,
 
 
 def _conditions(cell: Cell) -> dict[str, Any]:
-    """All that is stated but method and options."""
+    """Everything that is stated, except method and options."""
     return {name: value for name, value in cell.identity.items() if name not in ("method", "options", "settings")}
 
 

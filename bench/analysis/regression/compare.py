@@ -60,7 +60,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is to be said of two sides."""
+    """Everything that a comparison of two sides says."""
 
     base: Filed
     head: Filed
@@ -107,7 +107,7 @@ def compare(
         base, head: earlier and later.
         alpha: the chance that any score of two sides that differ in nothing is called worse; as much for better.
         own: smallest effects by metric, in place of the suite's.
-        only: the numbers to compare, which decide then; by default all that have a smallest effect, and scores decide.
+        only: the numbers to compare, which decide then; by default every one with a smallest effect, and scores decide.
         earlier: further commits; how much seeds differ there is used where it is as much as on both sides.
         renamed: older names of methods and options, and their names in ``head``.
         rule: the selection rule of the scores; by default the study's first.

@@ -7,7 +7,7 @@
 
 The same seed has the same random streams on both sides, so a difference is tested twice and each test has a share of
 alpha: over the pairs, which sees most where two sides differ little, and over the seeds of both sides, which has twice
-the degrees of freedom (and those of earlier commits) where all bits are drawn anew.
+the degrees of freedom (and those of earlier commits) where all bits are drawn again.
 """
 
 from __future__ import annotations

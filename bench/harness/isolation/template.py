@@ -146,8 +146,7 @@ def get_template() -> Template:
     if _template:
         _template.pop().close()
     _template.append(Template.spawned())
-    if len(_template) == 1:
-        atexit.register(close_template)
+    atexit.register(close_template)
     return _template[0]
 
 
@@ -171,9 +170,11 @@ def serve(control: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     from bench.harness.isolation.method_process import warm_up
+    from bench.utils.confinement.view import look_around
 
     keep_freed_memory()
     warm_up()
+    look_around()
     shared = psutil.Process().memory_info().rss  # the libraries, which both processes have and nobody pays twice for
     with socket.socket(fileno=control) as talk:
         while True:
@@ -253,7 +254,6 @@ class MethodProcess:
 
     pid: int
     channel: Any
-    enforced: str
     scratch: Path
     template: Template
     status: int | None = None
@@ -266,17 +266,14 @@ class MethodProcess:
             os.kill(self.pid, signal.SIGSTOP if still else signal.SIGCONT)
 
     def end(self) -> int:
-        """Kill it if it lives; its wait status. What it left in its folder goes."""
+        """Kill it if it lives; its wait status."""
         if self.status is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
-            self.status, self.cpu_seconds, self.memory_mib = self.template.wait(self.pid)
-            self.channel.close()
-            shutil.rmtree(self.scratch, ignore_errors=True)
-        return self.status
+        return self.ended()
 
     def ended(self) -> int:
-        """Its wait status, where it has closed its end of the pipe by itself."""
+        """Its wait status, where it has closed its end of the pipe by itself. What it left in its folder goes."""
         if self.status is None:
             self.status, self.cpu_seconds, self.memory_mib = self.template.wait(self.pid)
             self.channel.close()
@@ -326,4 +323,4 @@ def start(order: Mapping[str, Any], way: Way, log: Path) -> MethodProcess:
     finally:
         for each in (memory, theirs_in, theirs_out, written):
             os.close(each)
-    return MethodProcess(pid, channel, "", scratch, template)
+    return MethodProcess(pid, channel, scratch, template)

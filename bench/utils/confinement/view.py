@@ -78,7 +78,7 @@ def view_of(method: Path | None, scratch: Path, *, more: Iterable[Path] = ()) ->
         scratch: an empty folder of its own.
         more: further files of code: those of a task's networks.
     """
-    readable, listable = (list(paths) for paths in _base())
+    readable, listable = (list(paths) for paths in _base(tuple(sys.path)))
     for file in filter(None, (method, *more)):
         seen, folders = _of_method(file.resolve())
         readable += seen
@@ -91,16 +91,21 @@ def view_of(method: Path | None, scratch: Path, *, more: Iterable[Path] = ()) ->
     )
 
 
+def look_around() -> None:
+    """Find out once, before any fork, what every such process may see."""
+    _base(tuple(sys.path))
+
+
 @cache
-def _base() -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """What every such process may read, and which folders it may list."""
+def _base(path: tuple[str, ...]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """What every such process may read, and which folders it may list; ``path`` is ``sys.path``."""
     readable: list[Path] = [Path(name) for name in (*_MACHINE, *_SYSTEM)]
     listable: list[Path] = []
     for folder in _standard_library():
         _split(
             folder, {Path("site-packages"), Path("dist-packages"), Path("test"), Path("idlelib")}, readable, listable
         )
-    for folder in _package_folders():
+    for folder in _package_folders(path):
         listable.append(folder)
         readable += folder.glob("*.dist-info/METADATA")
         readable += folder.glob("*.dist-info/entry_points.txt")
@@ -141,9 +146,9 @@ def _standard_library() -> list[Path]:
     return list(dict.fromkeys(Path(paths[name]).resolve() for name in ("stdlib", "platstdlib")))
 
 
-def _package_folders() -> list[Path]:
-    """Where installed packages lie: on the path of this process, or known to the interpreter."""
-    known = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else []), *sys.path]
+def _package_folders(path: Iterable[str]) -> list[Path]:
+    """Where installed packages are: on the path of this process, or known to the interpreter."""
+    known = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else []), *path]
     names = ("site-packages", "dist-packages")
     found = [Path(name).resolve() for name in known if Path(name).name in names and Path(name).is_dir()]
     return list(dict.fromkeys(found))
@@ -202,7 +207,7 @@ def _package_code(name: str) -> tuple[list[Path], list[Path]]:
     """The code of an installed package and of what it requires, without any other file in it."""
     readable: list[Path] = []
     listable: list[Path] = []
-    places = [str(folder) for folder in _package_folders()]
+    places = [str(folder) for folder in _package_folders(sys.path)]
     for each in _with_requirements(name):
         for place in (*places, *_places_of(each)):
             path = Path(place) / each

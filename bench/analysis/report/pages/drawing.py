@@ -1,4 +1,4 @@
-"""All that is measured and drawn of one group."""
+"""Everything that is measured and drawn for one group."""
 
 from __future__ import annotations
 
