@@ -133,7 +133,7 @@ def test_the_real_set():
 
 @pytest.mark.slow
 def test_a_set_of_the_true_size_and_names(tmp_path, monkeypatch):
-    """Every class with its official number, JPEGs of about 300x200, some grey or upright, and what the archive has beside.
+    """Every class with its official number, JPEGs of about 300x200, some grey or upright, and what lies beside them.
 
     The files are hard links to a few pictures: their number and names are the real set's, their contents are not.
     """
