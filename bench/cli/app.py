@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 import bench
 from bench.cli import (
     bisect,
+    carry,
     check,
     compare,
     data,
@@ -56,6 +57,8 @@ HELP = {
     "compare": "Compare the numbers of two commits.",
     "history": "Show the numbers of all tracked commits, and where they changed.",
     "query": "Query the records in SQL.",
+    "pack": "Pack a study, unfinished trials too, to go on elsewhere.",
+    "unpack": "Unpack such a study.",
     "archive": "Pack a results folder into one Parquet file.",
     "merge": "Join the results of several machines.",
     "bisect": "Find the commit that changed a number.",
@@ -102,6 +105,8 @@ _VERBS: dict[str, Callable[..., None]] = {
     "compare": compare.compare,
     "history": history.history,
     "query": query.query,
+    "pack": carry.pack,
+    "unpack": carry.unpack,
     "archive": query.archive,
     "merge": query.merge,
     "bisect": bisect.bisect,
