@@ -31,6 +31,9 @@ from bench.cli import (
     doctor as doctor_verb,
 )
 from bench.cli import (
+    submit as submit_verb,
+)
+from bench.cli import (
     verify as verify_verb,
 )
 from bench.cli.settings import PLAIN
@@ -51,6 +54,7 @@ HELP = {
     "show": "Show everything about one trial.",
     "score": "Measure image metrics of finished trials.",
     "verify": "Run trials again, isolated, and compare.",
+    "submit": "Pack a finished study for others to verify, and for the leaderboard.",
     "report": "Write the leaderboard, figures and pages.",
     "site": "Write one site of several studies, with a front page.",
     "track": "Run a study and store its numbers under the commit.",
@@ -99,6 +103,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "show": show.show,
     "score": score.score,
     "verify": verify_verb.verify,
+    "submit": submit_verb.submit,
     "report": show.report,
     "site": site.site,
     "track": track.track,

@@ -26,6 +26,7 @@ from bench.execution.run_study import (
     refusals,
     run_trials,
 )
+from bench.execution.submit import code_of
 from bench.records import Record, is_archive, load_records, open_results, read_curves, read_students
 from bench.records.archive import replace_in_archive
 from bench.records.folder import replace_record
@@ -93,7 +94,7 @@ def verify(
         total: how many successful trials the folder has; kept beside how many were chosen.
         again: where the trials run. What an interrupted verification by the same code left in it is not run again; it
             is removed at the end.
-        method_files: the files of methods that are not built in.
+        method_files: the files of methods that are not built in; a submission brings its own.
         pool: the folder of a pool that is no data set.
         tolerance: how far a score may lie from the recorded one where the same bits cannot be expected.
         executor, workers, data_folder, weights, audience: as in :func:`bench.execution.run_study.run_study`.
@@ -104,16 +105,17 @@ def verify(
     check_executor(executor)
     isolated("process", "cpu")
     register_saved_tasks(results)
+    open_results(again, create=True)
+    files = [*method_files, *code_of(results, again / "code")]
     trials: dict[str, Trial] = {}
     reasons: dict[str, str] = {}
     for record in chosen:
         try:
-            trials[record.id] = _trial_of(record, method_files, pool)
+            trials[record.id] = _trial_of(record, files, pool)
         except UserError as error:
             reasons[record.id] = str(error)
     refused = refusals(list(trials.values()), data_folder)
     count = 1 if executor == "inline" else workers or max(1, usable_cores())
-    open_results(again, create=True)
     with locked(again):
         _only_of_this_code(again)
         waiting = [trial for trial in trials.values() if trial.id not in finished_of(again, [trial])]
