@@ -169,7 +169,8 @@ def _unverifiable(loaded: LoadedStudy, records: Sequence[Record], students: Mapp
         reasons.append(f"the code of {name} has changed since its trials ran; run them again, or go back to that code")
     lost = [record.id for record in records if record.status == "ok" and record.id not in students]
     if lost:
-        reasons.append(f"{len(lost)} trials have no student to compare with, such as {lost[0]}; run them again")
+        others = f" and of {len(lost) - 1} more" if len(lost) > 1 else ""
+        reasons.append(f"the student of trial {lost[0]}{others} is gone: nothing to compare with; run it again")
     for name in sorted({record.trial.task for record in records}):
         task = get_task(name)
         networks = [each for each in (task.teacher.network, task.student) if own_file(each) is not None]

@@ -206,8 +206,8 @@ def test_what_cannot_be_verified_is_not_packed(capsys: pytest.CaptureFixture[str
     shutil.rmtree(trials[3])
     (trials[2] / "student.safetensors").unlink()
     said = refused(SUBMIT, capsys)
-    assert "1 of 4 trials of the study have no record in runs/small (noise seed " in said
-    assert f"1 trials have no student to compare with, such as {trials[2].name}" in said
+    assert "1 of 4 trials of the study have no record in runs/small (noise" in said
+    assert f"the student of trial {trials[2].name} is gone" in said
     assert not Path("results").exists()
 
 
@@ -226,8 +226,8 @@ def test_changed_code_is_another_trial(capsys: pytest.CaptureFixture[str]) -> No
         (["submit", "study.yaml", "--by", "x" * 201], "--by: "),
         ([*SUBMIT, "--link", "javascript:alert(1)"], "--link must be an address that begins with https://"),
         ([*SUBMIT, "--out", "small.zip"], "parquet"),
-        ([*SUBMIT, "--out", "study.yaml"], "parquet"),
-        (["submit", "stdy.yaml", "--by", "A"], "study.yaml"),
+        ([*SUBMIT, "--out", "study.yaml"], "study.yaml already exists"),
+        (["submit", "stdy.yaml", "--by", "A"], "did you mean the file 'study.yaml'?"),
         ([*SUBMIT, "--results", "nowhere"], "have no record in nowhere"),
     ],
 )
