@@ -86,8 +86,8 @@ def nearest_file(name: str, ending: str, folder: Path = Path()) -> str:
         written = Path(name)
         if written.suffix != ending:
             return ""
-        others = [each.name for each in (folder / written).parent.glob(f"*{ending}") if each.is_file()]
+        others = [each.stem for each in (folder / written).parent.glob(f"*{ending}") if each.is_file()]
     except (OSError, ValueError):  # no name of a file: too long, or with a null byte
         return ""
-    close = difflib.get_close_matches(written.name, others, n=1, cutoff=0.75)
-    return f"; did you mean the file {str(written.with_name(close[0]))!r}?" if close else ""
+    close = difflib.get_close_matches(written.stem, others, n=1, cutoff=0.6)
+    return f"; did you mean the file {str(written.with_name(close[0] + ending))!r}?" if close else ""
