@@ -71,15 +71,23 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 def nearest_file(name: str, ending: str, folder: Path = Path()) -> str:
-    """A hint where a file's ending was left out: ``; did you mean the file 'mine.py'?``, or nothing.
+    """A hint where a file's ending was left out or its name misspelt: ``; did you mean the file 'mine.py'?``.
+
+    Empty where there is no such file.
 
     Args:
-        name: what a user wrote, a path without its ending.
+        name: what a user wrote, a path.
         ending: of such files, as ``.py``.
         folder: where relative paths start.
     """
     try:
-        there = bool(name) and not name.endswith(ending) and (folder / f"{name}{ending}").is_file()
+        if name and not name.endswith(ending) and (folder / f"{name}{ending}").is_file():
+            return f"; did you mean the file {name + ending!r}?"
+        written = Path(name)
+        if written.suffix != ending:
+            return ""
+        others = [each.stem for each in (folder / written).parent.glob(f"*{ending}") if each.is_file()]
     except (OSError, ValueError):  # no name of a file: too long, or with a null byte
         return ""
-    return f"; did you mean the file {name + ending!r}?" if there else ""
+    close = difflib.get_close_matches(written.stem, others, n=1, cutoff=0.6)
+    return f"; did you mean the file {str(written.with_name(close[0] + ending))!r}?" if close else ""

@@ -16,6 +16,7 @@ from bench.errors import MethodError, UserError
 from bench.utils.text import cut, plain_lines
 
 OK, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 130
+GO_ON_LATER = 75  # stopped as asked, and everything is saved; EX_TEMPFAIL of sysexits.h
 LONGEST = 10_000  # characters of a complaint: it may quote a file of somebody else's
 UNREAD = 141  # the reader of a pipe went away (`head`): what a shell reports of a program that SIGPIPE ended
 FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 import bench
 from bench.cli import (
     bisect,
+    carry,
     check,
     compare,
     data,
@@ -28,6 +29,9 @@ from bench.cli import (
 )
 from bench.cli import (
     doctor as doctor_verb,
+)
+from bench.cli import (
+    submit as submit_verb,
 )
 from bench.cli import (
     verify as verify_verb,
@@ -50,12 +54,15 @@ HELP = {
     "show": "Show everything about one trial.",
     "score": "Measure image metrics of finished trials.",
     "verify": "Run trials again, isolated, and compare.",
+    "submit": "Pack a finished study for others to verify, and for the leaderboard.",
     "report": "Write the leaderboard, figures and pages.",
     "site": "Write one site of several studies, with a front page.",
     "track": "Run a study and store its numbers under the commit.",
     "compare": "Compare the numbers of two commits.",
     "history": "Show the numbers of all tracked commits, and where they changed.",
     "query": "Query the records in SQL.",
+    "pack": "Pack a study, unfinished trials too, to go on elsewhere.",
+    "unpack": "Unpack such a study.",
     "archive": "Pack a results folder into one Parquet file.",
     "merge": "Join the results of several machines.",
     "bisect": "Find the commit that changed a number.",
@@ -96,12 +103,15 @@ _VERBS: dict[str, Callable[..., None]] = {
     "show": show.show,
     "score": score.score,
     "verify": verify_verb.verify,
+    "submit": submit_verb.submit,
     "report": show.report,
     "site": site.site,
     "track": track.track,
     "compare": compare.compare,
     "history": history.history,
     "query": query.query,
+    "pack": carry.pack,
+    "unpack": carry.unpack,
     "archive": query.archive,
     "merge": query.merge,
     "bisect": bisect.bisect,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import complete, out
+from bench.cli import GO_ON_LATER, STOPPED, complete, out
 from bench.cli.settings import DataFolder, Isolation, MethodFiles, Weights
 from bench.cli.watch import LiveTable, PlainLines, name_of, say_idle
 from bench.execution.executors import EXECUTORS
@@ -19,6 +19,7 @@ from bench.records.selection import RULES
 from bench.spec.budget import in_words
 from bench.spec.options import value_words
 from bench.spec.study import find_study
+from bench.utils.stopping import Stopped, listening, stop_time
 
 
 def run(
@@ -51,11 +52,23 @@ def run(
         float, typer.Option(min=0.0, metavar="S", help="Seconds between checkpoints of a running trial.")
     ] = CHECKPOINT_SECONDS,
     isolation: Isolation = None,
+    stop_after: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Save the running trials and stop after this time, such as 9m or 1h30m."),
+    ] = None,
+    stop_at: Annotated[
+        str | None, typer.Option(metavar="HH:MM", help="The same at this time of day, today or tomorrow.")
+    ] = None,
 ) -> None:
     """Run a study. The same command continues an interrupted run; nothing runs twice.
 
-    Exit code: 0 all trials are ok, 1 some failed, 2 there is something to fix first, 130 stopped by Ctrl-C.
+    Ctrl-C (SIGINT), SIGTERM, SIGUSR1 and --stop-after save the running trials and a teacher in training, then stop.
+    A second Ctrl-C stops at once: what was not saved is lost, and the same command continues from the last checkpoint.
+
+    Exit code: 0 all trials are ok, 1 some failed, 2 there is something to fix first, 75 stopped and saved: the same
+    command continues, 130 stopped at once by a second Ctrl-C.
     """
+    ends = stop_time(stop_after, stop_at)
     file, files = find_study(study), method or []
     if dry_run:
         return _print_plan(
@@ -70,7 +83,7 @@ def run(
         )
     view = audience_for(quiet)
     try:
-        with view:
+        with listening(ends), view:
             summary = run_study(
                 file,
                 results=results,
@@ -85,14 +98,25 @@ def run(
                 isolation=isolation,
                 audience=view,
             )
-    except KeyboardInterrupt:
-        ended = out.count(view.ended_count, "trial")
-        out.say(f"\nstopped; {ended} ended, the running ones are saved: the same command continues")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        raise typer.Exit(stopped(stop, f"{out.count(view.ended_count, 'trial')} ended")) from None
     print_summary(summary)
     if summary.failures:
         raise typer.Exit(1)
     return None
+
+
+def stopped(stop: KeyboardInterrupt, ended: str = "", again: str = "the same command continues") -> int:
+    """Say that a run has stopped, and what is saved; its exit code."""
+    ended = f"{ended}, " if ended else ""
+    if not isinstance(stop, Stopped):
+        out.say(f"\nstopped at once; {ended}the running ones go back to their last checkpoints: {again}")
+        return STOPPED
+    late = ""
+    if stop.late:
+        late = f" except {stop.late}, which took too long and will go back to the last checkpoint"
+    out.say(f"\nstopped ({stop.reason}); {ended}what was running is saved{late}: {again}")
+    return GO_ON_LATER
 
 
 def audience_for(quiet: bool) -> LiveTable | PlainLines:

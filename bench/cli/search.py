@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import complete, out
+from bench.cli.run import stopped
 from bench.cli.settings import DataFolder, Isolation, Json, MethodFiles, Weights
 from bench.cli.watch import PlainLines
 from bench.execution.executors import EXECUTORS
@@ -18,6 +19,7 @@ from bench.execution.search import CELLS, Space, Suggestion, best_first, check_o
 from bench.execution.search import search as search_space
 from bench.records import read_curves
 from bench.spec.study import LoadedStudy, find_study, load_study
+from bench.utils.stopping import listening
 
 SHOWN = 10  # cells of each space
 
@@ -61,8 +63,8 @@ def search(
 
     Cells are chosen by the agreement with the teacher on held-out synthetic images, never by the test score.
 
-    Exit code: 0 every method has a cell without failures, 1 a method has none, 2 there is something to fix first, 130
-    stopped by Ctrl-C.
+    Exit code: 0 every method has a cell without failures, 1 a method has none, 2 there is something to fix first, 75
+    stopped by a signal and saved, 130 stopped at once by a second Ctrl-C.
     """
     check_optuna()
     file = find_study(study)
@@ -90,18 +92,18 @@ def search(
 
     found: list[tuple[Space, list[Suggestion]]] = []
     try:
-        if (others := fixed(loaded)).entries:
-            run(others)
-        for space in spaces:
-            seen = []
-            for cell in search_space(loaded, space, count, start, run, lambda ids: read_curves(folder, ids)):
-                seen.append(cell)
-                if not as_json:
-                    out.say(f"{space.method} on {space.task}, {len(seen)} of {count}: {cell.words}: {_words(cell)}")
-            found.append((space, best_first(seen)))
-    except KeyboardInterrupt:
-        out.say("\nstopped; finished trials are kept: the same command continues")
-        raise typer.Exit(130) from None
+        with listening():
+            if (others := fixed(loaded)).entries:
+                run(others)
+            for space in spaces:
+                seen = []
+                for cell in search_space(loaded, space, count, start, run, lambda ids: read_curves(folder, ids)):
+                    seen.append(cell)
+                    if not as_json:
+                        out.say(f"{space.method} on {space.task}, {len(seen)} of {count}: {cell.words}: {_words(cell)}")
+                found.append((space, best_first(seen)))
+    except KeyboardInterrupt as stop:
+        raise typer.Exit(stopped(stop)) from None
     if as_json:
         out.print_json([_plain(space, cell) for space, ranked in found for cell in ranked])
     else:

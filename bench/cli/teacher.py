@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import complete, out
+from bench.cli.run import stopped
 from bench.cli.settings import PLAIN, AllowAltered, DataFolder, Json, TaskFiles, know
 from bench.cli.watch import TeacherLines
 from bench.errors import UserError
@@ -16,6 +17,7 @@ from bench.spec.task import TeacherSpec, get_recipe, get_task
 from bench.spec.teacher_key import known_teachers, quick_teacher
 from bench.utils.hardware import choose_device
 from bench.utils.paths import teacher_folder
+from bench.utils.stopping import listening
 
 app = typer.Typer(help="Train, import and inspect teachers.", no_args_is_help=True, **PLAIN)
 
@@ -37,7 +39,8 @@ def train(
 ) -> None:
     """Train a task's teacher and cache it; `dfkd run` does so automatically.
 
-    The same command resumes an interrupted training from its last checkpoint.
+    The same command resumes an interrupted training from its last checkpoint. Ctrl-C, SIGTERM and SIGUSR1 save the
+    training and stop (exit code 75).
     """
     know(tasks)
     spec = get_task(task)
@@ -58,15 +61,19 @@ def train(
         f"{wanted.network} on {spec.data}, recipe {wanted.recipe}, seed {wanted.seed}, {out.count(epochs, 'epoch')}"
     )
     tell = TeacherLines()
-    folder = train_teacher(
-        spec,
-        wanted,
-        dataset,
-        lambda progress: tell(spec.name, progress),
-        altered_data=allow_altered,
-        device=torch.device("cpu" if kind == "cpu" else f"cuda:{number or 0}"),
-        backbone=backbone,
-    )
+    try:
+        with listening():
+            folder = train_teacher(
+                spec,
+                wanted,
+                dataset,
+                lambda progress: tell(spec.name, progress),
+                altered_data=allow_altered,
+                device=torch.device("cpu" if kind == "cpu" else f"cuda:{number or 0}"),
+                backbone=backbone,
+            )
+    except KeyboardInterrupt as stop:
+        raise typer.Exit(stopped(stop)) from None
     _print(find_passport(folder.name))
     if quick and folder.name in known_teachers(spec):
         out.say("to use it, add to a study: teacher: quick")

@@ -18,12 +18,13 @@ from bench.analysis.regression.filing import (
     unpack_filed,
 )
 from bench.cli import complete, out
-from bench.cli.run import audience_for, print_summary
+from bench.cli.run import audience_for, print_summary, stopped
 from bench.cli.settings import DataFolder, MethodFiles, Repo, Tracked
 from bench.execution.executors import EXECUTORS
 from bench.execution.run_study import locked, run_study
 from bench.spec.study import find_study
 from bench.utils.git import checkout_of
+from bench.utils.stopping import listening
 
 
 def track(
@@ -60,7 +61,8 @@ def track(
 ) -> None:
     """Run a study on the current commit and store its records under it. An interrupted run continues.
 
-    Exit code: 0 all trials are ok, 1 some failed (they are stored too), 2 there is something to fix first, 130 stopped.
+    Exit code: 0 all trials are ok, 1 some failed (they are stored too), 2 there is something to fix first, 75 stopped
+    by a signal and saved, 130 stopped at once by a second Ctrl-C.
     """
     file = find_study(study)
     root = checkout_of(repo or Path())
@@ -70,7 +72,7 @@ def track(
     unpack_filed(folder)
     audience = audience_for(quiet)
     try:
-        with audience:
+        with listening(), audience:
             summary = run_study(
                 file,
                 results=folder,
@@ -81,9 +83,8 @@ def track(
                 data_folder=data,
                 audience=audience,
             )
-    except KeyboardInterrupt:
-        out.say("\nstopped; the same command continues")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        raise typer.Exit(stopped(stop)) from None
     with locked(folder):
         label(folder, head)
         file_runs(folder, runs)

@@ -11,6 +11,7 @@ import typer
 
 from bench.cli import out
 from bench.cli.places import searched
+from bench.cli.run import stopped
 from bench.cli.settings import DataFolder, Json, MethodFiles, TaskFiles, Weights, know
 from bench.cli.watch import PlainLines
 from bench.errors import UserError
@@ -20,6 +21,7 @@ from bench.execution.verify import TOLERANCE, Verification, choose
 from bench.execution.verify import verify as run_again
 from bench.records import load_records, place_of
 from bench.records.verified import VERIFIED
+from bench.utils.stopping import listening
 from bench.utils.text import shown
 
 AGAIN = RUNS / "verify"
@@ -56,7 +58,8 @@ def verify(
     Where processor, library versions and threads are the same, every bit must be; elsewhere each score must lie
     within the tolerance. What was found is written into the records, and leaderboards show it.
 
-    Exit code: 0 all are verified, 1 some differ, 2 there is something to fix first, 3 some could not be compared.
+    Exit code: 0 all are verified, 1 some differ, 2 there is something to fix first, 3 some could not be compared, 75
+    stopped and saved, 130 stopped at once.
     """
     know(tasks)
     folder = searched([results])[0]
@@ -73,23 +76,24 @@ def verify(
         how = "" if every or trial else f", chosen with --seed {seed}"
         out.say(f"running {out.count(len(chosen), 'trial')} of {total} again{how}")
     try:
-        found = run_again(
-            folder,
-            chosen,
-            again,
-            total=total,
-            method_files=method or (),
-            pool=pool,
-            tolerance=tolerance / 100,
-            executor=executor,
-            workers=workers,
-            data_folder=data,
-            weights=weights,
-            audience=None if as_json else PlainLines(len(chosen)),
-        )
-    except KeyboardInterrupt:
-        out.say("\nstopped; the same command continues" + ("" if every or trial else f", with --seed {seed}"))
-        raise typer.Exit(130) from None
+        with listening():
+            found = run_again(
+                folder,
+                chosen,
+                again,
+                total=total,
+                method_files=method or (),
+                pool=pool,
+                tolerance=tolerance / 100,
+                executor=executor,
+                workers=workers,
+                data_folder=data,
+                weights=weights,
+                audience=None if as_json else PlainLines(len(chosen)),
+            )
+    except KeyboardInterrupt as stop:
+        same = "the same command continues" + ("" if every or trial else f", with --seed {seed}")
+        raise typer.Exit(stopped(stop, again=same)) from None
     if as_json:
         out.print_json([_plain(each) for each in found])
     else:

@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from bench.harness.teachers.training import TrainingProgress
 
 REDRAW_SECONDS = 0.2
+COLUMNS = ("method", "task", "seed", "state", "", "spent", "score", "left")  # the one without a name is a bar
+DISPENSABLE = ("", "spent", "left")  # on a narrow terminal, in this order
 AROUND = 8  # lines of the terminal that the trials' rows leave free
 
 
@@ -168,14 +170,7 @@ class LiveTable:
         """The table as it is now."""
         assert self._plan is not None
         tasks = {row.trial.task for row in self._rows.values()}
-        table = out.table(
-            "method", "task", "seed", "state", "", "spent", "score", "left", right=["seed", "spent", "score"]
-        )
-        if len(tasks) == 1:
-            table = out.table("method", "seed", "state", "", "spent", "score", "left", right=["seed", "spent", "score"])
-        for row in self._shown():
-            cells = _cells(row)
-            table.add_row(*(cells if len(tasks) != 1 else [cells[0], *cells[2:]]))
+        table = self._table([] if len(tasks) > 1 else ["task"])
         place = f"results in {self._plan.results}"
         second = f"task {next(iter(tasks))}, {place}" if len(tasks) == 1 else place
         parts: list[Text | Table] = [Text(_headline(self._plan, self._workers)), Text(second)]
@@ -184,6 +179,24 @@ class LiveTable:
         if self._note:
             parts.append(Text(self._note, style="cyan"))
         return Group(*parts)
+
+    def _table(self, without: list[str]) -> Table | Text:
+        """The trials' rows, with as many columns as the terminal has room for; if need be, as one sentence for each."""
+        rows = [_cells(row) for row in self._shown()]
+        endless = self._console.options.update(width=10_000)
+        for more in range(len(DISPENSABLE) + 1):
+            columns = [name for name in COLUMNS if name not in {*without, *DISPENSABLE[:more]}]
+            table = out.table(*columns, right=[name for name in columns if name in ("seed", "spent", "score")])
+            for cells in rows:
+                table.add_row(*(cells[name] for name in columns))
+            if self._console.measure(table, options=endless).maximum <= self._console.width:
+                return table
+        named = [name for name in ("method", "seed", "task") if name not in without]
+        lines = []
+        for cells in rows:
+            name = ", ".join(f"seed {cells[name]}" if name == "seed" else str(cells[name]) for name in named)
+            lines.append(Text.assemble(name, ": ", cells["state"], f", {cells['score']}" if cells["score"] else ""))
+        return Text("\n").join(lines)
 
     def _shown(self) -> list[_Row]:
         """As many rows as the terminal has lines for: those that run, then the latest to end, then those that wait."""
@@ -211,21 +224,19 @@ class LiveTable:
         return ", ".join(parts)
 
 
-def _cells(row: _Row) -> list[str | Text | ProgressBar]:
+def _cells(row: _Row) -> dict[str, Any]:
     trial, progress = row.trial, row.progress
-    bar = ProgressBar(total=1.0, completed=progress.share, width=12)
-    score = out.percent(progress.score) if progress.score is not None else ""
     waits = progress.state == "waiting"
-    return [
-        trial.label,
-        trial.task,
-        str(trial.seed),
-        out.state(progress.state),
-        Text() if waits else bar,
-        "" if waits else _spent(trial, progress),
-        score,
-        "" if row.ended else _left(progress),
-    ]
+    return {
+        "method": trial.label,
+        "task": trial.task,
+        "seed": str(trial.seed),
+        "state": out.state(progress.state),
+        "": Text() if waits else ProgressBar(total=1.0, completed=progress.share, width=12),
+        "spent": "" if waits else _spent(trial, progress),
+        "score": out.percent(progress.score) if progress.score is not None else "",
+        "left": "" if row.ended else _left(progress),
+    }
 
 
 def _spent(trial: Trial, progress: Progress) -> str:

@@ -22,15 +22,18 @@ from bench.harness.isolation.judge_side import JUDGED, Course, JudgeSide, Method
 from bench.harness.isolation.template import MethodProcess, start
 from bench.harness.learning_curve import Curve
 from bench.harness.peak_memory import peak_memory_mib, reset_peak_memory
-from bench.models.source import own_file
+from bench.models.source import own_file, placed
 from bench.spec.method_card import MethodCard
 from bench.spec.method_fence import fenced_folders
 from bench.spec.task import get_task
 from bench.spec.trial import Trial
 from bench.utils.confinement import Way
+from bench.utils.stopping import SIGNALS
 
 if TYPE_CHECKING:
     from bench.execution.run_trial import Setting
+
+TOGETHER = 0.3  # seconds within which one signal reaches all processes
 
 
 def start_method(trial: Trial, card: MethodCard, setting: Setting, way: Way, log: Path) -> MethodProcess:
@@ -106,9 +109,9 @@ class IsolatedTrial:
             setup={
                 "classes": prepared.classes,
                 "image": prepared.task.image.model_dump(mode="json"),
-                "student": prepared.task.student,
+                "student": placed(prepared.task.student),
                 "dense": prepared.dataset.dense,
-                "teacher": prepared.teacher.passport["network"],
+                "teacher": placed(prepared.teacher.passport["network"]),
                 "anchors": len(prepared.anchors) + 1 if prepared.anchors else 0,
                 "resumes": self._checkpoint is not None,
             },
@@ -130,10 +133,20 @@ class IsolatedTrial:
         status = self.process.ended()
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
+            if number in SIGNALS and self._asked_too():
+                self.stopping = True
+                return Interrupted()
             if number == signal.SIGKILL:
                 return MemoryError("killed by the system (SIGKILL), most likely out of memory")
             return MethodFailed(f"the method's process died of {signal_name(number)}")
         return MethodFailed(f"the method's process ended with exit code {os.WEXITSTATUS(status)} before the trial did")
+
+    def _asked_too(self) -> bool:
+        """Whether the signal that ended the method's process came to this one as well: somebody stops all of them."""
+        deadline = time.perf_counter() + TOGETHER
+        while not (stop := self.setting.stop()) and time.perf_counter() < deadline:
+            time.sleep(0.01)
+        return stop
 
     # ---- the course --------------------------------------------------------------------------------------------------
 

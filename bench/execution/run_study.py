@@ -26,6 +26,7 @@ from bench.spec.requirements import missing_data, unsupported
 from bench.spec.task import TaskSpec, get_task
 from bench.spec.trial import Trial
 from bench.utils.paths import anchor_folder, teacher_folder
+from bench.utils.stopping import Stopped, asked, listening
 
 if TYPE_CHECKING:
     from bench.harness.teachers.training import TrainingProgress
@@ -145,7 +146,9 @@ def run_study(
 
     Raises:
         UserError: what the user has to fix before anything can run; nothing was written, or only complete files.
-        KeyboardInterrupt: the user stopped it; the running trials are saved, and the same call continues.
+        Stopped: a signal came or the time was over (:mod:`bench.utils.stopping`); the running trials and a teacher in
+            training are saved, and the same call continues.
+        KeyboardInterrupt: a second Ctrl-C; what has not been saved is lost, and the same call continues from there.
     """
     check_executor(executor)
     plan = plan_study(
@@ -236,9 +239,16 @@ def run_trials(
         else:
             able.append(trial)
     if able:
-        gpu = work.gpu is not None or any(trial.device != "cpu" for trial in able)
-        _train_teachers(able, work.data_folder, allow_altered, f"cuda:{work.gpu or 0}" if gpu else "cpu", audience)
-        get_executor(executor)(able, work, audience)
+        with listening():
+            _run_able(able, work, executor, audience, allow_altered)
+
+
+def _run_able(trials: Sequence[Trial], work: Work, executor: str, audience: Audience, allow_altered: bool) -> None:
+    gpu = work.gpu is not None or any(trial.device != "cpu" for trial in trials)
+    _train_teachers(trials, work.data_folder, allow_altered, f"cuda:{work.gpu or 0}" if gpu else "cpu", audience)
+    if reason := asked():
+        raise Stopped(reason)
+    get_executor(executor)(trials, work, audience)
 
 
 def check_executor(name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import random
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ from bench.execution.run_study import (
     refusals,
     run_trials,
 )
+from bench.execution.submit import code_of
 from bench.records import Record, is_archive, load_records, open_results, read_curves, read_students
 from bench.records.archive import replace_in_archive
 from bench.records.folder import replace_record
@@ -37,7 +39,8 @@ from bench.spec.teacher_key import teacher_key
 from bench.spec.trial import OUTSIDE, Trial
 from bench.utils.code_identity import RULE
 from bench.utils.hardware import usable_cores
-from bench.utils.provenance import provenance
+from bench.utils.paths import PACKAGE
+from bench.utils.provenance import provenance, versions
 
 TOLERANCE = 0.02  # of a score between 0 and 1, where another machine or other versions give other bits
 _TIMES = ("seconds", "evaluation_seconds", "peak_memory_mib")  # of the meter: a machine's, and different each time
@@ -89,8 +92,9 @@ def verify(
         results: the results folder or archive that the records are of.
         chosen: the records, see :func:`choose`.
         total: how many successful trials the folder has; kept beside how many were chosen.
-        again: where the trials run; finished ones in it are not run again, and it is removed at the end.
-        method_files: the files of methods that are not built in.
+        again: where the trials run. What an interrupted verification by the same code left in it is not run again; it
+            is removed at the end.
+        method_files: the files of methods that are not built in; a submission brings its own.
         pool: the folder of a pool that is no data set.
         tolerance: how far a score may lie from the recorded one where the same bits cannot be expected.
         executor, workers, data_folder, weights, audience: as in :func:`bench.execution.run_study.run_study`.
@@ -101,17 +105,19 @@ def verify(
     check_executor(executor)
     isolated("process", "cpu")
     register_saved_tasks(results)
+    open_results(again, create=True)
+    files = [*method_files, *code_of(results, again / "code")]
     trials: dict[str, Trial] = {}
     reasons: dict[str, str] = {}
     for record in chosen:
         try:
-            trials[record.id] = _trial_of(record, method_files, pool)
+            trials[record.id] = _trial_of(record, files, pool)
         except UserError as error:
             reasons[record.id] = str(error)
     refused = refusals(list(trials.values()), data_folder)
     count = 1 if executor == "inline" else workers or max(1, usable_cores())
-    open_results(again, create=True)
     with locked(again):
+        _only_of_this_code(again)
         waiting = [trial for trial in trials.values() if trial.id not in finished_of(again, [trial])]
         work = Work(again, data_folder, CHECKPOINT_SECONDS, count, None, weights, "process")
         run_trials(waiting, refused, work, executor, audience or Silence())
@@ -119,6 +125,28 @@ def verify(
     _write(results, found, again, tolerance, total)
     shutil.rmtree(again)
     return found
+
+
+def _only_of_this_code(again: Path) -> None:
+    """Remove what an interrupted verification left behind, unless this very code made it.
+
+    The code of methods is in their trials' ids; the suite's own is not.
+    """
+    stamp, code = again / "code.txt", _suite_code()
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == code:
+        return
+    for left in ("trials", "work"):
+        shutil.rmtree(again / left, ignore_errors=True)
+    open_results(again, create=True)
+    stamp.write_text(code, encoding="utf-8")
+
+
+def _suite_code() -> str:
+    """The hash of every line of the suite's code, and of the versions below it."""
+    digest = hashlib.sha256(repr(sorted(versions().items())).encode())
+    for file in sorted(PACKAGE.rglob("*.py")):
+        digest.update(f"{file.relative_to(PACKAGE)}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _trial_of(record: Record, method_files: Sequence[Path], pool: Path | None) -> Trial:
@@ -250,11 +278,11 @@ def other_bits(old: Record, new: Record) -> str:
     if not old.trial.deterministic:
         reasons.append("deterministic: false")
     reasons += [f"{name} {before.get(name)} -> {now.get(name)}" for name in _SAME if before.get(name) != now.get(name)]
-    versions, here = (each.get("versions") or {} for each in (before, now))
+    installed, here = (each.get("versions") or {} for each in (before, now))
     reasons += [
-        f"{name} {versions.get(name)} -> {here.get(name)}"
-        for name in sorted({*versions, *here})
-        if versions.get(name) != here.get(name)
+        f"{name} {installed.get(name)} -> {here.get(name)}"
+        for name in sorted({*installed, *here})
+        if installed.get(name) != here.get(name)
     ]
     return "; ".join(reasons)
 

@@ -63,6 +63,8 @@ class Curve:
         meter = self._context.meter
         if (meter.steps, meter.optimizer_steps) != self._evaluated:
             self.evaluate()
+        elif not self.weights:  # it was, before a stop
+            self.weights, _ = self._context.weights()
 
     def evaluate(self) -> None:
         context = self._context

@@ -20,6 +20,8 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as _optimizer
 from torch.utils import _python_dispatch
 
+from bench.utils.stopping import SIGNALS
+
 
 def _set_autocast(device: str, was: tuple[bool, torch.dtype]) -> None:
     on, dtype = was
@@ -100,7 +102,7 @@ class ProcessState:
         self._path = list(sys.path)
         self._warnings = list(warnings.filters)
         self._threads = set(threading.enumerate())
-        self._signals = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+        self._signals = {each: signal.getsignal(each) for each in (*SIGNALS, signal.SIGALRM)}
         self._streams = sys.stdout, sys.stderr
         self._quick = [(name, owner) for name, owner, _ in self._code if name in _PASSED]
         self._ids: list[list[int]] = [[] for _ in self._quick]

@@ -31,6 +31,12 @@ def own_file(name: str) -> Path | None:
     return Path(spec.origin)
 
 
+def placed(name: str) -> str:
+    """The name of a network for a process in another folder: a user's own file by its absolute path."""
+    place, _, function = name.rpartition(":")
+    return f"{own_file(name)}:{function}" if place.endswith(".py") else name
+
+
 def source_hashes(*networks: str) -> dict[str, str]:
     """Hash of the code of those networks that are the user's own, by name: another network is another task."""
     return {name: code_hash(file) for name in networks if (file := own_file(name)) is not None}

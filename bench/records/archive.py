@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
@@ -34,8 +35,12 @@ from bench.records.sheets import NAMES, Sheets, sheet_of, small_sheet
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-BESIDE = ("study.yaml", "tasks.json", "tracked.json", "speed/*.json")  # of a results folder, go into the metadata
-BESIDE_NAMES = re.compile(r"study\.yaml|tasks\.json|tracked\.json|speed/[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.json")
+# Of a results folder, these go into the metadata. A submission holds its methods' code beside them.
+BESIDE = ("study.yaml", "tasks.json", "tracked.json", "speed/*.json", "submission.json", "methods/**/*.py")
+BESIDE_NAMES = re.compile(
+    r"study\.yaml|tasks\.json|tracked\.json|submission\.json|speed/[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.json"
+    r"|methods(/[A-Za-z0-9_][A-Za-z0-9_-]{0,99}){1,8}\.py"
+)
 BITS = "bits.json"  # of a trial: the hash of the student's weights, where it stands in their place
 STUDENT = "student.safetensors"
 HELD = {"record.json", "curve.jsonl", BITS, *NAMES}
@@ -43,13 +48,21 @@ ROWS = 2_048  # of a row group: contact sheets make rows large
 LEVEL = 12  # of zstd: a tenth smaller than by default; higher levels take much longer for the next percent
 
 
-def write_archive(results: Path, file: Path, sheets: Sheets = "best") -> int:
+def write_archive(
+    results: Path,
+    file: Path,
+    sheets: Sheets = "best",
+    ids: Iterable[str] | None = None,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> int:
     """Pack a results folder, or another archive, into a new file, whole or not at all; return the number of trials.
 
     Args:
         results: a results folder or an archive.
         file: the archive to write.
         sheets: which contact sheets it holds, see ``SHEETS``.
+        ids: the trials to pack; None: all.
+        more: the contents of further files beside the trials, by name.
 
     Raises:
         UserError: the file exists or does not end in ``.parquet``, a record is damaged, or the file cannot be written.
@@ -57,8 +70,12 @@ def write_archive(results: Path, file: Path, sheets: Sheets = "best") -> int:
     check_new(file, archive=True)
     with connect() as con:
         rows_of(con, results, "rows_of_all")
-        store(con, "SELECT * FROM rows_of_all", file, files_beside(results), sheets)
-        found = con.execute("SELECT count(*) FROM rows_of_all").fetchone()
+        rows = "SELECT * FROM rows_of_all"
+        if ids is not None:
+            con.execute("CREATE TEMP TABLE wanted AS SELECT unnest($ids::VARCHAR[]) AS id", {"ids": list(ids)})
+            rows += " SEMI JOIN wanted USING (id)"
+        store(con, rows, file, {**files_beside(results), **more}, sheets)
+        found = con.execute(f"SELECT count(*) FROM ({rows})").fetchone()
     assert found is not None
     return int(found[0])
 
@@ -230,8 +247,9 @@ def files_beside(results: Path) -> dict[str, str]:
     """The contents of the files beside the trials of a results folder or an archive, by name."""
     if is_archive(results):
         return check_archive(results)
-    if (results / "speed").is_symlink():
-        refuse_link(results / "speed")
+    for name in ("speed", "methods"):
+        if (results / name).is_symlink():
+            refuse_link(results / name)
     found = {file.relative_to(results).as_posix(): file for pattern in BESIDE for file in results.glob(pattern)}
     for name, file in found.items():
         if not BESIDE_NAMES.fullmatch(name):

@@ -170,10 +170,11 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def _beside(sources: Sequence[Path]) -> dict[str, str]:
-    """All own tasks and runs of benchmarks; the study and a commit's label, where all sources have the same one."""
+    """All own tasks and runs of benchmarks; other files where all sources have the same one."""
     beside = [files_beside(source) for source in sources]
     found = {name: content for files in beside for name, content in files.items() if name.startswith("speed/")}
-    for name in ("study.yaml", "tracked.json"):
+    names = {name for files in beside for name in files if name.startswith("methods/")}
+    for name in ("study.yaml", "tracked.json", "submission.json", *sorted(names)):
         if len(contents := {files.get(name) for files in beside}) == 1 and (only := next(iter(contents))) is not None:
             found[name] = only
     known: dict[str, tuple[Any, Path]] = {}
@@ -204,7 +205,7 @@ def _write_folder(
                     for name in ids:
                         _copy(source / "trials" / name, part / "trials" / name)
             for name, content in beside.items():
-                (part / name).parent.mkdir(exist_ok=True)
+                (part / name).parent.mkdir(parents=True, exist_ok=True)
                 write_file(part / name, content)
             write_file(part / "results.json", json.dumps({"schema": SCHEMA}) + "\n")
             sync(part)

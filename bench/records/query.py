@@ -125,7 +125,9 @@ def _explained(message: str) -> str:
     at = "\n" + said[said.index("\nLINE") + 1 :] if "\nLINE" in said else ""
     columns = {name for view in VIEWS.values() for name in view}
     if found := re.search(r'(?:column "?([\w.]+)"? not found|column named "(\w+)")', first):
-        first += nearest((found[1] or found[2]).rpartition(".")[2], columns)
+        name = (found[1] or found[2]).rpartition(".")[2]
+        having = [view for view, names in VIEWS.items() if name in names]
+        first += f" {name} is a column of {' and '.join(having)}" if having else nearest(name, columns)
     elif found := re.search(r"Table with name (\S+) does not exist", first):
         first += nearest(found[1], VIEWS)
     elif "file system operations" in first or "disabled by configuration" in first:

@@ -145,7 +145,7 @@ def test_ctrl_c_leaves_everything_resumable(whole: tuple[Path, Path], tmp_path: 
     wait_for_checkpoint(results, process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 75
     assert b"Traceback" not in err
     code, output = finish(folder, results)
     assert code == 0, output

@@ -38,6 +38,37 @@ def test_the_hosted_workflow_makes_what_the_makefile_has() -> None:
     assert jobs["test"]["strategy"]["matrix"]["python"] == needed
 
 
+def test_the_hosted_workflow_verifies_each_archive_of_a_pull_request(tmp_path: Path) -> None:
+    """Its script runs here, on a repository with two new archives, with a ``dfkd`` that notes what it is asked."""
+    workflow = plain(read_yaml(ROOT / ".github" / "workflows" / "submissions.yml"))
+    script = workflow["jobs"]["verify"]["steps"][-1]["run"]
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", str(tmp_path)]
+    subprocess.run([*git[:5], "init", "-q", "-b", "main", str(tmp_path)], check=True)
+    dfkd = tmp_path / ".venv" / "bin" / "dfkd"
+    dfkd.parent.mkdir(parents=True)
+    dfkd.write_text(
+        '#!/bin/sh\necho "$@" >> asked\n[ "$1" = query ] && printf "data\\ndigits\\nmnist\\n"\n'
+        '[ "$1" = verify ] && cat > /dev/null\nexit 0\n'
+    )
+    dfkd.chmod(0o755)
+    old = tmp_path / "results" / "submissions" / "old" / "records.parquet"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    for name in (None, "a", "b c"):
+        if name:
+            (old.parents[1] / name).mkdir()
+            (old.parents[1] / name / "records.parquet").write_text(name)
+        subprocess.run([*git, "add", "results"], check=True)
+        subprocess.run([*git, "commit", "-qm", "x"], check=True)
+    bash = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+    subprocess.run(bash, cwd=tmp_path, env={**os.environ, "BASE": "main~2"}, check=True)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    places = [f"results/submissions/{name}/records.parquet" for name in ("a", "b c")]
+    assert [line for line in asked if line.startswith("verify")] == [f"verify {place} --sample 3" for place in places]
+    assert asked.count("data fetch mnist") == 2
+    assert "data fetch digits" not in asked
+
+
 def build(root: Path, site: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(site)],

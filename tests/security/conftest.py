@@ -115,6 +115,7 @@ def attempt(tmp_path: Path, teacher: Path, way: Way, secret: Path) -> Callable[.
         budget: dict[str, float] | None = None,
         how: Way | None = way,
         timeout: float | None = None,
+        task_name: str = TASK,
         **setting: object,
     ) -> Ran:
         file = tmp_path / "code" / "attempt.py"
@@ -130,10 +131,10 @@ def attempt(tmp_path: Path, teacher: Path, way: Way, secret: Path) -> Callable[.
         )
         file.write_text(text, encoding="utf-8")
         card = find_methods([file])["attempt"]
-        task = get_task(TASK)
+        task = get_task(task_name)
         trial = Trial(
             suite=SUITE,
-            task=TASK,
+            task=task_name,
             task_sha=task.sha,
             teacher=teacher_key(task),
             method="attempt",

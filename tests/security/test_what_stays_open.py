@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bench.spec.task import add_tasks, read_tasks
+from bench.spec.task import add_tasks, get_task, read_tasks
 from bench.utils.confinement import namespaces
 from bench.utils.confinement.confine import LARGEST_FILE
 
@@ -48,24 +50,29 @@ def test_namespaces_hide_them(attempt: Callable[..., object]) -> None:
     assert attempt("s.log(got=float(gave(lambda: os.stat(SECRET).st_size)))", how="namespaces").got == 0
 
 
-def test_a_tasks_network_is_run_by_the_judge(tmp_path: Path, secret: Path) -> None:
-    from bench.models import build
-    from bench.spec.task import get_task
-
+def test_a_tasks_network_is_run_by_the_judge(attempt: Callable[..., object], tmp_path: Path, teacher: Path) -> None:
+    """With the judge's rights; the same code in the method's process may not write."""
+    places = tmp_path / "built_in"
     (tmp_path / "net.py").write_text(
-        "from pathlib import Path\nfrom bench.models import build\n"
-        f"def mine(image, classes):\n    assert Path({str(secret)!r}).read_bytes()\n"
+        "import os\nfrom bench.models import build\n\n\n"
+        "def mine(image, classes):\n"
+        "    try:\n"
+        f"        with open({str(places)!r}, 'a') as file:\n"
+        "            file.write(f'{os.getpid()} ')\n"
+        "    except OSError:\n"
+        "        print('MAY NOT WRITE')\n"
         "    return build('lenet5-half', image, classes)\n",
         encoding="utf-8",
     )
-    (tmp_path / "tasks.yaml").write_text(
-        "- name: digits/own\n  data: digits\n  image: {channels: 1, size: 32, mean: [0.3], std: [0.3]}\n"
-        f"  teacher: {{network: lenet5, recipe: quick}}\n  student: {tmp_path / 'net.py'}:mine\n",
-        encoding="utf-8",
+    own = get_task("digits/lenet5-half").model_dump(mode="json", exclude_unset=True)
+    (tmp_path / "tasks.json").write_text(
+        json.dumps([own | {"name": "digits/own", "student": f"{tmp_path / 'net.py'}:mine"}]), encoding="utf-8"
     )
-    add_tasks(read_tasks(tmp_path / "tasks.yaml"))
-    task = get_task("digits/own")
-    assert build(task.student, task.image, 10)
+    add_tasks(read_tasks(tmp_path / "tasks.json"))
+    ran = attempt(task_name="digits/own")
+    assert ran.record.status == "ok", ran.record.reason
+    assert set(places.read_text(encoding="utf-8").split()) == {str(os.getpid())}
+    assert "MAY NOT WRITE" in ran.log
 
 
 def test_a_package_of_entry_points_is_run_by_the_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

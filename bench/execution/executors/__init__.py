@@ -40,7 +40,7 @@ class Watcher(Protocol):
 
 
 class Executor(Protocol):
-    """Runs trials, each to its record; raises KeyboardInterrupt when the user stops it, everything saved."""
+    """Runs trials, each to its record; raises Stopped where :func:`bench.utils.stopping.asked` says so."""
 
     def __call__(self, trials: Sequence[Trial], work: Work, watcher: Watcher) -> None: ...
 

@@ -155,7 +155,10 @@ def close_server() -> None:
 def serve(control: int) -> None:
     """Fork a worker for every order, and tell of those that have ended, until the executor hangs up."""
     from bench.utils.confinement.system import prctl
+    from bench.utils.stopping import SIGNALS
 
+    for number in SIGNALS:  # who stops a whole group of processes means the trials, and they save themselves
+        signal.signal(number, signal.SIG_IGN)
     prctl(_PDEATHSIG, signal.SIGKILL)
     import bench.execution.run_trial  # noqa: F401  # all that a worker imports
     from bench.harness.isolation.method_process import warm_up

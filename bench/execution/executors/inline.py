@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from dataclasses import replace
-from types import FrameType
 
 import torch
 
@@ -14,45 +12,33 @@ from bench.execution.isolation import isolated
 from bench.execution.run_trial import Setting, run_trial
 from bench.execution.status import Interrupted
 from bench.spec.trial import Trial
+from bench.utils.stopping import Stopped, asked
 
 
 def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
-    """Run all trials; Ctrl-C saves the current one and stops, a second Ctrl-C stops at once."""
-    asked: list[bool] = []
+    """Run all trials; where somebody asks, the current one saves itself after its step, and no other begins."""
     if work.gpu is not None:
         torch.cuda.set_device(work.gpu)
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(True)
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        for place, trial in enumerate(trials):
-            how = isolated(work.isolation, trial.device)
-            setting = Setting(
-                results=work.results,
-                data_folder=work.data_folder,
-                weights=work.weights,
-                checkpoint_seconds=work.checkpoint_seconds,
-                report=lambda progress, trial=trial: watcher.update(trial, progress),  # type: ignore[misc]
-                stop=lambda: bool(asked),
-                isolation=how.way,
-                not_isolated=how.why,
-            )
-            try:
-                record = run_trial(trial, setting)
-            except Interrupted:
-                raise KeyboardInterrupt from None
-            watcher.ended(trial, record)
-            if asked:
-                raise KeyboardInterrupt
-            if setting.lasting and (rest := trials[place + 1 :]):
-                # What a method left in this process cannot be undone, and would reach into the next trial.
-                signal.signal(signal.SIGINT, before)
-                processes.run(rest, replace(work, workers=1), watcher)
-                return
-    finally:
-        signal.signal(signal.SIGINT, before)
+    for place, trial in enumerate(trials):
+        if reason := asked():
+            raise Stopped(reason)
+        how = isolated(work.isolation, trial.device)
+        setting = Setting(
+            results=work.results,
+            data_folder=work.data_folder,
+            weights=work.weights,
+            checkpoint_seconds=work.checkpoint_seconds,
+            report=lambda progress, trial=trial: watcher.update(trial, progress),  # type: ignore[misc]
+            stop=lambda: bool(asked()),
+            isolation=how.way,
+            not_isolated=how.why,
+        )
+        try:
+            record = run_trial(trial, setting)
+        except Interrupted:
+            raise Stopped(asked()) from None
+        watcher.ended(trial, record)
+        if setting.lasting and (rest := trials[place + 1 :]):
+            # What a method left in this process cannot be undone, and would reach into the next trial.
+            processes.run(rest, replace(work, workers=1), watcher)
+            return

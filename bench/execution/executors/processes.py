@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from bench.execution.progress import Progress, read_progress, work_folder
 from bench.execution.status import signal_name
 from bench.records import load_record
 from bench.spec.trial import Trial
+from bench.utils.stopping import Stopped, asked
 
 POLL_SECONDS = 0.2
 # The worker finds the very modules that this process found, and none in the folder that the user happens to be in.
@@ -45,17 +47,25 @@ class _Job:
 
 
 def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
-    """Run all trials, ``work.workers`` at a time; Ctrl-C lets the running ones save themselves."""
+    """Run all trials, ``work.workers`` at a time; where somebody asks, the running ones save themselves."""
     waiting = list(trials)
     jobs: list[_Job] = []
     try:
         while waiting or jobs:
+            if reason := asked():
+                late = _save(jobs, work, watcher)
+                if waiting or jobs:
+                    jobs.clear()
+                    raise Stopped(reason, late)
+                return
             while waiting and len(jobs) < work.workers:
                 jobs.append(_start(waiting.pop(0), work))
                 watcher.update(jobs[-1].trial, Progress())
             time.sleep(POLL_SECONDS)
             for job in list(jobs):
                 if job.process.poll() is not None:
+                    if asked():  # whoever stops this run may have told its workers, too
+                        break
                     jobs.remove(job)
                     _collect(job, work, watcher)
                     continue
@@ -110,9 +120,7 @@ def _start(trial: Trial, work: Work) -> _Job:
 def _collect(job: _Job, work: Work, watcher: Watcher) -> None:
     code = job.process.returncode or 0
     folder = work.results / "trials" / job.trial.id
-    said = outcome_file(job.work)
-    outcome = said.read_text(encoding="utf-8") if said.exists() else ""
-    said.unlink(missing_ok=True)
+    outcome = _outcome(job)
     if outcome == RECORD:
         watcher.ended(job.trial, load_record(folder))
         return
@@ -134,13 +142,43 @@ def _collect(job: _Job, work: Work, watcher: Watcher) -> None:
     watcher.ended(job.trial, load_record(folder))  # a process that dies after its record was written did its work
 
 
+def _outcome(job: _Job) -> str:
+    """How the job's worker says that its trial ended; empty where it said nothing."""
+    said = outcome_file(job.work)
+    outcome = said.read_text(encoding="utf-8") if said.exists() else ""
+    said.unlink(missing_ok=True)
+    return outcome
+
+
+def _save(jobs: list[_Job], work: Work, watcher: Watcher) -> int:
+    """Stop the workers. Trials that have ended meanwhile leave ``jobs``; returns how many others saved nothing now."""
+    _stop(jobs)
+    late = 0
+    for job in list(jobs):
+        outcome = _outcome(job)
+        if outcome == RECORD:
+            jobs.remove(job)
+            watcher.ended(job.trial, load_record(work.results / "trials" / job.trial.id))
+        late += not outcome
+    return late
+
+
 def _stop(jobs: Sequence[_Job]) -> None:
-    for job in jobs:
-        job.process.terminate()
+    """Have the workers save themselves; those that do not manage in time, and all at a second Ctrl-C, are killed."""
     deadline = time.monotonic() + GRACE_SECONDS
-    for job in jobs:
-        try:
-            job.process.wait(max(deadline - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
-            job.process.kill()
-            job.process.wait()
+    told = -math.inf
+    try:
+        while time.monotonic() < deadline:
+            running = [job for job in jobs if job.process.poll() is None]
+            if not running:
+                break
+            if time.monotonic() - told > 1.0:  # again and again: one that has just started does not listen yet
+                told = time.monotonic()
+                for job in running:
+                    job.process.terminate()
+            time.sleep(0.02)
+    finally:
+        for job in jobs:
+            if job.process.poll() is None:
+                job.process.kill()
+                job.process.wait()

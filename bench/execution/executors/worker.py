@@ -11,6 +11,7 @@ from typing import Any
 from bench.errors import UserError
 from bench.records.foreign import parse, read_text
 from bench.spec.trial import Trial
+from bench.utils.stopping import Stopped, asked, listening
 from bench.utils.text import shown
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -37,6 +38,12 @@ def main(folder: Path, parent: int) -> None:
 
     ``parent`` is the process that started this one: when it is gone, the trial saves itself and makes room.
     """
+    with listening(signals=(signal.SIGTERM, signal.SIGUSR1)):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the user's goes to the parent
+        _run(folder, parent)
+
+
+def _run(folder: Path, parent: int) -> None:
     import torch
 
     from bench.execution.isolation import isolated
@@ -54,9 +61,6 @@ def main(folder: Path, parent: int) -> None:
     how = isolated(order["isolation"], trial.device)
     if how.way is not None:
         use_fork()  # before this process knows anything that a method must not
-    asked: list[bool] = []
-    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the user's goes to the parent
     if order["gpu"] is not None:
         torch.cuda.set_device(order["gpu"])
     setting = Setting(
@@ -65,14 +69,16 @@ def main(folder: Path, parent: int) -> None:
         weights=Path(order["weights"]) if order["weights"] else None,
         checkpoint_seconds=order["checkpoint_seconds"],
         report=lambda progress: write_progress(folder, progress),
-        stop=lambda: bool(asked) or os.getppid() != parent,
+        stop=lambda: bool(asked()) or os.getppid() != parent,
         isolation=how.way,
         not_isolated=how.why,
     )
     outcome = RECORD
     try:
+        if asked():
+            raise Interrupted
         run_trial(trial, setting)
-    except Interrupted:
+    except (Interrupted, Stopped):
         outcome = INTERRUPTED
     except UserError as error:
         return _say(folder, BAD_INPUT, error)

@@ -26,6 +26,7 @@ import psutil
 
 from bench.utils.confinement import Way
 from bench.utils.memory import keep_freed_memory
+from bench.utils.stopping import SIGNALS
 
 LARGEST_ORDER = 2**17
 SCRATCH = "dfkd-method-"  # how the folder of a method's process begins
@@ -167,8 +168,9 @@ def serve(control: int) -> None:
     from bench.utils.confinement.system import prctl
 
     prctl(_PDEATHSIG, signal.SIGKILL)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_DFL)
+    for number in SIGNALS:  # the judge decides how it ends
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     from bench.harness.isolation.method_process import warm_up
     from bench.utils.confinement.view import look_around
 
@@ -202,6 +204,8 @@ def serve(control: int) -> None:
 def _become(order: Mapping[str, Any], descriptors: list[int]) -> None:
     """This fork is now the process of a method, and ends as one."""
     try:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
         _take_descriptors(descriptors)
         scratch = order["scratch"]
         kept = {name: os.environ[name] for name in _PASSED if name in os.environ}

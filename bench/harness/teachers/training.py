@@ -25,6 +25,7 @@ from bench.models import build
 from bench.spec.task import Recipe, TaskSpec, TeacherSpec, get_recipe
 from bench.utils.determinism import only_deterministic
 from bench.utils.rng import derive, seed_everything
+from bench.utils.stopping import Stopped, asked
 
 CHECKPOINT_SECONDS = 60.0
 REPORT_SECONDS = 2.0
@@ -80,6 +81,7 @@ def train(
 
     Raises:
         Diverged: the loss became NaN or infinite.
+        Stopped: somebody asked; the training is saved in ``work``.
     """
     recipe = get_recipe(spec.recipe)
     with _isolated(derive(spec.seed, "teacher", task.data), recipe.threads, device):
@@ -103,9 +105,12 @@ def train(
             except Diverged:
                 shutil.rmtree(work, ignore_errors=True)  # the last checkpoint may hold NaN already
                 raise
-            if time.perf_counter() - saved > CHECKPOINT_SECONDS:
+            reason = asked() if run.step < run.epoch_steps * recipe.epochs else ""
+            if reason or time.perf_counter() - saved > CHECKPOINT_SECONDS:
                 save_checkpoint(work, key, run.state())
                 saved = time.perf_counter()
+            if reason:
+                raise Stopped(reason)
         seconds = run.seconds
     shutil.rmtree(work, ignore_errors=True)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -75,6 +75,28 @@ def test_the_table_shows_where_each_trial_stands(tmp_path: Path) -> None:
     assert screen.line("1 of 6 trials ended, 1 running, about ")
 
 
+@pytest.mark.parametrize(("width", "gone"), [(200, []), (60, []), (50, ["spent"]), (46, ["spent", "left"])])
+def test_a_narrow_terminal_has_fewer_columns(tmp_path: Path, width: int, gone: list[str]) -> None:
+    plan = make_plan(tmp_path)
+    screen = Screen(plan, width=width)
+    screen.table.update(plan.trials[0], Progress("running", 0.25, 0.5, 10.0))
+    columns = ["method", "seed", "state", "spent", "score", "left"]
+    assert screen.line("method").split() == [name for name in columns if name not in gone]
+    row = screen.line("noise")
+    assert "running" in row  # no word is broken
+    assert "50.0 %" in row
+    assert ("━" in row) == (width == 200)
+
+
+def test_where_no_column_fits_each_trial_is_a_sentence(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, "[digits/lenet5-half, mnist/lenet5-half]")
+    screen = Screen(plan, width=40)
+    screen.table.update(plan.trials[0], Progress("running", 0.25, 0.5, 10.0))
+    text = " ".join(screen.lines())
+    assert "noise, seed 0, digits/lenet5-half: running, 50.0 %" in text
+    assert "noise, seed 1, digits/lenet5-half: waiting" in text
+
+
 def test_several_tasks_and_limits_have_their_own_columns(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, "[digits/lenet5-half, mnist/lenet5-half]", "{steps: 100, seconds: 5}")
     screen = Screen(plan)

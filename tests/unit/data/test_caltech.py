@@ -129,3 +129,32 @@ def test_the_real_set():
     dataset = data.load("caltech101", size=32)
     assert len(dataset.train.labels) == 6982
     assert len(dataset.test.labels) == 1695
+
+
+@pytest.mark.slow
+def test_a_set_of_the_true_size_and_names(tmp_path, monkeypatch):
+    """Every class with its official number, JPEGs of about 300x200, some grey or upright, and what lies beside them.
+
+    The files are hard links to a few pictures: their number and names are the real set's, their contents are not.
+    """
+    monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DFKD_DATA", raising=False)
+    folder = tmp_path / "data" / "caltech101" / "101_ObjectCategories"
+    kinds = [(300, 200, "RGB"), (300, 225, "RGB"), (199, 300, "RGB"), (300, 300, "L"), (251, 300, "RGB")]
+    models = [
+        write_image(tmp_path / f"{seed}.jpg", width, height, seed, mode)
+        for seed, (width, height, mode) in enumerate(kinds)
+    ]
+    for place, (name, count) in enumerate({**caltech.COUNTS, "BACKGROUND_Google": 467}.items()):
+        (folder / name).mkdir(parents=True)
+        for number in range(1, count + 1):
+            (folder / name / f"image_{number:04d}.jpg").hardlink_to(models[(number + place) % len(models)])
+    (folder / "BACKGROUND_Google" / "tmp").touch()
+    (folder / "._Faces").touch()
+    (folder.parent / "Annotations").mkdir()
+    assert {each.state for each in data.status("caltech101", tmp_path / "data", thorough=True)} == {"ok"}
+    dataset = data.load("caltech101", size=16, folder=tmp_path / "data")
+    assert dataset.altered == ()
+    assert (len(dataset.train.labels), len(dataset.test.labels)) == (6982, 1695)
+    assert dataset.test.labels.bincount().tolist() == [count // 5 for count in caltech.COUNTS.values()]
+    assert dataset.train.images.shape[1:] == (3, 16, 16)

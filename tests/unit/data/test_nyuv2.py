@@ -147,3 +147,30 @@ def test_the_real_set():
     height = torch.arange(float(labels.shape[1]))[None, :, None].expand_as(labels)
     ceiling, floor = (height[labels == dataset.classes.index(name)].mean() for name in ("ceiling", "floor"))
     assert ceiling < labels.shape[1] / 3 < 2 * labels.shape[1] / 3 < floor
+
+
+@pytest.mark.slow
+def test_a_set_of_the_true_size(tmp_path, monkeypatch):
+    """795 and 654 images of 640x480 with their masks, the split as MATLAB writes it; the files are links to a few."""
+    monkeypatch.delenv("DFKD_DATA", raising=False)
+    monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "data" / "NYUv2"
+    order = np.random.default_rng(0).permutation(1449) + 1
+    numbers = {"train": np.sort(order[:795]), "test": np.sort(order[795:])}
+    pictures = [write_image(tmp_path / f"{seed}.png", 640, 480, seed) for seed in range(3)]
+    stripes = [write_mask(tmp_path / f"mask{top}.png", 640, 480, [top, 0, 13, 5]) for top in (1, 7)]
+    (root / "480_640" / "IMAGE").mkdir(parents=True)
+    for name, of in numbers.items():
+        (root / "nyuv2-meta-data" / f"{name}_labels_13").mkdir(parents=True)
+        for number in of:
+            (root / "480_640" / "IMAGE" / f"{number - 1}.png").hardlink_to(pictures[number % 3])
+            mask(root, name, number).hardlink_to(stripes[number % 2])
+    stored = {f"{name}Ndxs": (DOUBLE_CLASS, of.astype(np.uint16)[:, None]) for name, of in numbers.items()}
+    (root / "nyuv2-meta-data" / "splits.mat").write_bytes(mat_file(**stored))
+    dataset = data.load("nyuv2", size=30, folder=root.parent)
+    assert dataset.altered == ()
+    assert dataset.train.images.shape == (795, 3, 30, 40)
+    assert dataset.test.labels.shape == (654, 30, 40)
+    tops = [0 if number % 2 == 0 else 6 for number in numbers["test"]]  # class 1 is stored as 0
+    assert dataset.test.labels[:, 0, 0].tolist() == tops
+    assert dataset.train.labels.unique().tolist() == [0, 4, 6, 12, 255]

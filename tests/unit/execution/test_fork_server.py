@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.execution.executors import Work, processes
 from bench.execution.executors import fork_server as module
 from bench.execution.executors.fork_server import ForkServer
+from bench.execution.plan import plan_study
 from bench.execution.progress import Progress
 from bench.execution.run_study import Silence, run_study
 from bench.spec.trial import Trial
@@ -88,6 +91,18 @@ def test_a_worker_has_the_folder_environment_and_threads_of_its_study(
     run_study(study(tmp_path, "looks.py", more="threads: 2\n"), results=tmp_path / "third", isolation="none")
     assert module._servers != [server]  # threads are counted when torch is imported
     assert {each["threads"] for each in seen(tmp_path / "third")} == {2}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_worker_for_a_gpu_is_spawned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    """A GPU's driver does not outlive a fork."""
+    ways = []
+    monkeypatch.setattr(processes, "fork_server", lambda environment: ways.append("forked"))
+    monkeypatch.setattr(processes.subprocess, "Popen", lambda *args, **more: ways.append("spawned"))
+    trial = plan_study(study(tmp_path, "noise"), results=tmp_path / "results").trials[0]
+    trial = dataclasses.replace(trial, device=device)
+    processes._start(trial, Work(tmp_path / "results", None, 60.0, 1, None, None, "none"))
+    assert ways == (["forked", "spawned"] if device == "cpu" else ["spawned"])
 
 
 @pytest.mark.slow

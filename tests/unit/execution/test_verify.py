@@ -165,6 +165,34 @@ def test_a_forged_score_is_found_and_shown(results: Path, capsys: pytest.Capture
 
 
 @pytest.mark.skipif(module.isolated("auto", "cpu").way is None, reason="methods cannot be isolated here")
+@pytest.mark.parametrize("same_code", [True, False])
+def test_what_was_left_by_other_code_runs_again(
+    results: Path, monkeypatch: pytest.MonkeyPatch, same_code: bool
+) -> None:
+    """An interrupted verification goes on with the trials that it has, if this code made them."""
+    ran: list[int] = []
+    run_trials = module.run_trials
+
+    def interrupted(waiting: list[Any], *others: Any) -> None:
+        ran.append(len(waiting))
+        run_trials(waiting, *others)
+        if len(ran) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "run_trials", interrupted)
+    chosen = load_records(results)
+    values = {"total": 2, "executor": "inline"}
+    with pytest.raises(KeyboardInterrupt):
+        module.verify(results, chosen, Path("again"), **values)
+    assert len(list(Path("again/trials").iterdir())) == 2
+    if not same_code:
+        monkeypatch.setattr(module, "_suite_code", lambda: "one line was changed")
+    found = module.verify(results, chosen, Path("again"), **values)
+    assert [each.outcome for each in found] == ["same bits"] * 2
+    assert ran == [2, 0 if same_code else 2]
+
+
+@pytest.mark.skipif(module.isolated("auto", "cpu").way is None, reason="methods cannot be isolated here")
 def test_archives_are_verified_and_stay_archives(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(["archive", str(results), "small.parquet"]) == 0
     before = {record.id: record for record in load_records(Path("small.parquet"))}

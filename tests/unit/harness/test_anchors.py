@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from bench.spec.requirements import why_no_anchors
 from bench.spec.task import get_task
 from bench.spec.teacher_key import teacher_key
 from bench.utils.paths import anchor_folder, teacher_folder
+from bench.utils.stopping import Stopped, listening
 
 # two epochs of six steps
 DIGITS = get_task("digits/lenet5-half")
@@ -136,6 +139,28 @@ def test_a_stopped_training_goes_on_and_leaves_the_same_anchors(
     reports: list[TrainingProgress] = []
     get_anchors(TASK, KEY, digits, 4, reports.append)
     assert reports[0].epoch > 0.9, "not from the beginning"
+    assert content() == whole
+
+
+def test_a_signal_keeps_the_anchors_that_are_there(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_anchors(TASK, KEY, digits, 4)
+    whole = content()
+    monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr(training, "REPORT_SECONDS", 0.0)
+
+    def stop(progress: TrainingProgress) -> None:
+        if progress.epoch > 1.2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    with listening(), pytest.raises(Stopped):
+        get_anchors(TASK, KEY, digits, 4, stop)
+    assert not anchor_folder(KEY, 4).exists()
+    reports: list[TrainingProgress] = []
+    get_anchors(TASK, KEY, digits, 4, reports.append)
+    assert reports[0].epoch > 1.2
+    assert sum(report.epoch < 1.2 for report in reports) == 0, "not trained a second time"
     assert content() == whole
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,9 @@ from bench.harness.teachers.training import TrainingProgress, teacher_loss
 from bench.models import deeplab
 from bench.spec.task import Recipe, TaskSpec, TeacherSpec, get_recipe, get_task, recipes, tasks
 from bench.spec.teacher_key import known_teachers, quick_teacher, teacher_key
+from bench.utils import stopping
 from bench.utils.paths import teacher_folder
+from bench.utils.stopping import listening
 
 DIGITS = get_task("digits/lenet5-half")
 TASK = DIGITS.model_copy(update={"augment": Augmentation(pad=2)})
@@ -108,6 +112,33 @@ RUNS: dict[str, dict[str, Any]] = {
     "dropout": {"network": "dropout"},
     "mixed": {"mixed": True, "schedule": "one_cycle"},
 }
+
+
+@pytest.mark.parametrize("steps", [1, 5, 6, 11, 12])
+def test_a_signal_saves_the_training_where_it_is(
+    data: Dataset, spec: Callable[..., TeacherSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    monkeypatch.setattr(training, "REPORT_SECONDS", 0.0)
+    mine = spec()
+    whole = weights(train_teacher(TASK, mine, data))
+    monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "broken"))
+
+    def report(progress: TrainingProgress) -> None:
+        if round(6 * progress.epoch) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    if steps == 12:  # the last: there is nothing left to stop
+        with listening():
+            folder = train_teacher(TASK, mine, data, report)
+    else:
+        with listening(), pytest.raises(stopping.Stopped):
+            train_teacher(TASK, mine, data, report)
+        assert len(checkpoints()) == 1
+        assert not passports()
+        seen: list[TrainingProgress] = []
+        folder = train_teacher(TASK, mine, data, seen.append)
+        assert round(6 * seen[0].epoch) == steps
+    assert weights(folder) == whole
 
 
 @pytest.mark.usefixtures("every_step")

@@ -111,6 +111,7 @@ def test_a_trial_in_two_sources_counts_once_and_a_different_one_twice(results: P
     [
         ("select scor from trials", "did you mean 'score'"),
         ("select t.methd from trials t", "did you mean 'method'"),
+        ("select teacher_images from trials", "teacher_images is a column of curves and meters"),
         ("select * from trial", "did you mean 'trials'"),
         ("selec 1", 'syntax error at or near "selec"'),
         ("", "one SELECT"),
