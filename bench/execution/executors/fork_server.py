@@ -157,7 +157,7 @@ def serve(control: int) -> None:
     from bench.utils.confinement.system import prctl
 
     prctl(_PDEATHSIG, signal.SIGKILL)
-    import bench.execution.run_trial  # noqa: F401  # all that a worker imports
+    import bench.execution.run_trial  # noqa: F401  # everything that a worker imports
     from bench.harness.isolation.method_process import warm_up
 
     warm_up()
