@@ -44,11 +44,11 @@ tasks:
     student: unet-small
     augment: {pad: 4, flip: true}
 methods:
-  - kd: {batch: 8, lr_student: 0.02}
-  - scratch: {batch: 8}
-  - noise: {batch: 8}
-  - dafl: {batch: 8, width: 8, latent: 16}
-  - dfad: {batch: 8, width: 2, latent: 16, student_steps: 2}
+  - kd: {batch: 32, lr_student: 0.02}
+  - scratch: {batch: 32}
+  - noise: {batch: 32}
+  - dafl: {batch: 32, width: 8, latent: 16}
+  - dfad: {batch: 32, width: 2, latent: 16, student_steps: 2}
   - zskd
 budget: {steps: 6}
 points: 3
@@ -116,8 +116,8 @@ def test_a_trial_ends_well_with_the_scores_of_segmentation(done: Done, method: s
     assert 0 <= record.agreement <= 1
     assert record.scores["oracle"] == max(row["score"] for row in read_curve(done.folder(method)))
     assert record.meter.steps == 6
-    assert record.meter.real_images == (6 * 8 if method in ("kd", "scratch") else 0)
-    assert record.images.count == 6 * 8  # of the first batch of each step
+    assert record.meter.real_images == (6 * 32 if method in ("kd", "scratch") else 0)
+    assert record.images.count == 6 * 32  # of the first batch of each step
 
 
 @pytest.mark.parametrize("method", METHODS)
