@@ -4,6 +4,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+# Tests start many Python processes: without bytecode each of them compiles the whole suite again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo site reports test test-all lint format docs bench clean
 
 help:  ## what can be made
@@ -32,7 +35,7 @@ site: setup  ## all published studies as one site in site/; what has not changed
 reports: setup  ## the summaries in reports/, after a study was published or has changed
 	$(BIN)/dfkd site results --out reports --summary
 
-test: setup  ## the quick tests, all but those marked slow: about ten minutes on two cores
+test: setup  ## the quick tests, all but those marked slow: minutes on two cores
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow" $(PYTEST)
 
 test-all: setup  ## every test, slow ones too: what continuous integration runs

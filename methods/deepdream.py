@@ -21,7 +21,7 @@ from methods.common.training import kept_optimizer
 
 @dataclass(frozen=True)
 class Options(InversionOptions):
-    """All that it needs is what all inversions need."""
+    """It needs only what all inversions need."""
 
 
 @method(

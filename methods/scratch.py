@@ -15,7 +15,7 @@ from methods.common.training import kept_optimizer, scheduled_steps
 
 @dataclass(frozen=True)
 class Options(RealImageOptions):
-    """All that it needs is what all of them need."""
+    """It needs only what all of them need."""
 
 
 @method(

@@ -56,6 +56,6 @@ def agreement(first: Tensor, second: Tensor, temperature: float, detach: bool) -
 
 
 def _dropped(s: Session, features: Tensor, share: float) -> Tensor:
-    """Inverted dropout, from a stream of its own."""
+    """Inverted dropout, from its own stream."""
     kept = s.uniform(*features.shape, stream="dropout") >= share
     return features * kept / (1 - share)

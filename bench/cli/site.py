@@ -30,7 +30,7 @@ def site(
         int, typer.Option(min=0, metavar="N", help="How many trials of a study get a page at most; 0 for none.")
     ] = TRIAL_PAGES,
 ) -> None:
-    """Write a report of each study and a front page that leads to them; what is there already is not rendered again."""
+    """Write a report of each study and a front page that leads to them; what has not changed is not rendered again."""
     from bench.analysis.report.site import make_site, studies_of
     from bench.utils.hardware import usable_cores
 

@@ -111,7 +111,7 @@ class _Row:
 
 
 class LiveTable:
-    """A table of the trials, redrawn in place. It draws when told something: a thread of its own would cost the trials
+    """A table of the trials, redrawn in place. It draws when told something: a separate thread would cost the trials
     of this process their time."""
 
     def __init__(self, console: Console) -> None:

@@ -1,6 +1,6 @@
 """Data sets: official files in, tensors out; one module for each family of sets.
 
-Nothing here knows of teachers, students or tasks, and nothing is downloaded but by :func:`fetch`.
+Nothing here knows about teachers, students or tasks, and nothing is downloaded except by :func:`fetch`.
 
 A data set is a :class:`Source`: its files with their checksums, where they are published, how they are read. The
 ``SOURCES`` of all modules are registered below. No file is used that is not the official one, unless ``allow_altered``

@@ -72,7 +72,7 @@ class RealImages:
         self._order = self._shuffled()
 
     def part(self, index: int, of: int) -> RealImages:
-        """One of ``of`` equal parts of all images, from 0; drawn by the seed alone, with an order of its own.
+        """One of ``of`` equal parts of all images, from 0; drawn by the seed alone, in its own order.
 
         Raises:
             MethodError: there is no such part, or an image too few for it.

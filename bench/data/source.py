@@ -55,7 +55,7 @@ class Dataset:
 
     @property
     def dense(self) -> bool:
-        """Whether every pixel has a label of its own (segmentation)."""
+        """Whether every pixel has its own label (segmentation)."""
         return self.train.labels.ndim == 3
 
 
@@ -87,7 +87,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Tree:
-    """How a set of many image files is read, which lies in a folder of its own below a data folder.
+    """How a set of many image files is read, which lies in its own folder below a data folder.
 
     ``inspect(root)`` gives the state of its parts (a split, a list, a class) and of each single file that is wrong, by
     looking at names, sizes and headers only; with ``thorough=True`` every file is decoded. ``read(root, size)`` gives
@@ -112,7 +112,7 @@ class Source:
     :class:`MalformedError` for a file that ``read`` could not use.
     ``read(source, contents)`` gives the train and test pairs from what was parsed, by file name. Images are at their
     native size: uint8, or floating point in 0..255 where rounding has to wait until after the resize.
-    ``archive`` is what the files are published in, where they have no address of their own.
+    ``archive`` is what the files are published in, where they have no separate address.
     ``package`` is a folder into which a package of the system puts the files, without the folders in their names. It
     is looked at last.
     ``bundled()`` is for a set that an installed package brings: the path, or None where the package is not installed.

@@ -233,7 +233,7 @@ class _RunningTrial:
         """The harness's own work: torch's switches are as it set them, and nothing of the method's listens.
 
         Raises:
-            AccessDenied: the method has put functions of its own in the place of torch's or the harness's.
+            AccessDenied: the method has replaced functions of torch or the harness with its own.
         """
         if replaced := self._state.replaced():
             more = f" and {len(replaced) - 1} more" if replaced[1:] else ""

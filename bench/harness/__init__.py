@@ -1,4 +1,4 @@
 """One trial as its method lives it: session, metered teacher, clock, counters, judge, checkpoint.
 
-Nothing here knows of studies, executors or reports; a method reaches it only through :class:`bench.Session`.
+Nothing here knows about studies, executors or reports; a method reaches it only through :class:`bench.Session`.
 """

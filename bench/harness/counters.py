@@ -160,7 +160,7 @@ class Counter:
 
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
-        """Inside, the harness asks a network of its own, and counts it by itself."""
+        """Inside, the harness asks its own network, and counts it separately."""
         self._here.calls.append(_Call(_HARNESS))
         try:
             yield
@@ -282,7 +282,7 @@ class Counter:
         return count
 
     def _stranger(self, module: nn.Module) -> _Network | None:
-        """How to count a network that nobody has named; None for one that has no weights of its own."""
+        """How to count a network that nobody has named; None for one without its own weights."""
         with contextlib.suppress(KeyError):
             return self._others[module]
         if (whole := self._parts.get(id(module))) is not None:
@@ -348,7 +348,7 @@ Pooled = Literal["batch_norm", "stages"]
 
 @dataclass(frozen=True)
 class Question:
-    """What a method wants to know of the teacher beside its logits."""
+    """What a method wants to know about the teacher besides its logits."""
 
     features: bool = False
     batch_norm: bool = False

@@ -33,7 +33,7 @@ class Verdict:
 
 
 class Judge:
-    """Scores weights on a network of its own, so that neither the student's modes nor its counters are touched."""
+    """Scores weights on a separate network, so that neither the student's modes nor its counters are touched."""
 
     def __init__(
         self,

@@ -61,7 +61,7 @@ def plain(tensor: Tensor) -> Tensor:
 
 
 def bare(tensor: Tensor, each: tuple[int, ...]) -> Tensor:
-    """All that a tensor holds as (N, *each): what ``vmap`` hides is in N."""
+    """Everything that a tensor holds as (N, *each): what ``vmap`` hides is in N."""
     tensor = plain(tensor)
     if not is_wrapped(tensor):
         return tensor if tuple(tensor.shape[1:]) == each else tensor.reshape(-1, *each)

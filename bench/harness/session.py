@@ -1,4 +1,4 @@
-"""All that a method can see and do.
+"""Everything that a method can see and do.
 
 A Session is a thin shell: it holds nothing but the task's geometry. Networks, data, clock and counters are on the
 harness's side (:mod:`bench.harness.trial_context`), so that no attribute of a Session leads to a real image or
@@ -34,7 +34,7 @@ Kept = TypeVar("Kept")
 
 @dataclass(frozen=True)
 class TaskView:
-    """What a method may know of its task.
+    """What a method may know about its task.
 
     Attributes:
         image: the geometry and normalisation of the images.
@@ -106,7 +106,7 @@ class Session:
 
         Args:
             phase: the name of the phase.
-            share: the part of the whole budget for this phase, above 0 and at most 1; by default all that is left.
+            share: the part of the whole budget for this phase, above 0 and at most 1; by default all of the rest.
 
         Yields:
             The phase's own progress, 0 to 1, before each step.

@@ -30,7 +30,7 @@ SEED = 0  # of the random state in which a user's own function is called
 
 @dataclass(frozen=True)
 class MetricContext:
-    """What an extractor may need to know of the trial whose images it sees."""
+    """What an extractor may need to know about the trial whose images it sees."""
 
     task: TaskSpec
     teacher: nn.Module  # frozen, in evaluation mode, on the device

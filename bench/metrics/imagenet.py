@@ -49,7 +49,7 @@ def random_weights(network: nn.Module, seed: int = SEED) -> dict[str, Tensor]:
     """Weights for a network, which may lie on the meta device: variance-scaled, the same in every process.
 
     Normal with variance 2 / fan-in (He et al., 2015), which keeps the scale of activations through ReLUs; biases 0;
-    batch norm with mean 0, variance 1, weight 1. Each tensor has a random stream of its own, by its name.
+    batch norm with mean 0, variance 1, weight 1. Each tensor has its own random stream, by its name.
     """
     weights = {}
     for name, like in network.state_dict().items():

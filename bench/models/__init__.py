@@ -1,6 +1,6 @@
 """Networks and generators: one module for each family, registered by name.
 
-Nothing here trains, and nothing knows of tasks or methods. Importing this package imports no torch.
+Nothing here trains, and nothing knows about tasks or methods. Importing this package imports no torch.
 
 A network is named by the registry, or ``torchvision/resnet18`` for any classification or segmentation network of
 torchvision, or ``module:function`` or ``path/to/file.py:function`` for a user's own, which is called with

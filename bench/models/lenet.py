@@ -40,7 +40,7 @@ class LeNet(nn.Module):
 
     @property
     def layers(self) -> list[nn.Module]:
-        """All that is between the poolings: each convolution, its batch norm if there is one, and its ReLU."""
+        """Everything between the poolings: each convolution, its batch norm if there is one, and its ReLU."""
         return [module for module in self.body if not isinstance(module, nn.MaxPool2d | nn.Flatten)]
 
     def forward(self, images: Tensor) -> Tensor:

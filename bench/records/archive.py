@@ -107,7 +107,7 @@ def replace_in_archive(file: Path, records: Sequence[Record]) -> None:
 
 
 def rows_of(con: DuckDBPyConnection, results: Path, view: str) -> None:
-    """Make a view of a results folder or an archive, a row a trial, to be stored or joined with others.
+    """Make a view of a results folder or an archive, one row per trial, to be stored or joined with others.
 
     ``sheet`` is the contact sheet or null, ``sheet_file`` where it can be read instead, ``sheet_name`` and
     ``sheet_size`` what it is; ``student`` is the hash of the student's weights or null.

@@ -1,4 +1,4 @@
-"""What a study and a table need to know of a method."""
+"""What a study and a table need to know about a method."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.utils.code_identity import RULE, RULES
 
 @dataclass(frozen=True)
 class MethodCard:
-    """What a study and a table need to know of a method; ``module`` and ``file`` say where it runs from."""
+    """What a study and a table need to know about a method; ``module`` and ``file`` say where it runs from."""
 
     name: str
     title: str

@@ -94,7 +94,7 @@ class TaskSpec(Strict):
 
     @property
     def geometry(self) -> dict[str, Any]:
-        """What there is to know of the real images beyond :attr:`image`; empty where nothing is special."""
+        """What there is to know about the real images beyond :attr:`image`; empty where nothing is special."""
         return self.model_dump(mode="json", include={"resize", "augment"}, exclude_defaults=True)
 
     @property

@@ -16,7 +16,7 @@ from bench.utils.code_identity import RULE
 
 @dataclass(frozen=True)
 class Trial:
-    """All that a worker needs to run it. Only the fields of :meth:`identity` enter the id."""
+    """Everything that a worker needs to run it. Only the fields of :meth:`identity` enter the id."""
 
     suite: str
     task: str

@@ -1,4 +1,4 @@
-"""What git knows of a checkout: commits by name, their order, what was changed, and other commits' files beside it."""
+"""What git knows about a checkout: commits by name, their order, what was changed, other commits' files beside it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CODE = (".py", ".yaml", ".yml")  # files of these kinds that git does not know c
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit, and what a reader wants to know of it.
+    """A commit, and what a reader wants to know about it.
 
     ``sha`` has 40 hex digits, or 64 in a SHA-256 repository; ``date`` is ISO 8601; ``subject`` is one line that may be
     shown anywhere: control characters and bytes in no valid encoding are written out.
@@ -194,7 +194,7 @@ SHALLOW = "the history ends here, since the clone is shallow: `git fetch --unsha
 
 
 def _commits(root: Path, *which: str) -> list[Commit]:
-    """Commits in git's order; fields are told apart by NUL, which no commit can hold."""
+    """Commits in git's order; fields are separated by NUL, which no commit can hold."""
     fields = git(root, "log", "-z", "--no-show-signature", "--format=tformat:%H%x00%cI%x00%s", *which, "--").split("\0")
     whole = zip(fields[0::3], fields[1::3], fields[2::3], strict=False)  # the last one ends with a NUL, too
     return [Commit(sha, date, shown(subject) or "(no subject)") for sha, date, subject in whole]

@@ -31,7 +31,7 @@ from methods.common.views import cropped_view
 
 
 class Inversion:
-    """One batch of images after the other, each from N(0, 1) with an optimiser of its own (Adam on the images).
+    """One batch of images after the other, each from N(0, 1) with its own optimiser (Adam on the images).
 
     The last iterate is what is kept of a batch: the reference code's "best" images are an alias of it. Keeps
     ``images``, ``labels``, ``opt_x`` and ``inversion``; make it before the loops.

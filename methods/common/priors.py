@@ -29,7 +29,7 @@ _PAIRS = (
 
 
 class _TotalVariation(torch.autograd.Function):
-    """With its gradient written out: autograd would pad each of eight slices to an image of its own and add these up,
+    """With its gradient written out: autograd would pad each of eight slices to a full image and add these up,
     which takes three times as long, and is felt in every update of an inversion."""
 
     @staticmethod

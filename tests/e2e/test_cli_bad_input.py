@@ -93,18 +93,25 @@ def test_a_mistake_in_a_command(arguments: list[str], sentence: str, capsys: pyt
     assert refused(capsys, *arguments).startswith(sentence)
 
 
+UNUSABLE = {
+    "def broken(:\n": "own.py, line 1: not valid Python: ",
+    "x = 1\n": "own.py: no method found; decorate a function with @method(...)",
+    "import nothing_like_this\nx = nothing_like_this.method\n": "own.py, line 1: importing it fails with",
+}
+TAKING = [["run", "study.yaml", "--method"], ["check"], ["list", "methods", "--method"]]
+
+
+# A file is read in a process of its own: quickly, each command meets one of them, and each of them one command.
 @pytest.mark.parametrize(
-    ("source", "sentence"),
+    ("command", "source"),
     [
-        ("def broken(:\n", "own.py, line 1: not valid Python: "),
-        ("x = 1\n", "own.py: no method found; decorate a function with @method(...)"),
-        ("import nothing_like_this\nx = nothing_like_this.method\n", "own.py, line 1: importing it fails with"),
+        pytest.param(command, source, marks=[pytest.mark.slow] if row != column else [])
+        for row, command in enumerate(TAKING)
+        for column, source in enumerate(UNUSABLE)
     ],
 )
-@pytest.mark.parametrize("command", [["run", "study.yaml", "--method"], ["check"], ["list", "methods", "--method"]])
-def test_a_method_file_that_cannot_be_used(
-    command: list[str], source: str, sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_method_file_that_cannot_be_used(command: list[str], source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = UNUSABLE[source]
     Path("own.py").write_text(source, encoding="utf-8")
     assert sentence in refused(capsys, *command, "own.py")
 

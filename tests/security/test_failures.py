@@ -83,10 +83,28 @@ def _words(expected: str | dict[str, str], isolation: str) -> str:
     return expected if isinstance(expected, str) else expected[isolation]
 
 
-@pytest.mark.parametrize("isolation", MODES)
-def test_what_a_method_raises_is_a_record(tmp_path: Path, isolation: str) -> None:
-    records = _records(tmp_path, list(ANYWHERE), "inline", isolation)
-    for body, record in zip(ANYWHERE, records, strict=True):
+# Each way is a trial: quickly, a process of their own sees one exception of each kind, and this process all of them.
+RAISED = (
+    "raise KeyboardInterrupt",
+    "raise SystemExit(0)",
+    "raise BaseExceptionGroup('several', [ValueError('a'), KeyboardInterrupt()])",
+    "raise ValueError('\\ud800 \\x1b[31m \\x00')",
+    "raise type('Bad', (Exception,), {'__str__': lambda self: 1 / 0})()",
+    "from bench.errors import UserError; raise UserError('the user is to blame')",
+    "from bench.harness.trial_context import current; current().meter.steps = 'many'",
+    "if os.fork() == 0:\n    raise ValueError('a child')\nos.wait()",
+)
+RAISING = [
+    pytest.param("none", tuple(ANYWHERE), id="none"),
+    pytest.param("process", RAISED, id="process"),
+    pytest.param("process", tuple(ANYWHERE), id="process, all", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("isolation", "bodies"), [each for each in RAISING if each.values[0] in MODES])
+def test_what_a_method_raises_is_a_record(tmp_path: Path, isolation: str, bodies: tuple[str, ...]) -> None:
+    records = _records(tmp_path, list(bodies), "inline", isolation)
+    for body, record in zip(bodies, records, strict=True):
         assert record.provenance["isolation"]["mode"] == isolation
         assert record.status in ("crashed", "out_of_memory", "denied"), (body, record.status, record.reason)
         assert _words(ANYWHERE[body], isolation) in record.reason, (body, record.reason)

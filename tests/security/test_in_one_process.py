@@ -78,7 +78,12 @@ def mine(s: Session, o: Options) -> None:
 
 
 def play(
-    folder: Path, *, task: str = "digits/lenet5-half", setting: dict[str, Any] | None = None, **code: str
+    folder: Path,
+    *,
+    task: str = "digits/lenet5-half",
+    setting: dict[str, Any] | None = None,
+    steps: int = 3,
+    **code: str,
 ) -> Record:
     """A trial of the method above with code in its places, by their names in lower case."""
     text = METHOD
@@ -96,9 +101,9 @@ def play(
         method="mine",
         method_sha=read_cards(folder / "mine.py")[0].sha,
         options={"batch": 32},
-        budget={"steps": 3},
+        budget={"steps": steps},
         seed=0,
-        points=3,
+        points=steps,
         selection=("last",),
         study="test",
         method_files=(folder / "mine.py",),
@@ -227,15 +232,15 @@ def test_nothing_that_a_method_changes_reaches_the_next_trial(tmp_path: Path) ->
         folder.mkdir()
         return folder
 
-    play(fresh("clean"))
+    play(fresh("clean"), steps=1)
     wanted = [(row["score"], row["agreement"]) for row in play.curve]  # type: ignore[attr-defined]
     state = ProcessState()
     for name, code in STATES.items():
-        play(fresh(name), after=code)
+        play(fresh(name), steps=1, after=code)
         assert state.replaced() == [], name
         changed, lasting = state.undo()
         assert (changed, lasting) == ([], []), name
-    assert play(fresh("last")).status == "ok"
+    assert play(fresh("last"), steps=1).status == "ok"
     assert [(row["score"], row["agreement"]) for row in play.curve] == wanted  # type: ignore[attr-defined]
 
 

@@ -79,7 +79,7 @@ def history(
 ) -> list[Commit]:
     """A repository with a commit for each of ``levels`` (mean score by method), each with its records filed.
 
-    Every seed has an offset of its own, the same at all commits; what is drawn anew at each commit is normal with the
+    Every seed has its own offset, the same at all commits; what is drawn again at each commit is normal with the
     standard deviation ``noise``.
     """
     random = np.random.default_rng(number)

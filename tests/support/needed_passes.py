@@ -107,7 +107,7 @@ def dfnd(o: Any) -> Passes:
 
 
 def kd3(o: Any) -> Passes:
-    """The teacher's answers to the pool are kept, the student's asked anew; contrast needs mixed images as well.
+    """The teacher's answers to the pool are kept, the student is asked again; contrast needs mixed images as well.
 
     ``first survey``: of a batch that the teacher has not seen; ``survey``: of one that it has.
     """

@@ -1,4 +1,4 @@
-"""How often equal commits are told apart: repeated simulations, run by the tests and, at length, by hand.
+"""How often equal commits are called different: repeated simulations, run by the tests and, at length, by hand.
 
 ``python tests/support/simulate_history.py 2000`` prints the table of docs/continuous-integration.md.
 """

@@ -85,7 +85,7 @@ def place_for(root: Path, tracked: Path, dirty: bool) -> tuple[Path, Commit]:
     Args:
         root: the checkout.
         tracked: where all commits are filed.
-        dirty: whether a changed tree is accepted; it is filed under a name of its own.
+        dirty: whether a changed tree is accepted; it is filed under its own name.
 
     Raises:
         UserError: there is no commit yet, or the tree is changed and that is not accepted.

@@ -132,7 +132,7 @@ def _check(studies: Sequence[PublishedStudy], out: Path) -> None:
 
 
 def _key(results: Path, mode: str) -> str:
-    """A hash of all that a study's pages are made of."""
+    """A hash of everything that a study's pages are made of."""
     found = hashlib.sha256(f"{mode}\n{_code()}\n".encode())
     files = [results] if is_archive(results) else sorted(file for file in _read(results) if is_there(file))
     for file in files:
@@ -205,7 +205,7 @@ def _render(job: _SiteJob) -> Entry:
 
 
 def _remove_others(out: Path, names: set[str]) -> None:
-    """Remove the studies of an earlier site that this one has not, with all that it wrote of them."""
+    """Remove the studies of an earlier site that this one does not have, with everything it wrote about them."""
     if not out.is_dir():
         return
     with writing(out):

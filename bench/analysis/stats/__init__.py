@@ -1,6 +1,6 @@
 """Statistics over trials: how sure a mean is, whether two methods differ, how they rank over tasks.
 
-Nothing here knows of records or pages: numbers in, numbers out. Functions import numpy and scipy when called.
+Nothing here knows about records or pages: numbers in, numbers out. Functions import numpy and scipy when called.
 """
 
 from bench.analysis.stats.anytime import Reach, area_under, first_reach, median_reach

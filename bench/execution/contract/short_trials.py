@@ -49,7 +49,7 @@ class Trace:
 
 
 class Stage:
-    """Plays short trials of one method on one task in a folder of its own."""
+    """Plays short trials of one method on one task in a separate folder."""
 
     def __init__(
         self, card: MethodCard, task: str, method_files: tuple[Path, ...], folder: Path, isolation: str = "auto"

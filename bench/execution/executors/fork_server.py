@@ -160,7 +160,7 @@ def serve(control: int) -> None:
     for number in SIGNALS:  # who stops a whole group of processes means the trials, and they save themselves
         signal.signal(number, signal.SIG_IGN)
     prctl(_PDEATHSIG, signal.SIGKILL)
-    import bench.execution.run_trial  # noqa: F401  # all that a worker imports
+    import bench.execution.run_trial  # noqa: F401  # everything that a worker imports
     from bench.harness.isolation.method_process import warm_up
 
     warm_up()

@@ -47,7 +47,7 @@ from bench.spec.method import Access, Data
 
 GRAPHS = 1024  # of the teacher's answers that a method may hold at a time
 OVERRUN = 10_000  # teacher images by which a step may always go beyond its budget
-STATE = 2**34  # bytes of all that a method keeps
+STATE = 2**34  # bytes of everything that a method keeps
 LOGS = 10_000
 LARGEST = 2**62
 MORE = 1  # flag: the rest of a long tensor follows
@@ -56,7 +56,7 @@ JUDGED = ("seconds", "steps", "teacher_images", "teacher_backward", "real_images
 
 
 class Wanted(IntFlag):
-    """What the judge wants of the method's process before it goes on: flags of an answer."""
+    """What the judge wants from the method's process before it continues: flags of an answer."""
 
     NOTHING = 0
     STUDENT = 1
@@ -78,7 +78,7 @@ class Averaged:
 
 @dataclass
 class Course:
-    """Who decides how a trial goes on; the clock stands still in ``score`` and ``save``."""
+    """Who decides how a trial continues; the clock stands still in ``score`` and ``save``."""
 
     after_step: Callable[[], Wanted]
     on_phase: Callable[[str], Wanted]

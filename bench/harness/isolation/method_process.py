@@ -160,7 +160,7 @@ class _TrialHere:
         running = context.clock.stop()
         if Wanted.RESUME in wanted:
             if self._kept is None:
-                raise MethodError("the judge goes on with a trial that was never saved")
+                raise MethodError("the judge resumes a trial that was never saved")
             context.restore(self._kept)
             self._kept = None
             self._remote.settled()

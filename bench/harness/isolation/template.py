@@ -306,7 +306,7 @@ def _lives(pid: int) -> bool:
 
 
 def start(order: Mapping[str, Any], way: Way, log: Path) -> MethodProcess:
-    """A confined process for an order; it goes on by itself until it has a question.
+    """A confined process for an order; it runs by itself until it has a question.
 
     Raises:
         RuntimeError: it could not be confined; its log says why.

@@ -1,6 +1,6 @@
 """Anchors: a teacher's weights at evenly spaced points of its training, for methods that follow it on its way.
 
-They lie beside the teacher, one file each, with a passport of their own. The last anchor is the teacher itself. A
+They lie beside the teacher, one file each, with their own passport. The last anchor is the teacher itself. A
 teacher that is not cached is trained once, its anchors written on the way. One that is cached without them is trained
 once more: on a CPU that gives the same bytes, which is checked. Where it does not (another processor, other versions,
 a GPU), the teacher has no known way, and none is made up for it.

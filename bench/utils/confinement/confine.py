@@ -65,7 +65,7 @@ def why_not() -> str:
 
 
 def confine(view: View, way: Way) -> str:
-    """Confine this process and all that it will ever start, for ever; returns what enforces it.
+    """Confine this process and everything that it starts, permanently; returns what enforces it.
 
     It must have one thread: others would stay free.
 

@@ -1,4 +1,4 @@
-"""The second way, for kernels without Landlock: namespaces of its own for files, network, users and IPC.
+"""The second way, for kernels without Landlock: separate namespaces for files, network, users and IPC.
 
 The process gets a root folder in memory, in which only what it may see is mounted, without the right to write.
 """

@@ -75,7 +75,7 @@ def view_of(method: Path | None, scratch: Path, *, more: Iterable[Path] = ()) ->
 
     Args:
         method: its file; None for none.
-        scratch: an empty folder of its own.
+        scratch: its own empty folder.
         more: further files of code: those of a task's networks.
     """
     readable, listable = (list(paths) for paths in _base(tuple(sys.path)))

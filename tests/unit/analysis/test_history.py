@@ -75,14 +75,14 @@ def test_a_speed_without_pairs_steps_too() -> None:
     assert find_steps(values[:12], 0.5, paired=False) == []
 
 
+@pytest.mark.parametrize("times", [40, pytest.param(120, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_equal_commits_are_seldom_told_apart(shape: str) -> None:
+def test_equal_commits_are_seldom_called_different(shape: str, times: int) -> None:
     """The measured rates, from more rounds, are in docs/continuous-integration.md."""
-    times = 120
     comparisons, wrong = false_comparisons(SHAPES[shape], times)
     assert wrong <= times * 8 / 100
-    assert comparisons <= 5
-    assert false_histories(SHAPES[shape], times) <= 5
+    assert comparisons <= times / 24
+    assert false_histories(SHAPES[shape], times) <= times / 24
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_a_step_names_the_untracked_commits_that_may_have_made_it(tmp_path: Path
 def test_another_teacher_makes_another_series_and_no_step(tmp_path: Path) -> None:
     commits = make_history(tmp_path, [{"dafl": 0.9}] * 3 + [{"dafl": 0.6}] * 3, noise=0.001)
     tracked = tmp_path / "results" / "tracked"
-    for commit in commits[3:]:  # trained anew, on another processor
+    for commit in commits[3:]:  # trained again, on another processor
         for file in tracked.glob(f"{commit.sha}/trials/*/record.json"):
             record = json.loads(file.read_text())
             record["teacher"]["sha256"] = "f" * 64

@@ -50,7 +50,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add(strange, make_record("kd", 0))
     write_archive(strange, published / "a #strange name" / "records.parquet")
     write_archive(small, published / "tracked" / f"{'a' * 40}.parquet")
-    made_of(published, folder / "site", processes=2)
+    made_of(published, folder / "site")
     made_of(published, folder / "reports", summary=True)
     return folder
 
@@ -110,11 +110,11 @@ def test_only_what_has_changed_is_rendered_again(published: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_one_by_one_gives_the_same_bytes_as_side_by_side(published: Path, tmp_path: Path) -> None:
+def test_side_by_side_gives_the_same_bytes_as_one_by_one(published: Path, tmp_path: Path) -> None:
     before = contents(tmp_path / "site")
     for name in ("demo", "ablations/small", "a #strange name"):
         (tmp_path / "site" / name / ".made.json").unlink()
-    assert len(made_of(published, tmp_path / "site").rendered) == 3
+    assert len(made_of(published, tmp_path / "site", processes=2).rendered) == 3
     assert contents(tmp_path / "site") == before
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,16 +42,16 @@ READING = {
 NOT_READING = {"run", "search", "track", "score", "verify", "list", "check", "teacher", "data", "weights", "doctor"}
 
 
-@pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, str], dict[str, str]]:
-    """The same results as folders and as archives, in a repository that is the current folder."""
-    root = new_repository(tmp_path / "repo")
-    monkeypatch.chdir(root)
-    demo = make_demo(tmp_path / "folders" / "demo")
+@pytest.fixture(scope="module")
+def _built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path], dict[str, Path]]:
+    """A folder with a repository, and in it the same results as folders and as archives."""
+    top = tmp_path_factory.mktemp("built")
+    root = new_repository(top / "repo")
+    demo = make_demo(top / "folders" / "demo")
     add(demo, make_record("dafl", 9, "diverged"))
     (demo / "study.yaml").write_text("name: demo\ndescription: A question.\n")
     save_tasks(demo, [{"name": "own/task", "published": {}}])
-    folders = {"demo": demo, "tracked": tmp_path / "folders" / "tracked"}
+    folders = {"demo": demo, "tracked": top / "folders" / "tracked"}
     for number, (name, scores) in enumerate({"first": GOOD, "second": WORSE}.items()):
         head = commit_file(root, "method.py", f"a = {number}\n", f"Commit {number}")
         folders[name] = write_records(folders["tracked"] / head.sha, {"dafl": scores, "kd": GOOD}, BITS)
@@ -59,11 +60,23 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, s
         for run in range(3):
             (folders[name] / "speed").mkdir(exist_ok=True)
             (folders[name] / "speed" / f"{run}.json").write_text(json.dumps(speed))
-    archives = {"demo": tmp_path / "archives" / "demo.parquet", "tracked": tmp_path / "archives" / "tracked"}
+    archives = {"demo": top / "archives" / "demo.parquet", "tracked": top / "archives" / "tracked"}
     archives |= {name: archives["tracked"] / f"{folders[name].name}.parquet" for name in ("first", "second")}
     for name in ("demo", "first", "second"):
         write_archive(folders[name], archives[name], "all")
-    return tuple({name: str(place) for name, place in each.items()} for each in (folders, archives))  # type: ignore[return-value]
+    return top, folders, archives
+
+
+@pytest.fixture
+def places(
+    _built: tuple[Path, dict[str, Path], dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, str], dict[str, str]]:
+    """A copy of the results as folders and as archives, in a repository that is the current folder."""
+    top, *both = _built
+    shutil.copytree(top, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path / "repo")
+    folders, archives = ({name: str(tmp_path / path.relative_to(top)) for name, path in each.items()} for each in both)
+    return folders, archives
 
 
 def run(command: list[str], places: dict[str, str], said: Callable[[], str]) -> tuple[int, str, dict[str, bytes]]:
@@ -84,7 +97,8 @@ def run(command: list[str], places: dict[str, str], said: Callable[[], str]) -> 
     return code, text, written
 
 
-@pytest.mark.parametrize("name", READING)
+# A site's pages are those of a report.
+@pytest.mark.parametrize("name", [pytest.param(each, marks=[pytest.mark.slow] * (each == "site")) for each in READING])
 def test_an_archive_is_read_like_its_folder(
     name: str, places: tuple[dict[str, str], dict[str, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The generated set: the same bytes everywhere, dense labels, and classes that colour alone does not tell apart."""
+"""The generated set: the same bytes everywhere, dense labels, and classes that colour alone does not distinguish."""
 
 from __future__ import annotations
 

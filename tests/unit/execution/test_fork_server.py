@@ -27,7 +27,7 @@ STUDY = """
 name: small
 tasks: [digits/lenet5-half]
 methods: [{method}]
-seeds: [0, 1]
+seeds: {seeds}
 budget: {{steps: {steps}}}
 points: 1
 selection: [last]
@@ -58,8 +58,9 @@ def _own_server() -> Iterator[None]:
     module.close_server()
 
 
-def study(folder: Path, method: str, steps: int = 1, more: str = "") -> Path:
-    (folder / "study.yaml").write_text(STUDY.format(method=method, steps=steps) + more, encoding="utf-8")
+def study(folder: Path, method: str, steps: int = 1, more: str = "", seeds: tuple[int, ...] = (0, 1)) -> Path:
+    text = STUDY.format(method=method, steps=steps, seeds=list(seeds))
+    (folder / "study.yaml").write_text(text + more, encoding="utf-8")
     return folder / "study.yaml"
 
 
@@ -74,7 +75,7 @@ def test_a_worker_has_the_folder_environment_and_threads_of_its_study(
     (tmp_path / "looks.py").write_text(LOOKS, encoding="utf-8")
     (tmp_path / "here").mkdir()
     monkeypatch.setenv("GONE", "1")
-    file = study(tmp_path, "looks.py")
+    file = study(tmp_path, "looks.py", seeds=(0,))
     run_study(file, results=tmp_path / "first", isolation="none")
     (server,) = module._servers
     monkeypatch.setenv("MINE", "yes")
@@ -88,7 +89,8 @@ def test_a_worker_has_the_folder_environment_and_threads_of_its_study(
             "descriptors": each["descriptors"],
         }
         assert int(str(each["descriptors"])) < 12
-    run_study(study(tmp_path, "looks.py", more="threads: 2\n"), results=tmp_path / "third", isolation="none")
+    third = study(tmp_path, "looks.py", more="threads: 2\n", seeds=(0,))
+    run_study(third, results=tmp_path / "third", isolation="none")
     assert module._servers != [server]  # threads are counted when torch is imported
     assert {each["threads"] for each in seen(tmp_path / "third")} == {2}
 

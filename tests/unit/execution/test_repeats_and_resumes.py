@@ -1,4 +1,4 @@
-"""What the newer methods are made of, in one small method: turns, codes and optimisers that begin anew, a meta-learned
+"""What the newer methods are made of, in one small method: turns, codes and optimisers that restart, a meta-learned
 generator, a student in evaluation mode, pools in 8 bits, priorities, groups. It is metered and resumes to the bit."""
 
 from __future__ import annotations

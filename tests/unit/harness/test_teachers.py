@@ -45,6 +45,20 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.fixture(scope="module")
+def _trained(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quick teacher, trained once for the tests of what comes after training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DFKD_CACHE", str(tmp_path_factory.mktemp("trained")))
+        return train_teacher(TASK, QUICK, digits)
+
+
+@pytest.fixture
+def _cached(_trained: Path, _own_cache: None) -> None:
+    """This test's cache has the quick teacher."""
+    shutil.copytree(_trained, teacher_folder() / _trained.name)
+
+
 def test_same_recipe_and_seed_give_the_same_bytes(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +103,7 @@ def test_a_cached_teacher_is_not_trained_again(digits: Dataset) -> None:
     assert (folder / "weights.safetensors").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.usefixtures("_cached")
 def test_a_process_waits_for_another_that_trains_the_same_teacher(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,12 +135,14 @@ def test_a_process_waits_for_another_that_trains_the_same_teacher(
         assert mine.result(timeout=60) == trained
 
 
+@pytest.mark.usefixtures("_cached")
 def test_a_loaded_teacher_is_frozen(digits: Dataset) -> None:
     teacher = load_teacher(train_teacher(TASK, QUICK, digits), TASK, 10)
     assert not teacher.network.training
     assert not any(parameter.requires_grad for parameter in teacher.network.parameters())
 
 
+@pytest.mark.usefixtures("_cached")
 def test_altered_weights_are_refused(digits: Dataset) -> None:
     folder = train_teacher(TASK, QUICK, digits)
     weights = load_file(folder / "weights.safetensors")
@@ -135,6 +152,7 @@ def test_altered_weights_are_refused(digits: Dataset) -> None:
         load_teacher(folder, TASK, 10)
 
 
+@pytest.mark.usefixtures("_cached")
 def test_a_damaged_or_newer_passport_is_named(digits: Dataset) -> None:
     folder = train_teacher(TASK, QUICK, digits)
     file = folder / "passport.json"
@@ -147,6 +165,7 @@ def test_a_damaged_or_newer_passport_is_named(digits: Dataset) -> None:
         load_teacher(folder, TASK, 10)
 
 
+@pytest.mark.usefixtures("_cached")
 def test_a_teacher_for_other_data_or_geometry_is_refused(digits: Dataset) -> None:
     folder = train_teacher(TASK, QUICK, digits)
     with pytest.raises(UserError, match="made for 'digits', the task uses 'mnist'"):
@@ -156,6 +175,7 @@ def test_a_teacher_for_other_data_or_geometry_is_refused(digits: Dataset) -> Non
         load_teacher(folder, other, 10)
 
 
+@pytest.mark.usefixtures("_cached")
 def test_an_unknown_teacher_is_an_error_with_the_nearest_name(digits: Dataset) -> None:
     folder = train_teacher(TASK, QUICK, digits)
     with pytest.raises(UserError, match=f"did you mean '{folder.name}'"):
@@ -201,6 +221,7 @@ FORMS: dict[str, tuple[Callable[[Weights], object], list[str]]] = {
 }
 
 
+@pytest.mark.usefixtures("_cached")
 @pytest.mark.parametrize("form", ["safetensors", *FORMS])
 def test_import_takes_the_forms_that_people_publish(digits: Dataset, tmp_path: Path, form: str) -> None:
     weights = trained_weights(digits)
@@ -249,6 +270,7 @@ def test_import_refuses_what_does_not_fit(digits: Dataset, tmp_path: Path) -> No
         import_teacher(TASK, broken, digits)
 
 
+@pytest.mark.usefixtures("_cached")
 def test_a_prefix_that_is_missing_is_added(digits: Dataset, tmp_path: Path) -> None:
     file = tmp_path / "networks.py"
     file.write_text(
@@ -265,6 +287,7 @@ def test_a_prefix_that_is_missing_is_added(digits: Dataset, tmp_path: Path) -> N
     assert read_passport(folder)["imported_changes"] == ["prefix 'net.' added"]
 
 
+@pytest.mark.usefixtures("_cached")
 def test_what_no_training_leaves_behind_is_refused_with_what_was_measured(digits: Dataset, tmp_path: Path) -> None:
     weights = trained_weights(digits)
     name = "head.2.weight"

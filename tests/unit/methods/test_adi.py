@@ -173,6 +173,7 @@ def outspoken(seed: int, name: str) -> nn.Module:
     return network
 
 
+@pytest.mark.slow
 def test_competition_makes_images_on_which_the_student_differs_more() -> None:
     options = {**SMALL, "batch": 32, "first_images": 32, "images": 64, "iterations": 25, "lr_student": 1e-4}
     gaps = []

@@ -116,9 +116,9 @@ def test_the_images_get_the_teachers_statistics() -> None:
     network = get_teacher(task, teacher_key(task), digits()).network
     distances = []
     for weight in (1e-9, 10.0):
-        options = {**SMALL, "batch": 64, "images": 64, "iterations": 40, "share": 0.95, "batch_norm_weight": weight}
+        options = {**SMALL, "batch": 32, "images": 32, "iterations": 30, "share": 0.95, "batch_norm_weight": weight}
         teacher, student = copy.deepcopy(network), lenet(2, "lenet5bn-half")
-        context = run(deepinversion.declared, options, steps=42, teacher=teacher, student=student, image=task.image)
+        context = run(deepinversion.declared, options, steps=32, teacher=teacher, student=student, image=task.image)
         total = 0.0
         for layer in network.modules():
             if isinstance(layer, nn.BatchNorm2d):

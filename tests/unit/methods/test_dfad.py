@@ -180,6 +180,7 @@ def test_the_students_batch_norm_also_takes_in_the_generation_steps_images() -> 
     assert norms
 
 
+@pytest.mark.slow
 def test_the_generators_learning_raises_the_discrepancy() -> None:
     """With a student that stands still, what is left is the generator's part."""
     options = {**SMALL, "batch": 32, "student_steps": 1, "lr_student": 1e-9, "lr_generator": 0.01}

@@ -152,6 +152,7 @@ def test_images_are_pixels_normalised() -> None:
     assert 0 <= pixels.min() < pixels.max() <= 1
 
 
+@pytest.mark.slow
 def test_the_statistics_come_nearer_when_they_are_asked_for() -> None:
     options = {**SMALL, "batch": 32, "student_steps": 1, "lr_generator": 0.01, "adversarial": 0.0, "balance": 0.0}
 

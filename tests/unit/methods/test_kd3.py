@@ -1,4 +1,4 @@
-"""KD^3, derived anew: losses in NumPy, selection by both networks, the student that holds the shared classifier."""
+"""KD^3, derived again: losses in NumPy, selection by both networks, the student that holds the shared classifier."""
 
 from __future__ import annotations
 

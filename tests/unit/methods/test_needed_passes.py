@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from method_fixtures import images_of, lenet, trial
+from method_kinds import others_slow
 from needed_passes import INPUT, NEEDED, NOTHING, WEIGHTS, Pass
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -183,7 +184,7 @@ def watched(name: str) -> tuple[Watch, Any]:
     return watch, options
 
 
-@pytest.mark.parametrize("name", sorted(find_methods()))
+@pytest.mark.parametrize("name", others_slow(find_methods().values()))
 def test_a_step_makes_the_passes_that_the_algorithm_needs(name: str) -> None:
     watch, options = watched(name)
     needed = {kind: Counter(comparable(each) for each in passes) for kind, passes in NEEDED[name](options).items()}

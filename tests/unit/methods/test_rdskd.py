@@ -138,6 +138,7 @@ def test_the_generators_phase_ends_at_its_steps_or_with_its_share() -> None:
     assert short.meter.student_backward == 16 * (20 - 4)
 
 
+@pytest.mark.slow
 def test_diversity_seeking_spreads_the_images_of_a_class() -> None:
     """On the digits' teacher, after 60 steps. The paper's weight of 1 shows in longer runs only: L_ds is about 0.03."""
     image = get_task("digits/lenet5-half").image

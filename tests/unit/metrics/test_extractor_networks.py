@@ -48,7 +48,7 @@ def test_activations_of_random_weights_neither_vanish_nor_explode(random_incepti
     assert logits.shape == (4, 1008)
     for values in (features, logits):
         assert 0.05 < values.square().mean().sqrt() < 20
-        assert (values.std(0) > 1e-4 * values.abs().mean()).float().mean() > 0.8  # the images are told apart
+        assert (values.std(0) > 1e-4 * values.abs().mean()).float().mean() > 0.8  # the images are distinguished
     assert (features == 0).float().mean() < 0.5
 
 

@@ -72,6 +72,7 @@ def test_some_trials_of_several_tasks_are_read_in_the_order_of_their_ids(results
     assert load_records(tmp_path / "one.parquet", ["0" * 16]) == []
 
 
+@pytest.mark.slow  # tests/unit/cli/test_archive_for_folder.py has a quick one
 def test_a_report_of_an_archive_is_that_of_its_folder(results: Path, archive: Path, tmp_path: Path) -> None:
     render(results, tmp_path / "one")
     render(archive, tmp_path / "two")

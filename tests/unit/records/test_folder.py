@@ -42,7 +42,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def test_schema_does_not_change_unnoticed() -> None:
-    """If old records can no longer be read after a change, raise SCHEMA; then write the golden files anew."""
+    """If old records can no longer be read after a change, raise SCHEMA; then write the golden files again."""
     for model, name in ((Record, "record"), (CurvePoint, "curve")):
         path = GOLDEN / f"{name}.schema.json"
         assert json.loads(path.read_text()) == model.model_json_schema(), f"the schema in {path.name} changed"

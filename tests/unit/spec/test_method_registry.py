@@ -119,6 +119,7 @@ COMPUTED = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("_read_here_and_confined")
 @pytest.mark.parametrize("text", COMPUTED.values(), ids=COMPUTED)
 def test_a_declaration_that_is_computed_is_read_by_running_it(write: Write, text: str) -> None:
     (card,) = read_cards(write(text))
@@ -170,6 +171,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.usefixtures("_read_here_and_confined")
 @pytest.mark.parametrize(("text", "line", "message"), MISTAKES, ids=[message for _, _, message in MISTAKES])
 def test_a_mistake_is_named_with_file_and_line(write: Write, text: str, line: int | None, message: str) -> None:
     file = write(text)
@@ -217,7 +219,7 @@ def install(site: Path, *entries: str) -> None:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of installed packages; what is installed is looked for anew, and forgotten afterwards."""
+    """A folder of installed packages; what is installed is searched again, and forgotten afterwards."""
     monkeypatch.setattr(method_registry, "_installed_methods", method_registry._installed_methods.__wrapped__)
     monkeypatch.syspath_prepend(tmp_path / "site")
     yield tmp_path / "site"

@@ -55,7 +55,7 @@ def test_value_comes_back_in_the_options_own_type(kind: Any, value: Any, expecte
     got = check_value(spec(kind), value)
     assert got == expected
     assert type(got) is type(expected)
-    assert repr(got) == repr(expected)  # 0.0 and -0.0, 1 and 1.0 and True are told apart
+    assert repr(got) == repr(expected)  # 0.0 and -0.0, 1 and 1.0 and True are distinguished
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,7 @@ COMPUTED = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("_read_here_and_confined")
 @pytest.mark.parametrize("text", COMPUTED.values(), ids=COMPUTED)
 def test_what_cannot_be_read_is_imported(write: Write, text: str) -> None:
     write(HEAD + BASE + KIND, "bases.py")
@@ -264,6 +265,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.usefixtures("_read_here_and_confined")
 @pytest.mark.parametrize(("child", "message"), WRONG, ids=[message for _, message in WRONG])
 def test_a_mistake_is_named_with_the_file_and_the_line_of_the_option(write: Write, child: str, message: str) -> None:
     write(HEAD + BASE + KIND, "bases.py")

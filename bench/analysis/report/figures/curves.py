@@ -305,7 +305,7 @@ def _finish(axis: Axes, group: Group, label: str) -> None:
 
 
 def _looks(rows: Sequence[Row], colours: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Colour by method, dotted for what was trained on real images; the dashes tell apart what shares a colour."""
+    """Colour by method, dotted for what was trained on real images; dashes distinguish what shares a colour."""
     seen: dict[str, int] = {}
     looks = {}
     for row in sorted(rows, key=lambda row: row.label):

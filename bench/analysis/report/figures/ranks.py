@@ -52,7 +52,7 @@ def draw_profiles(block: TaskSet, colours: Mapping[str, str], layout: Layout = "
 
 
 def draw_ranks(block: TaskSet, colours: Mapping[str, str], layout: Layout = "file") -> Figure:
-    """Average ranks on a line, the best at the left; bars join methods that Nemenyi's test does not tell apart."""
+    """Average ranks on a line, the best at the left; bars join methods that Nemenyi's test does not distinguish."""
     ranking = block.ranking
     names = list(ranking.ranks)
     half = -(-len(names) // 2)
@@ -116,7 +116,7 @@ def _difference(axis: Axes, ranking: Ranking, margin: float, scale: float, size:
 
 
 def _looks(methods: Sequence[str], colours: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Colour by method; dashes tell apart those that share one."""
+    """Colour by method; dashes distinguish those that share one."""
     seen: dict[str, int] = {}
     looks: dict[str, dict[str, Any]] = {}
     for method in sorted(methods):

@@ -17,7 +17,11 @@ from bench.analysis.report.sections.leaderboard import budget_words
 from bench.analysis.report.sections.quality import Point, Quality, qualities
 from bench.analysis.report.sections.quality_text import TITLE, correlation_words, drawable, quality_caption
 
-SHAPES = {"none": "o^v<>", "pool": "Dd", "train": "sXP"}  # by data need; the later ones tell apart what shares a colour
+SHAPES = {
+    "none": "o^v<>",
+    "pool": "Dd",
+    "train": "sXP",
+}  # by data need; the later ones distinguish what shares a colour
 BESIDE = 10  # names that fit beside one line of plots; more stand below
 MANY = 1000  # dots: more are drawn as pixels inside the SVG, which else had an element for each
 DECADES = 2  # values that span more of them stand on a logarithmic axis

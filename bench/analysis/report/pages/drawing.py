@@ -52,7 +52,7 @@ def draw_group(
         colours: by method.
         sweeps: how many figures there are at most of what an option changes.
         sparing: whether a page shows the very SVG of the figure's file, then without a background, in place of two
-            layouts of its own.
+            its own layouts.
     """
     read = curves_of(group, results)
     drawn = Drawn(anytime_of(group, read))

@@ -39,7 +39,7 @@ NAMED = 6  # methods of a verdict; pairs.csv has all
 
 
 def board(groups: Sequence[Group], paged: Collection[str] = ()) -> dict[str, Any]:
-    """All that the index page shows; ``paged``: the ids of trials that have a page."""
+    """Everything that the index page shows; ``paged``: the ids of trials that have a page."""
     lines = [line for group in groups for line in _lines(group, paged)]
     names = dict.fromkeys(group.key.task for group in groups)
     return {

@@ -143,7 +143,7 @@ def _markdown_table(group: Group, table: Table) -> list[str]:
 
 
 def _further_tables(group: Group) -> list[str]:
-    """Image metrics and published numbers, each in a table of its own."""
+    """Image metrics and published numbers, each in a separate table."""
     lines = titled(class_table.TITLE, class_table.class_table(group))
     lines += titled(image_metrics.TITLE, image_metrics.image_table(group), image_metrics.image_notes(group))
     if pools := pool_text.pool_table(group):

@@ -28,7 +28,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class SensitivitySection:
-    """All that is said of one set of options in a group."""
+    """Everything that is said about one set of options in a group."""
 
     title: str
     heat: tuple[Picture, ...]
@@ -101,5 +101,5 @@ def _lines(of: Sensitivity, group: Group, colours: Mapping[str, str], files: dic
 
 
 def _free(name: str, files: dict[str, bytes]) -> str:
-    """A name that no file has: methods whose values have too little in common have figures of their own."""
+    """A name that no file has: methods whose values have too little in common have separate figures."""
     return f"{name}-{len(files)}" if f"{name}.png" in files else name

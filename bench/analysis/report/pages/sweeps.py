@@ -17,7 +17,7 @@ from bench.utils.markdown import escape, figure, titled
 
 @dataclass(frozen=True)
 class DrawnSweep:
-    """All that is said of one option of a method in a group."""
+    """Everything that is said about one option of a method in a group."""
 
     title: str
     table: list[list[str]]

@@ -1,4 +1,4 @@
 """What a report says: which records share a ranking, tables, comparisons, sentences.
 
-Nothing here knows of HTML or files.
+Nothing here knows about HTML or files.
 """

@@ -1,4 +1,4 @@
-"""Numbers from papers: quoted with their source in a table of their own, never mixed with measured ones."""
+"""Numbers from papers: quoted with their source in a separate table, never mixed with measured ones."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def value_of(row: Row, option: str) -> Hashable:
 def _grid_rows(rows: Sequence[Row]) -> list[Row]:
     """The rows that share each of their values with another one: a grid without what stands beside it.
 
-    Entries that vary one option at a time, and a method's row from another study, have a value of their own.
+    Entries that vary one option at a time, and a method's row from another study, have their own value.
     """
     kept = list(rows)
     while True:
