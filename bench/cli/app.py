@@ -1,51 +1,20 @@
-"""The command tree."""
+"""The command tree. A verb's module is imported when the verb is used: help and completion need none of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+import importlib
+from collections.abc import Iterator, MutableMapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command, get_group
 
 import bench
-from bench.cli import (
-    bisect,
-    carry,
-    check,
-    compare,
-    data,
-    history,
-    lists,
-    query,
-    run,
-    score,
-    search,
-    show,
-    site,
-    teacher,
-    track,
-    weights,
-)
-from bench.cli import (
-    doctor as doctor_verb,
-)
-from bench.cli import (
-    submit as submit_verb,
-)
-from bench.cli import (
-    verify as verify_verb,
-)
-from bench.cli.settings import PLAIN
+from bench.cli.plain import PLAIN
 
-
-class _InOrder(TyperGroup):
-    """Lists the verbs in the order in which a user meets them."""
-
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
-        del ctx
-        return list(HELP)
-
+if TYPE_CHECKING:
+    from typer._click.core import Command  # typer's own copy of click
 
 HELP = {
     "run": "Run a study, or continue one.",
@@ -72,6 +41,59 @@ HELP = {
     "weights": "Inspect and download the metrics' weights files.",
     "doctor": "Show what is broken, what is not there yet, and what is.",
 }
+_MODULES = {"list": "lists", "report": "show", "pack": "carry", "unpack": "carry", "archive": "query", "merge": "query"}
+_GROUPS = ("list", "teacher", "data", "weights")
+
+
+class _Verbs(MutableMapping[str, "Command"]):
+    """The verbs by name, in the order in which a user meets them; a verb is imported when it is asked for."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Command] = {}
+
+    def __getitem__(self, name: str) -> Command:
+        if name not in self._loaded:
+            if name not in HELP:
+                raise KeyError(name)
+            self._loaded[name] = _load(name)
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(HELP)
+
+    def __len__(self) -> int:
+        return len(HELP)
+
+    def __setitem__(self, name: str, command: Command) -> None:
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._loaded[name]
+
+
+def _load(name: str) -> Command:
+    module = importlib.import_module(f"bench.cli.{_MODULES.get(name, name)}")
+    if name in _GROUPS:
+        command: Command = get_group(module.app)
+    else:
+        alone = typer.Typer(add_completion=False, **PLAIN)
+        alone.command(name, short_help=HELP[name])(getattr(module, name))
+        command = get_command(alone)
+    command.name, command.short_help = name, HELP[name]
+    return command
+
+
+class _InOrder(TyperGroup):
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        self.commands = _Verbs()
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(HELP.items()))
+
+
 app = typer.Typer(
     cls=_InOrder,
     help="Benchmark data-free knowledge distillation: one harness, fixed budgets, real images.",
@@ -95,30 +117,3 @@ def _root(
     ] = False,
 ) -> None:
     del version
-
-
-_VERBS: dict[str, Callable[..., None]] = {
-    "run": run.run,
-    "search": search.search,
-    "show": show.show,
-    "score": score.score,
-    "verify": verify_verb.verify,
-    "submit": submit_verb.submit,
-    "report": show.report,
-    "site": site.site,
-    "track": track.track,
-    "compare": compare.compare,
-    "history": history.history,
-    "query": query.query,
-    "pack": carry.pack,
-    "unpack": carry.unpack,
-    "archive": query.archive,
-    "merge": query.merge,
-    "bisect": bisect.bisect,
-    "check": check.check,
-    "doctor": doctor_verb.doctor,
-}
-for _name, _verb in _VERBS.items():
-    app.command(_name, short_help=HELP[_name])(_verb)
-for _name, _group in {"list": lists.app, "teacher": teacher.app, "data": data.app, "weights": weights.app}.items():
-    app.add_typer(_group, name=_name, short_help=HELP[_name])

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import complete, out
-from bench.cli.settings import PLAIN, DataFolder, Json
+from bench.cli.plain import PLAIN
+from bench.cli.settings import DataFolder, Json
 from bench.data import NAMES, FileStatus, Source, find, search_folders
 from bench.data import fetch as fetch_data
 from bench.data import status as data_status

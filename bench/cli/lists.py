@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import complete, out
-from bench.cli.settings import PLAIN, Json, MethodFiles, TaskFiles, know
+from bench.cli.plain import PLAIN
+from bench.cli.settings import Json, MethodFiles, TaskFiles, know
 from bench.spec.budget import in_words
 from bench.spec.method_card import MethodCard
 from bench.spec.method_registry import find_methods, get_card

@@ -1,22 +1,14 @@
-"""What the verbs share: how typer behaves, and the options that several of them have."""
+"""The options that several verbs have."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 import typer
 
 from bench.execution.isolation import ISOLATIONS
 from bench.spec.task import add_tasks, read_tasks
-
-
-class _Plain(TypedDict):
-    rich_markup_mode: None
-    pretty_exceptions_enable: bool
-
-
-PLAIN: _Plain = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON list of objects, and nothing else.")]
 DataFolder = Annotated[

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import complete, out
+from bench.cli.plain import PLAIN
 from bench.cli.run import stopped
-from bench.cli.settings import PLAIN, AllowAltered, DataFolder, Json, TaskFiles, know
+from bench.cli.settings import AllowAltered, DataFolder, Json, TaskFiles, know
 from bench.cli.watch import TeacherLines
 from bench.errors import UserError
 from bench.harness.teachers.passport import find_passport, passports, weights_state

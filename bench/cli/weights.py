@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from bench.cli import out
-from bench.cli.settings import PLAIN, Json, Weights
+from bench.cli.plain import PLAIN
+from bench.cli.settings import Json, Weights
 from bench.metrics.weights import FILES, WeightsStatus, fetch_weights, known, weights_folders, weights_status
 
 app = typer.Typer(

@@ -91,7 +91,9 @@ class IsolatedTrial:
             prepared.dataset.classes,
         )
         selects = "teacher_agreement" in prepared.trial.selection
-        self.curve = Curve(self.context, self.judge, prepared.trial.points, prepared.work, selects)
+        self.curve = Curve(
+            self.context, self.judge, prepared.trial.points, prepared.work, selects, prepared.trial.averages
+        )
 
     def play(self) -> None:
         """Serve the method's process until it has ended."""

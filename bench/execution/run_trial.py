@@ -198,7 +198,9 @@ class _RunningTrial:
             prepared.dataset.classes,
         )
         selects = "teacher_agreement" in prepared.trial.selection
-        self.curve = Curve(self.context, self.judge, prepared.trial.points, prepared.work, selects)
+        self.curve = Curve(
+            self.context, self.judge, prepared.trial.points, prepared.work, selects, prepared.trial.averages
+        )
 
     def play(self) -> None:
         """Run the method until it returns or its budget is spent, and score what it leaves; inside the fence."""

@@ -185,6 +185,7 @@ def _trial_of(record: Record, method_files: Sequence[Path], pool: Path | None) -
         "own_task": None if task.built_in else task.model_dump(mode="json"),
         "study": record.study,
         "settings": "",
+        "average": "end",
         "stated": [],
         "label": record.trial.method,
         "timeout": None,
@@ -306,8 +307,10 @@ def _differences(before: Facts, now: Facts) -> list[str]:
             pairs.append((name, metric.value, other.value))
     different = [f"{name} {_short(old)} -> {_short(new)}" for name, old, new in pairs if old != new]
     lines = [[_timeless(point) for point in each.curve] for each in (before, now)]
-    if lines[0] != lines[1]:
-        place = next((i for i, (a, b) in enumerate(zip(*lines, strict=False)) if a != b), min(map(len, lines)))
+    same = len(lines[0]) == len(lines[1]) and all(map(_same_point, *lines))
+    if not same:
+        pairs_of = enumerate(zip(*lines, strict=False))
+        place = next((i for i, pair in pairs_of if not _same_point(*pair)), min(map(len, lines)))
         different.append(f"the curve, from its line {place + 1} on")
     if before.student and before.student != now.student:
         different.append("the student's weights")
@@ -316,6 +319,13 @@ def _differences(before: Facts, now: Facts) -> list[str]:
 
 def _timeless(point: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in point.items() if name != "seconds"}
+
+
+def _same_point(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two lines of a curve say the same; one may lack the average's scores, which not all take."""
+    lacking = old.get("score_ema") is None or new.get("score_ema") is None
+    out = {"score_ema", "agreement_ema", "details_ema"} if lacking else set()
+    return {k: v for k, v in old.items() if k not in out} == {k: v for k, v in new.items() if k not in out}
 
 
 def _short(value: Any) -> str:

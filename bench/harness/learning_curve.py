@@ -31,10 +31,19 @@ class Choice:
 
 
 class Curve:
-    """Evaluates a context's student at ``points`` evenly spread shares of the budget, at the start and at the end."""
+    """Evaluates a context's student at ``points`` evenly spread shares of the budget, at the start and at the end.
+
+    The average of its weights is scored at the end; at each point where ``averages`` is true.
+    """
 
     def __init__(
-        self, context: TrialContext | JudgeSide, judge: Judge, points: int, work: Path, keep_students: bool
+        self,
+        context: TrialContext | JudgeSide,
+        judge: Judge,
+        points: int,
+        work: Path,
+        keep_students: bool,
+        averages: bool = False,
     ) -> None:
         self.rows: list[dict[str, Any]] = []
         self._context = context
@@ -42,9 +51,11 @@ class Curve:
         self._points = points
         self._next = 1
         self._evaluated = (-1, -1)
+        self._averages = averages
         self._students = work / "points" if keep_students else None
         self._sums: list[str] = []  # hashes of the students' files
         self.weights: dict[str, Tensor] = {}  # the student's, as they were scored last
+        self._average: dict[str, Tensor] = {}  # of them, at that time
 
     @property
     def latest(self) -> float | None:
@@ -64,16 +75,18 @@ class Curve:
         if (meter.steps, meter.optimizer_steps) != self._evaluated:
             self.evaluate()
         elif not self.weights:  # it was, before a stop
-            self.weights, _ = self._context.weights()
+            self.weights, self._average = self._context.weights()
+        if self.rows[-1]["score_ema"] is None:
+            self.rows[-1].update(self._scores_of_average())
 
     def evaluate(self) -> None:
         context = self._context
         self._next = math.floor(context.progress * self._points + 1e-9) + 1
-        self.weights, average = context.weights()
+        self.weights, self._average = context.weights()
         weights = self.weights
         if not all(bool(torch.isfinite(value).all()) for value in weights.values() if value.is_floating_point()):
             raise Diverged("the student's weights became NaN or infinite")
-        verdict, averaged = self._judge.test(weights), self._judge.test(average)
+        verdict = self._judge.test(weights)
         meter = context.meter
         self._evaluated = (meter.steps, meter.optimizer_steps)
         self.rows.append(
@@ -85,16 +98,26 @@ class Curve:
                 "student_images": meter.student_images,
                 "gmacs": meter.gmacs,
                 "score": verdict.score,
-                "score_ema": averaged.score,
+                "score_ema": None,
                 "agreement": verdict.agreement,
-                "agreement_ema": averaged.agreement,
+                "agreement_ema": None,
                 "details": dict(verdict.details),
-                "details_ema": dict(averaged.details),
+                "details_ema": {},
                 "logs": context.take_logs(),
             }
         )
+        if self._averages:
+            self.rows[-1].update(self._scores_of_average())
         if self._students is not None:
             self._sums.append(save_student(self._students, len(self.rows) - 1, weights))
+
+    def _scores_of_average(self) -> dict[str, Any]:
+        averaged = self._judge.test(self._average)
+        return {
+            "score_ema": averaged.score,
+            "agreement_ema": averaged.agreement,
+            "details_ema": dict(averaged.details),
+        }
 
     def select(self, rules: Sequence[str]) -> dict[str, Choice]:
         """What each rule picks; a rule that has nothing to go by is left out."""

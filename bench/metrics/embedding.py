@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.errors import Unavailable
+from bench.errors import Unavailable, UserError
 from bench.models import head
 
 Embedding: TypeAlias = tuple[Tensor, Tensor | None]  # features float32 (N, D), logits float32 (N, K) or None
@@ -105,18 +105,29 @@ def tapped(network: nn.Module) -> Callable[[Tensor], Embedding]:
 
     Inputs with positions, (N, D, ...), are averaged over them; answers for every pixel are no logits of an image.
     """
-    layer = head(network)
+    head(network)  # a UserError now where there is none
 
     def run(images: Tensor) -> Embedding:
-        seen: list[Tensor] = []
-        hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-        try:
-            logits = network(images)
-        finally:
-            hook.remove()
-        if not seen:
+        features, logits = tap(network, images)
+        if features is None:
             raise Unavailable(f"{type(network).__name__} does not call its head; its features are not defined")
-        features = seen[0] if seen[0].ndim == 2 else seen[0].flatten(2).mean(2)
         return features, logits if logits.ndim == 2 else None
 
     return run
+
+
+def tap(network: nn.Module, images: Tensor) -> tuple[Tensor | None, Tensor]:
+    """The same of one batch: features (None where the network does not call its head) and all that it answers."""
+    seen: list[Tensor] = []
+    try:
+        layer = head(network)
+    except UserError:  # it has none
+        return None, network(images)
+    hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    try:
+        answer = network(images)
+    finally:
+        hook.remove()
+    if not seen:
+        return None, answer
+    return seen[0] if seen[0].ndim == 2 else seen[0].flatten(2).mean(2), answer

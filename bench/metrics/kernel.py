@@ -5,6 +5,8 @@ All in float64 and block by block: no matrix of all pairs is kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -50,6 +52,8 @@ def kernel_distance_of_subsets(
 ) -> tuple[float, float]:
     """Mean and standard deviation (of the population) of random parts' distances, drawn as torch-fidelity draws them.
 
+    Where the parts overlap much, all pairs of the two sets are compared once, in blocks, and not those of each part.
+
     Args:
         x, y: features (N, D) and (M, D).
         size: images of each part, without replacement; as many as the smaller set has, where that is fewer.
@@ -62,11 +66,49 @@ def kernel_distance_of_subsets(
         raise ValueError(f"at least 1 subset of 2 images is needed, not {subsets} of {size}")
     size = min(size, len(x), len(y))
     draws = np.random.RandomState(seed)
-    distances = []
-    for _ in range(subsets):
-        parts = [torch.from_numpy(draws.choice(len(each), size, replace=False)).to(each.device) for each in (x, y)]
-        distances.append(kernel_distance(x[parts[0]], y[parts[1]]))
+    parts = [
+        [torch.from_numpy(draws.choice(len(each), size, replace=False)).to(each.device) for each in (x, y)]
+        for _ in range(subsets)
+    ]
+    (x, in_x), (y, in_y) = (_drawn(each, [part[place] for part in parts]) for place, each in enumerate((x, y)))
+    if (len(x) + len(y)) ** 2 <= subsets * (2 * size) ** 2:
+        within = (_sums_within(x, in_x) + _sums_within(y, in_y)) / (size * (size - 1))
+        distances = (within - 2 * _sums_between(x, y, in_x, in_y) / size**2).cpu().numpy()
+    else:
+        chosen = [(x[in_x[:, part] > 0], y[in_y[:, part] > 0]) for part in range(subsets)]
+        distances = np.array([kernel_distance(*each) for each in chosen])
     return float(np.mean(distances)), float(np.std(distances))
+
+
+def _drawn(features: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The rows that are in any part, and float64 (rows, parts): 1 where a row is in a part."""
+    members = torch.zeros(len(features), len(parts), dtype=torch.float64, device=features.device)
+    for place, chosen in enumerate(parts):
+        members[chosen, place] = 1
+    used = members.any(1)
+    return features[used], members[used]
+
+
+def _sums_within(features: Tensor, members: Tensor) -> Tensor:
+    """float64 (parts,): the sum of the kernel over the ordered pairs of two different rows of each part."""
+    total = torch.zeros(members.shape[1], dtype=torch.float64, device=features.device)
+    for rows, block in blocks(features):
+        pairs = _kernel(block, block)
+        pairs.fill_diagonal_(0)
+        total += ((pairs @ members[rows]) * members[rows]).sum(0)
+        for later, others in blocks(features[rows.stop :]):  # the kernel is symmetric
+            columns = slice(rows.stop + later.start, rows.stop + later.stop)
+            total += 2 * ((_kernel(block, others) @ members[columns]) * members[rows]).sum(0)
+    return total
+
+
+def _sums_between(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor) -> Tensor:
+    """float64 (parts,): the sum of the kernel over all pairs of a part's rows of x and of y."""
+    total = torch.zeros(in_x.shape[1], dtype=torch.float64, device=x.device)
+    for rows, block in blocks(x):
+        for columns, others in blocks(y):
+            total += ((_kernel(block, others) @ in_y[columns]) * in_x[rows]).sum(0)
+    return total
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.data import Dataset
 from bench.data.batches import middle, normalise
 from bench.data.images import evenly
-from bench.metrics.embedding import Extractor, embed
+from bench.metrics.embedding import Extractor, embed, exactly, tap
 from bench.metrics.extractors import MetricContext, get_extractor
 from bench.metrics.perceptual import Perceptual, get_perceptual
 from bench.metrics.reference import Reference
@@ -48,13 +48,22 @@ class ImageSets:
     @cached_property
     def answers(self) -> tuple[Tensor, Tensor]:
         """The teacher's class of each image (int64) and its probability; of each pixel in segmentation."""
-        labels, confidence = [], []
-        for batch in self.images.split(500 if self.images[0].numel() <= SMALL else 50):
-            with torch.no_grad(), torch.autocast(self.around.device.type, enabled=False):
-                pixels = normalise(batch.to(self.around.device), self.around.task.image)
-                top = self.around.teacher(pixels).softmax(1).max(1)
+        labels, confidence, features, logits = [], [], [], []
+        size = 500 if self.images[0].numel() <= SMALL else 50
+        for batch in self.images.split(size):
+            with exactly():
+                seen, answer = tap(self.around.teacher, normalise(batch.to(self.around.device), self.around.task.image))
+                top = answer.softmax(1).max(1)
             labels.append(top.indices.cpu())
             confidence.append(top.values.cpu())
+            features.append(seen)
+            logits.append(answer if answer.ndim == 2 else None)
+        found = [each.float().cpu() for each in features if each is not None]
+        if len(found) == len(features):
+            extractor = get_extractor("teacher", self.around)
+            if size == extractor.batch:  # one pass does for both; the last bits depend on the batch
+                whole = [each.float().cpu() for each in logits if each is not None]
+                self._embedded["teacher"] = (extractor, torch.cat(found), torch.cat(whole) if whole else None)
         return torch.cat(labels), torch.cat(confidence)
 
     @cached_property
@@ -69,6 +78,8 @@ class ImageSets:
 
     def embedded(self, name: str) -> tuple[Extractor, Tensor, Tensor | None]:
         """An extractor, and its features (N, D) and logits of the synthetic images; raises Unavailable."""
+        if name == "teacher":
+            _ = self.answers  # the same pass
         if name not in self._embedded:
             extractor = get_extractor(name, self.around)
             self._embedded[name] = (extractor, *embed(extractor, self.images))

@@ -74,6 +74,7 @@ def expand(
                         method_files=loaded.method_files,
                         own_task=own_task,
                         settings=study.settings,
+                        average=study.average,
                         stated=(tuple(sorted(cell)),),
                     )
                     known = trials.setdefault(trial.id, trial)

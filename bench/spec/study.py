@@ -100,6 +100,11 @@ class Study(Strict):
         min_length=1,
         description="selection rules; the first one is the headline and must be data-free",
     )
+    average: Literal["end", "points"] = Field(
+        default="end",
+        description="where the average of the student's weights is scored: at the `end`, or at all `points`, as it is "
+        "where the headline rule is `ema`",
+    )
     image_metrics: tuple[str, ...] = Field(default=(), description="see `dfkd list metrics`")
     real_images: Whole | None = Field(
         default=None,

@@ -46,6 +46,7 @@ class Trial:
     pool_path: Path | None = None  # where the pool lies, unless it is a data set
     own_task: Mapping[str, Any] | None = None  # a user's own task, written out; its hash is in the identity
     settings: str = "paper"  # the study's, which chose the options that it does not state
+    average: str = "end"  # where the average of the student's weights is scored: at the end, or at all points
     stated: tuple[tuple[str, ...], ...] = ()  # the options that each entry of the study that gives this trial names
 
     def identity(self) -> dict[str, Any]:
@@ -65,12 +66,17 @@ class Trial:
         return trial_id(self.identity())
 
     @property
+    def averages(self) -> bool:
+        """Whether the average of the student's weights is scored at each point; a headline has a curve."""
+        return self.average == "points" or self.selection[0] == "ema"
+
+    @property
     def limits(self) -> Budget:
         return Budget.parse(self.budget)
 
     def to_json(self) -> dict[str, Any]:
         """For another process; :meth:`from_json` makes the task known there, if it is the user's own."""
-        names = ("study", "label", "real_images", "timeout", "own_task", "settings")
+        names = ("study", "label", "real_images", "timeout", "own_task", "settings", "average")
         extra = {name: getattr(self, name) for name in names}
         lists: dict[str, Any] = {"stated": [list(entry) for entry in self.stated]}
         lists |= {"image_metrics": list(self.image_metrics), "method_files": [str(file) for file in self.method_files]}
@@ -93,7 +99,7 @@ class Trial:
 
 OUTSIDE = (
     *("study", "label", "image_metrics", "real_images", "timeout", "method_files", "pool_path", "own_task"),
-    *("settings", "stated"),
+    *("settings", "average", "stated"),
 )
 IDENTITY = tuple(field.name for field in dataclasses.fields(Trial) if field.name not in OUTSIDE)
 

@@ -45,3 +45,17 @@ def test_nothing_heavy_is_imported_to_answer(tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     assert len(found) == len(LIGHT)
     assert {command: names for command, names in found.items() if names} == {}
+
+
+def test_help_imports_no_verb(tmp_path: Path) -> None:
+    """Of the verbs' modules, and of what they need, nothing; a verb's own help imports that verb alone."""
+    verbs = ("bench.cli.run", "bench.cli.report", "bench.cli.bisect", "bench.spec", "bench.execution", "pydantic")
+    root = str(Path(__file__).parents[2])
+    for commands, expected in ([["--help"], ["--version"]], []), ([["unpack", "--help"]], ["bench.spec", "pydantic"]):
+        command = [sys.executable, "-c", PROGRAM, json.dumps(commands), json.dumps(verbs)]
+        done = subprocess.run(
+            command, cwd=tmp_path, env={"PYTHONPATH": root}, capture_output=True, text=True, check=True
+        )
+        for names in json.loads(done.stdout).values():
+            assert [name for name in names if name in ("bench.cli.bisect", *expected)] == expected
+            assert expected or not names

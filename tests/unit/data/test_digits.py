@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,6 +38,15 @@ def test_no_image_is_in_both_splits_and_none_is_lost():
     official = sorted((image * 255 / 16 + 0.5).astype("uint8").tobytes() for image in load_digits().images)
     ours = sorted(image.numpy().tobytes() for split in (native.train, native.test) for image in split.images)
     assert ours == official
+
+
+def test_scikit_learn_is_not_imported(tmp_path):
+    program = (
+        "import sys; from bench.data import load; load('digits', size=8); "
+        "sys.exit(any(name.partition('.')[0] in ('sklearn', 'scipy', 'pandas') for name in sys.modules))"
+    )
+    root = str(Path(__file__).parents[3])
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": root})
 
 
 def test_values_are_bytes_from_0_to_255(digits):

@@ -108,6 +108,29 @@ def test_curve_picks_by_each_rule(make_context: MakeContext, tmp_path: Path) -> 
     assert chosen["teacher_agreement"].score == scores[best]
 
 
+@pytest.mark.parametrize("averages", [False, True])
+def test_the_average_is_scored_at_the_end_or_at_each_point(
+    make_context: MakeContext, tmp_path: Path, averages: bool
+) -> None:
+    with make_context(budget=Budget(steps=12)) as context:
+        session = session_for(context.image, 10)
+        opt = session.keep("opt", SGD(session.student.parameters(), 0.5))
+        split = random_split(context, 400)
+        judge = Judge(context.student, context._teacher.network, split, context.image, context.device)
+        curve = Curve(context, judge, 3, tmp_path, keep_students=False, averages=averages)
+        context.hooks.after_step = lambda: curve.evaluate() if curve.due() else None
+        curve.begin()
+        for _ in session.steps("train"):
+            session.distill(opt, session.noise(64, *context.image.shape))
+        curve.close()
+        last = judge.test(context.weights()[1])
+    taken = [row["score_ema"] is not None for row in curve.rows]
+    assert taken == ([True] * 4 if averages else [False, False, False, True])
+    assert [row["agreement_ema"] is not None for row in curve.rows] == taken
+    assert curve.rows[-1]["score_ema"] == last.score
+    assert curve.select(["ema"])["ema"].agreement == last.agreement
+
+
 def curve_weights(context: TrialContext) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in context.student.state_dict().items()}
 

@@ -101,10 +101,30 @@ def test_subsets_are_no_larger_than_the_smaller_set() -> None:
     assert kernel_distance_of_subsets(x, y, 4) == pytest.approx((np.mean(values), np.std(values)), rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("count", "others", "subsets", "size"),
+    [(90, 70, 12, 40), (90, 70, 12, 70), (40, 90, 3, 1000), (2000, 1500, 3, 20), (64, 64, 1, 64), (70, 33, 100, 5)],
+)
+def test_subsets_are_the_mean_of_their_parts_however_they_overlap(
+    count: int, others: int, subsets: int, size: int
+) -> None:
+    x, y = normal(count, 6), normal(others, 6, 1, mixed=True)
+    draws = np.random.RandomState(2020)
+    least = min(size, count, others)
+    values = [
+        kernel_distance(x[draws.choice(count, least, replace=False)], y[draws.choice(others, least, replace=False)])
+        for _ in range(subsets)
+    ]
+    with blocks_of(32):
+        found = kernel_distance_of_subsets(x, y, subsets, size)
+    assert found == pytest.approx((np.mean(values), np.std(values)), rel=1e-12, abs=1e-13)
+
+
 def test_no_matrix_of_all_pairs_is_made() -> None:
     x, y = torch.rand(700, 8), torch.rand(500, 8)
     with blocks_of(32):
         assert largest_tensor(lambda: kernel_distance(x, y)) <= 8 * 32 * 32
+        assert largest_tensor(lambda: kernel_distance_of_subsets(x, y, 4, 400)) <= 8 * 700 * 8
 
 
 @pytest.mark.parametrize("features", BAD.values(), ids=BAD.keys())

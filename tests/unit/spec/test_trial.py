@@ -62,6 +62,7 @@ OTHER: dict[str, Any] = {
     "identity_rule": 3,
     "pool_path": Path("/somewhere/images.npy"),
     "settings": "small",
+    "average": "points",
     "stated": (("temperature",), ()),
 }
 
