@@ -75,6 +75,7 @@ def _method(record: Record) -> dict[str, Fact]:
 def _identity(record: Record) -> dict[str, Fact]:
     rest = record.trial.model_dump(exclude={"options", "method", "task", "seed", "budget"})
     rest["identity_rule"] = record.trial.identity_rule  # the first is not written out
+    rest["memory_format"] = record.trial.memory_format  # nor is contiguous
     words: dict[str, Fact] = {name: value_words(value) for name, value in rest.items() if value != ""}
     return _plain({"study": record.study, "budget": in_words(record.trial.budget), **words})
 

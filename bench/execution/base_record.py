@@ -44,7 +44,11 @@ def base_record(trial: Trial, card: MethodCard, status: str, reason: str) -> dic
         "provenance": {
             **provenance(threads=trial.threads, deterministic=trial.deterministic, device=trial.device),
             # What the study states: the rest of the options are defaults, which another commit may change.
-            "stated": {"settings": trial.settings, "options": [list(entry) for entry in trial.stated]},
+            "stated": {
+                "settings": trial.settings,
+                "options": [list(entry) for entry in trial.stated],
+                "memory_format": trial.memory_format,
+            },
         },
     }
 

@@ -25,6 +25,7 @@ from bench.spec.method_loader import load_method
 from bench.spec.task import TaskSpec, get_task
 from bench.spec.trial import Trial
 from bench.utils.determinism import only_deterministic
+from bench.utils.memory_format import lay_out
 from bench.utils.rng import derive, seed_everything
 
 
@@ -99,7 +100,8 @@ def prepare(
     if card.data not in (Data.NONE, Data.TRAIN):
         pool = pool_of(trial.pool, trial.pool_path, task, data_folder, trial.altered_data)
     seed_everything(derive(trial.seed, "student"))
-    student = build(task.student, task.image, len(dataset.classes))
+    student = lay_out(build(task.student, task.image, len(dataset.classes)), trial.memory_format)
+    lay_out(teacher.network, trial.memory_format)
     method: Method | MethodCard = card
     if not isolated:
         guard()

@@ -184,6 +184,7 @@ class _RunningTrial:
             real=prepared.real,
             augment=prepared.task.augment,
             precision=prepared.trial.precision,
+            memory_format=prepared.trial.memory_format,
             anchors=prepared.anchors,
             fresh_teacher=prepared.fresh_teacher,
             hooks=Hooks(self._after_step, self._on_phase, self._on_keep, state.looks_untouched),

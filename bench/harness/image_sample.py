@@ -91,7 +91,7 @@ class Capture:
             pixels = to_pixels(images[:PER_STEP], self.image)
             self._outside = self._outside + ((pixels < 0) | (pixels > 1)).double().mean().cpu() * len(pixels)
             self._seen += len(pixels)
-            stored = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+            stored = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).cpu().contiguous()
             self.training.add(step, {"images": stored})
 
     def withhold(self, step: int, images: Tensor, logits: Tensor) -> Tensor | None:

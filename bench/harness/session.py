@@ -25,6 +25,7 @@ from bench.harness.trial_context import current, whole_number
 from bench.models import linear_classifier
 from bench.models.layer_groups import Shape
 from bench.spec.method import Access, Data
+from bench.utils.memory_format import laid_out
 
 if TYPE_CHECKING:
     from bench.harness.isolation.remote import RemoteImages
@@ -184,9 +185,9 @@ class Session:
             source = context.real.part(*part)
         else:
             raise MethodError("parts are of the training images; with Data.POOL use choose()")
-        images = source.take(batch)
+        images, second = source.take(batch)
         context.meter.real_images += batch
-        return images
+        return laid_out(images, context.memory_format), second
 
     @property
     def pool_size(self) -> int:
@@ -211,9 +212,10 @@ class Session:
         Raises:
             DataLeak: the method did not declare ``Data.POOL``.
         """
+        context = current()
         images, places = _pool().survey(whole_number(batch, "s.survey(batch)"))
-        current().meter.real_images += len(places)
-        return images, places
+        context.meter.real_images += len(places)
+        return laid_out(images, context.memory_format), places
 
     def choose(self, places: Tensor) -> None:
         """Restrict ``images`` to some images of the pool, until the next call. The choice is saved with the trial.

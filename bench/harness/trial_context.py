@@ -35,6 +35,7 @@ from bench.models.cost import bare_copy
 from bench.models.layer_groups import LayerGroups
 from bench.spec.budget import Budget, Meter
 from bench.spec.method import Access, Data
+from bench.utils.memory_format import CONTIGUOUS, lay_out
 from bench.utils.rng import Streams
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class TrialContext:
         real: Split | RemoteImages | None = None,
         augment: Augmentation | None = None,
         precision: str = "float32",
+        memory_format: str = CONTIGUOUS,
         anchors: Sequence[Mapping[str, Tensor]] = (),
         fresh_teacher: Callable[[], nn.Module] | None = None,
         hooks: Hooks | None = None,
@@ -119,6 +121,7 @@ class TrialContext:
             real: the images that ``data`` stands for.
             augment: what happens to real images.
             precision: ``float32``, or the type of autocast.
+            memory_format: of all networks, and of real images; the teacher has it already.
             anchors: the teacher's weights at its anchors, the earliest first, without those of the teacher itself.
             fresh_teacher: makes the teacher's architecture with fresh weights.
             hooks: observers of steps, phases and kept objects.
@@ -130,7 +133,8 @@ class TrialContext:
         self.used = Access.NONE  # the deepest access that the method really made use of
         self.data = data
         self.device = device
-        self.student = student.to(device).train()
+        self.memory_format = memory_format
+        self.student = lay_out(student.to(device), memory_format).train()
         self.meter = Meter()
         self.streams = Streams(seed, device)
         self.capture = Capture(image)
@@ -331,7 +335,7 @@ class TrialContext:
             raise MethodError("this teacher cannot be built with fresh weights")
         else:
             network = self._fresh_teacher() if fresh and self._fresh_teacher else bare_copy(self._teacher.network)
-        copy = network.to(self.device).requires_grad_(True).train()
+        copy = lay_out(network.to(self.device), self.memory_format).requires_grad_(True).train()
         self._counter.watch_copy(copy)
         self._copies.append(copy)
         return copy
@@ -408,6 +412,8 @@ class TrialContext:
             raise MethodError(f"two objects are kept as {name!r}")
         checkpoint.check_kept(name, thing)
         thing = checkpoint.move_to(thing, self.device)
+        if isinstance(thing, nn.Module):
+            lay_out(thing, self.memory_format)
         self.kept[name] = thing
         if isinstance(thing, nn.Module) and all(thing is not known for known in (self.student, *self._copies)):
             self._counter.watch_kept(thing)

@@ -21,6 +21,7 @@ def _trial_columns() -> dict[str, str]:
     """The columns of the view ``trials``: name -> SQL over ``r``, a record as one nested value."""
     trial = ("suite", "task", "task_sha", "method", "method_sha", "seed")
     more = ("device", "threads", "precision", "deterministic", "altered_data", "points", "selection")
+    first_format = TrialIdentity.model_fields["memory_format"].default
     entries = "list_sort(map_entries(r.trial.budget))"
     first_rule = TrialIdentity.model_fields["identity_rule"].default
     return {
@@ -33,6 +34,7 @@ def _trial_columns() -> dict[str, str]:
         "budget": f"array_to_string(list_transform({entries}, lambda e: e.key || '=' || e.value), ', ')",
         "options": "r.trial.options",
         **{name: f"r.trial.{name}" for name in more},
+        "memory_format": f"coalesce(r.trial.memory_format, '{first_format}')",
         "metric": "r.metric",
         "headline": "r.headline",
         "score": "r.scores[r.headline]",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.records.reading import read_curves, read_plain, trial_ids
 from bench.records.schema import CurvePoint
+from bench.utils.memory_format import CONTIGUOUS
 
 if TYPE_CHECKING:
     import pandas
@@ -95,6 +96,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "device": trial["device"],
         "threads": trial["threads"],
         "precision": trial["precision"],
+        "memory_format": trial.get("memory_format", CONTIGUOUS),
         "deterministic": trial["deterministic"],
         "altered_data": trial["altered_data"],
         "points": trial["points"],

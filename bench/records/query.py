@@ -13,11 +13,13 @@ from bench.records.columns import BESIDE, METER, METRICS, POINTS, TRIALS, VIEWS
 from bench.records.folder import is_archive
 from bench.records.pack import DIGEST, connect, packed, parquet, text
 from bench.records.reading import open_results
+from bench.utils.memory_format import CONTIGUOUS
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _BESIDE = ", ".join(BESIDE)
+_FIRST = {"identity_rule": "1", "memory_format": f"'{CONTIGUOUS}'"}  # what records held before there was a column
 
 
 class QueryResult(NamedTuple):
@@ -74,8 +76,7 @@ def open_views(sources: Sequence[Path]) -> DuckDBPyConnection:
             check_rows(source)
         table = parquet(source) if is_archive(source) else packed(con, source, f"packed_{place}")
         known = {str(column[0]) for column in con.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()}
-        # an archive from before the rule of identity had versions holds records of the first
-        older = "" if "identity_rule" in known else ", 1 AS identity_rule"
+        older = "".join(f", {value} AS {name}" for name, value in _FIRST.items() if name not in known)
         tables.append(f"SELECT {place} AS place, {text(source)} AS results, *{older} FROM {table}")
     rows = f"({' UNION ALL BY NAME '.join(tables)})"
     con.execute(f"CREATE TEMP VIEW packed AS SELECT * FROM {rows} {_once(con, rows) if len(tables) > 1 else ''}")

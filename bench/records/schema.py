@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from bench.records.foreign import CHECKSUM, FILES, ID, checksum_of
+from bench.utils.memory_format import CONTIGUOUS
 
 SCHEMA: Literal[1] = 1
 
@@ -92,16 +93,22 @@ class TrialIdentity(_Part):
     pool: str = Field(
         default="", description="the other real images of a method that needs them; absent if there are none"
     )
+    memory_format: str = Field(
+        default=CONTIGUOUS,
+        description="channels_last where images, maps and weights lay in memory so; absent where they did not",
+    )
     identity_rule: int = Field(
         default=1, ge=1, description="version of the rule by which code is hashed; absent for the first"
     )
 
     @model_serializer(mode="wrap")
     def _as_first_written(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Records from before there were pools, and from before the rule had versions, keep their ids."""
+        """Records from before there were pools, memory formats, and versions of the rule, keep their ids."""
         values: dict[str, Any] = serialise(self)
         if not self.pool:
             values.pop("pool", None)
+        if self.memory_format == CONTIGUOUS:
+            values.pop("memory_format", None)
         if self.identity_rule == 1:
             values.pop("identity_rule", None)
         return values

@@ -60,6 +60,7 @@ def expand(
                         device=device,
                         threads=study.threads,
                         precision=study.precision,
+                        memory_format=study.memory_format,
                         deterministic=study.deterministic,
                         altered_data=altered_data,
                         points=study.points,

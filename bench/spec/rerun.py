@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from bench.errors import UserError
@@ -12,6 +12,7 @@ from bench.records import Record
 from bench.spec.method import POOLS
 from bench.spec.task import TaskSpec, get_task, tasks
 from bench.spec.teacher_key import known_teachers, quick_teacher, teacher_key
+from bench.utils.memory_format import CONTIGUOUS
 
 FILE = "trial.yaml"
 
@@ -37,6 +38,9 @@ def study_of(record: Record, task: TaskSpec | None = None) -> dict[str, Any]:
         **{key: getattr(trial, key) for key in ("points", "selection", "threads", "precision", "deterministic")},
         "image_metrics": list(record.image_metrics),
     }
+    stated = record.provenance.get("stated")
+    if trial.memory_format != CONTIGUOUS or (isinstance(stated, Mapping) and "memory_format" in stated):
+        study["memory_format"] = trial.memory_format  # a commit from before there were formats does not know the key
     if trial.pool and not _own_pool(trial.pool):  # whichever role it has for the method
         study["pools"] = {trial.task: dict.fromkeys(POOLS, trial.pool)}
     if trial.teacher != teacher_key(task, None, trial.altered_data):

@@ -126,6 +126,10 @@ class Study(Strict):
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="precision of the networks' arithmetic; scoring is always in float32"
     )
+    memory_format: Literal["channels_last", "contiguous"] = Field(
+        default="channels_last",
+        description="order in memory of images, maps and weights; channels_last is faster, other bits",
+    )
     deterministic: bool = Field(default=True, strict=True, description="use only operations that repeat bit for bit")
     isolation: Literal["auto", "process", "none"] = Field(
         default="auto",

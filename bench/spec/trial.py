@@ -12,6 +12,7 @@ from bench.records import trial_id
 from bench.spec.budget import Budget
 from bench.spec.task import TaskSpec, add_tasks
 from bench.utils.code_identity import RULE
+from bench.utils.memory_format import CONTIGUOUS
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Trial:
     points: int = 20
     selection: tuple[str, ...] = ("last", "ema", "teacher_agreement", "oracle")
     pool: str = ""  # the other real images of a method that needs them; in the identity only where there is one
+    memory_format: str = CONTIGUOUS  # in the identity unless it is this one
     identity_rule: int = RULE  # of method_sha; in the identity from the second rule on
     # what follows changes no outcome, and is listed in OUTSIDE
     study: str = ""
@@ -56,6 +58,8 @@ class Trial:
         values["selection"] = list(self.selection)
         if not self.pool:
             del values["pool"]
+        if self.memory_format == CONTIGUOUS:
+            del values["memory_format"]
         if self.identity_rule == 1:
             del values["identity_rule"]
         return values

@@ -13,6 +13,7 @@ from bench.utils.confinement import available, why_not
 
 # with a generator, images that are parameters, training images, and a pool
 QUICK = ("dafl", "deepinversion", "kd", "kd_related")
+METHODS = tuple(find_methods())
 
 
 def outcome(play: Play) -> dict[str, object]:
@@ -38,12 +39,17 @@ def _of_the_whole(play: Play) -> dict[str, object]:
 
 @pytest.mark.skipif(available() is None, reason=why_not())
 @pytest.mark.parametrize(
-    "name", [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in find_methods()]
+    ("name", "memory_format"),
+    [
+        *(pytest.param(each, "channels_last", marks=() if each in QUICK else pytest.mark.slow) for each in METHODS),
+        *(pytest.param(each, "contiguous", marks=() if each == "dafl" else pytest.mark.slow) for each in METHODS),
+    ],
 )
-def test_both_modes_give_the_same_bits(name: str, tmp_path: Path) -> None:
+def test_both_modes_give_the_same_bits(name: str, memory_format: str, tmp_path: Path) -> None:
     card = find_methods()[name]
     stages = {
-        mode: Stage(card, default_task(card), (), tmp_path / mode, isolation=mode) for mode in ("none", "process")
+        mode: Stage(card, default_task(card), (), tmp_path / mode, isolation=mode, memory_format=memory_format)
+        for mode in ("none", "process")
     }
     here = stages["none"].play(points=POINTS)
     there = stages["process"].play(points=POINTS)
@@ -54,3 +60,22 @@ def test_both_modes_give_the_same_bits(name: str, tmp_path: Path) -> None:
     resumed = stages["process"].play(points=POINTS, stops=stops)
     assert resumed.record.resumed == len(stops)
     assert _of_the_whole(resumed) == _of_the_whole(here)
+    if memory_format == "channels_last":
+        again = stages["none"].play(points=POINTS, stops=stops)
+        assert again.record.resumed == len(stops)
+        assert _of_the_whole(again) == _of_the_whole(here)
+
+
+# with three channels, and maps that have places: what LeNet on grey images cannot tell apart
+@pytest.mark.skipif(available() is None, reason=why_not())
+@pytest.mark.parametrize("name", ["dfad", "kd"])
+def test_both_modes_give_the_same_bits_in_channels_last_for_segmentation(name: str, tmp_path: Path) -> None:
+    card = find_methods()[name]
+    stages = {
+        mode: Stage(card, "shapes/unet-small", (), tmp_path / mode, isolation=mode, memory_format="channels_last")
+        for mode in ("none", "process")
+    }
+    budget = {"steps": 3}
+    here = stages["none"].play(points=2, budget=budget)
+    assert outcome(stages["process"].play(points=2, budget=budget)) == outcome(here)
+    assert _of_the_whole(stages["process"].play(points=2, budget=budget, stops=(2,))) == _of_the_whole(here)

@@ -17,6 +17,7 @@ from bench.records import load_records, read_curve
 
 STUDY = """
 name: killed
+memory_format: channels_last
 tasks: [digits/lenet5-half]
 methods:
   - dafl: {batch: 64, width: 16}

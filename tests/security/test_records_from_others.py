@@ -271,6 +271,7 @@ LIES = {
     "suite": "'9'",
     "study": "'x'",
     "identity_rule": "9::BIGINT",
+    "memory_format": "'channels_last'",
     "title": "'Best'",
     "finished": "NULL::VARCHAR",
 }

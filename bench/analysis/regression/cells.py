@@ -20,6 +20,7 @@ from bench.records import Record, short_text, trial_id
 CODE = {
     "method_sha": None,
     "identity_rule": None,
+    "memory_format": None,
     "seed": None,
 }  # of a trial's identity, what two commits may differ in
 _UNSAID = ("settings", None)
@@ -150,12 +151,15 @@ def differences(first: Cell, second: Cell) -> str:
 
 
 def changed_options(first: Cell, second: Cell) -> str:
-    """In which options two cells differ that the study states alike, in words; empty where they do not.
+    """In which options, and memory formats, two cells differ that the study states alike, in words; empty where they do
+    not.
 
     As in ``lr_student 0.005 -> 0.0005 by default, smoothing added (0.1)``.
     """
     a, b = first.options, second.options
-    changed = [
+    formats = [next(iter(cell.records.values())).trial.memory_format for cell in (first, second)]
+    changed = [f"memory format {formats[0]} -> {formats[1]}"] if formats[0] != formats[1] else []
+    changed += [
         f"{name} {_said(a[name])} -> {_said(b[name])} by default"
         for name in a
         if name in b and _text(a[name]) != _text(b[name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,22 @@ class Stage:
     """Plays short trials of one method on one task in a separate folder."""
 
     def __init__(
-        self, card: MethodCard, task: str, method_files: tuple[Path, ...], folder: Path, isolation: str = "auto"
+        self,
+        card: MethodCard,
+        task: str,
+        method_files: tuple[Path, ...],
+        folder: Path,
+        isolation: str = "auto",
+        **trial: Any,
     ) -> None:
+        """``trial``: other values of its fields, such as ``memory_format``."""
         self._isolated = isolated(isolation, "cpu")
         self.card = card
         self.task = get_task(task)
         self.files = method_files
         self.folder = folder
         self.base = {**card.defaults(), **preset(card, self.task, "paper"), **card.quick}
+        self._changes = trial
         self._count = 0
 
     def play(
@@ -139,7 +147,7 @@ class Stage:
         """A trial and an empty results folder for it."""
         self._count += 1
         results = open_results(self.folder / f"{self._count:04d}", create=True)
-        return results, Trial(
+        trial = Trial(
             suite=SUITE,
             task=self.task.name,
             task_sha=self.task.sha,
@@ -155,6 +163,7 @@ class Stage:
             pool=POOL if self.card.pool else "",
             method_files=self.files,
         )
+        return results, replace(trial, **self._changes)
 
 
 class _Probe:

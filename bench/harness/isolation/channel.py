@@ -20,6 +20,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from bench.utils.memory_format import is_channels_last
+
 HALF = 2**32  # bytes of shared memory in each direction; only what is touched takes up memory
 MAGIC = 0x44464B44
 PAYLOAD = 2**20  # bytes of a message beside its tensors
@@ -161,7 +163,10 @@ class Channel:
         shape, strides = tensor.shape, tensor.stride()
         order = tuple(range(len(shape)))
         expanded = 0
-        if not tensor.is_contiguous():
+        if is_channels_last(tensor):  # with one channel it is contiguous as well, and has other strides
+            order = (0, 2, 3, 1)
+            tensor = tensor.permute(order)
+        elif not tensor.is_contiguous():
             for axis, (length, stride) in enumerate(zip(shape, strides, strict=True)):
                 if stride == 0 and length > 1:
                     expanded |= 1 << axis

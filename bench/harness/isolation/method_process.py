@@ -101,6 +101,7 @@ class _TrialHere:
             seed=trial.seed,
             real=None if method.data is Data.NONE else RemoteImages(remote),
             precision=trial.precision,
+            memory_format=trial.memory_format,
             hooks=Hooks(after_step=self._after_step, on_phase=self._on_phase, on_keep=self._on_keep),
             skip_phases=() if self._kept is None else tuple(self._kept["phases"][:-1]),
         )

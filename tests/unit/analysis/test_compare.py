@@ -216,6 +216,13 @@ def test_a_later_rule_of_identity_is_no_other_condition_than_other_code(tmp_path
     assert not found.missing
 
 
+def test_a_memory_format_that_changed_is_no_other_condition_and_is_named(tmp_path: Path) -> None:
+    found = compare(*sides(tmp_path, GOOD, GOOD, memory_format="channels_last"))
+    assert score(found).pairs == 5
+    assert not found.missing
+    assert "memory format contiguous -> channels_last" in str(score(found))
+
+
 def with_failures(tmp_path: Path, name: str, statuses: dict[int, str]) -> Filed:
     folder = open_results(tmp_path / name, create=True)
     for seed, value in enumerate(GOOD):

@@ -149,12 +149,22 @@ def test_two_option_sets_are_two_rows_that_name_only_what_differs() -> None:
         ({"method_sha": "fedcba9876"}, "code=fedcba9"),
         ({"identity_rule": 2}, "identity rule=2"),
         ({"threads": 4}, "threads=4"),
+        ({"memory_format": "channels_last"}, "memory format=channels_last"),
     ],
 )
 def test_rows_that_differ_in_more_than_the_seed_are_never_averaged(change: dict[str, object], shown: str) -> None:
     group = one_group(make_record(seed=0), make_record(seed=0, **change))
     assert len(group.rows) == 2
     assert f"dafl ({shown})" in labels(group)
+
+
+def test_rows_of_two_memory_formats_are_ranked_together_and_all_of_them_named() -> None:
+    group = one_group(make_record("dafl"), make_record("zskd", memory_format="channels_last"))
+    assert sorted(labels(group)) == ["dafl (memory format=contiguous)", "zskd (memory format=channels_last)"]
+    said = " ".join(notes(group))
+    assert "Memory formats differ" in said
+    assert "memory format: channels_last, contiguous." in said
+    assert "emory format" not in " ".join(notes(one_group(make_record("dafl"), make_record("zskd"))))
 
 
 def test_failure_without_a_teacher_stands_with_its_recipe() -> None:

@@ -20,6 +20,7 @@ from bench.records import Loaded, Record, comparable
         {"threads": 4},
         {"method_sha": "f" * 12},
         {"identity_rule": 2},
+        {"memory_format": "channels_last"},
     ],
 )
 def test_what_is_compared_may_differ(changes: dict[str, Any]) -> None:

@@ -60,6 +60,7 @@ OTHER: dict[str, Any] = {
     "own_task": {"name": "mine"},
     "pool": "cifar10",
     "identity_rule": 3,
+    "memory_format": "channels_last",
     "pool_path": Path("/somewhere/images.npy"),
     "settings": "small",
     "average": "points",
@@ -110,6 +111,16 @@ def test_records_of_the_first_rule_keep_their_ids_and_those_of_a_later_one_can_b
         assert identity.identity_rule == trial.identity_rule
         assert trial_id(identity.model_dump(mode="json")) == trial.id
     assert len({first.id, TRIAL.id, later.id}) == 3
+
+
+def test_a_trial_from_before_there_were_memory_formats_keeps_its_id() -> None:
+    assert "memory_format" not in TRIAL.identity()
+    assert TrialIdentity.model_validate(TRIAL.identity()).memory_format == "contiguous"
+    other = dataclasses.replace(TRIAL, memory_format="channels_last")
+    identity = TrialIdentity.model_validate(other.identity())
+    assert identity.memory_format == "channels_last"
+    assert trial_id(identity.model_dump(mode="json")) == other.id
+    assert Trial.from_json(other.to_json()) == other
 
 
 def test_the_budget_of_a_trial_is_checked_once_more() -> None:

@@ -82,7 +82,8 @@ def _rows(records: Sequence[Record]) -> list[Row]:
     settings: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for group in same.values():
         settings[group[0].trial.method].append(_settings(group[0]))
-    differing = {method: _differing(found) for method, found in settings.items()}
+    mixed = {"memory format"} if len({record.trial.memory_format for record in records}) > 1 else set()
+    differing = {method: _differing(found) | mixed for method, found in settings.items()}
     rows = [
         Row(
             method=group[0].trial.method,
@@ -108,6 +109,7 @@ def beside_options(record: Record) -> dict[str, Any]:
         "identity rule": trial.identity_rule,
         "teacher": trial.teacher[:7],
         "threads": trial.threads,
+        "memory format": trial.memory_format,
         "deterministic": trial.deterministic,
         "altered data": trial.altered_data,
         "pool": trial.pool,

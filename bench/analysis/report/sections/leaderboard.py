@@ -14,6 +14,7 @@ from bench.records import Record
 from bench.records.verified import verified
 from bench.spec.budget import in_words
 from bench.spec.task import tasks
+from bench.utils.memory_format import CONTIGUOUS
 from bench.utils.text import cut
 
 COLUMNS = {
@@ -166,6 +167,10 @@ def notes(group: Group) -> list[str]:
         )
     if wrong := [record.id for row in group.rows for record in row.ok if verified(record) is False]:
         found.append(f"Run again, these trials were not what their records say: {', '.join(wrong)}.")
+    if len({record.trial.memory_format for row in group.rows for record in row.records}) > 1:
+        found.append(
+            "Memory formats differ: of one trial other bits, and no systematic difference of scores; seconds do."
+        )
     found += [f"Not run: {reason}." for reason in group.unsupported]
     return [*found, _origin(group)]
 
@@ -224,7 +229,9 @@ def _origin(group: Group) -> str:
     torches = sorted({str((origin.get("versions") or {}).get("torch", "unknown")) for origin in origins})
     threads = sorted({record.trial.threads for row in group.rows for record in row.records})
     code = f"commit {', '.join(sorted(commits)) or 'unknown'}{dirty}, dfkd {of('suite')}, torch {', '.join(torches)}"
-    return f"Measured at {code}, on {of('device')}; threads: {', '.join(map(str, threads))}."
+    formats = sorted({record.trial.memory_format for row in group.rows for record in row.records})
+    order = "" if formats == [CONTIGUOUS] else f"; memory format: {', '.join(formats)}"
+    return f"Measured at {code}, on {of('device')}; threads: {', '.join(map(str, threads))}{order}."
 
 
 def seeds_words(row: Row) -> str:
