@@ -43,6 +43,7 @@ class PublishedScore(Strict):
     runs: Whole | None = Field(default=None, ge=1, description="behind the number, likewise")
     teacher: float | None = Field(default=None, ge=0, le=1, description="share: its teacher's score, likewise")
     teacher_images: Whole | None = Field(default=None, ge=1, description="asked of the teacher, likewise")
+    pool: str = Field(default="", description="the other real images that it was measured with")
     options: Mapping[str, Any] = Field(default={}, description="of the method, where they are not its paper's")
     form: str = Field(default="", description="how what was run differs from the suite's method, likewise")
     checked: bool = Field(default=True, description="whether it was read in a table that is open to all")
