@@ -17,7 +17,8 @@ ImageNet's settings are options: ``beta1``, ``schedule_images``, ``warmup``, ``f
 
 Inferred, as the student's training was not published but for temperature 3, KL alone and 1,000 batches in all: SGD at
 0.1 with a cosine, weight decay, crops and mirror images (crops alone for digits), batch and ``share``. From memory: the
-weight of the L2 norm. A pool beyond ``pool_mib`` is stored in 8 bits, clipped to the range of pixels.
+weight of the L2 norm. A pool beyond ``pool_mib``, as that of the paper's 256,000 images is, lies on the host in half
+precision; nothing is cut to the range of pixels but with ``clip``.
 """
 
 from dataclasses import dataclass

@@ -11,20 +11,21 @@ labels reach the student through the teacher alone. With ``variant`` "adaptive" 
 KL <= epsilon, whose multiplier beta follows the violation:
 
     teacher:  CE(T(x), y) + beta (tau^2 KL(S(x) || T(x)) - epsilon)
-    beta   := max(0, beta + lr_beta (tau^2 KL(S(x) || T(x)) - epsilon))
+    beta   := max(0, beta + lr_beta (tau^2 KL(S(x) || T(x)) - epsilon)),  from ``beta`` on
 
 In the code: ``pull`` is lambda. By default the teacher starts with fresh weights and both classifiers start at zero, as
 in the authors' code (whose networks are BERTs with pretrained bodies); ``start`` "trained" takes the task's trained
 teacher, with its own classifier. The teacher here is a copy, trained in this trial: its images are counted as teacher
-images, two passes a step, and the teacher of the task stays as it is. Both networks are in training mode throughout.
-The student passes twice a step: without gradient for the fixed S(x), and to learn. The teacher's classes on held-out
-images are those of the copy when they were seen, hence poor at the beginning.
+images, two passes a step, and the teacher of the task stays as it is. The fixed S(x) and T(x) are answers in evaluation
+mode, as in the code: without dropout, and batch norms neither use the batch's statistics nor take them in. Each network
+is in training mode for its own step alone. Both pass twice a step. The teacher's classes on held-out images are those
+of the copy when they were seen, hence poor at the beginning.
 
 lambda 0.4 is the published one for a six-layer BERT, and the temperature is 1 there. Settings for images are not
 known to us. Inferred: DAFL's LeNet-5 optimiser for both networks; on CIFAR that of the usual benchmark (Tian et al.,
-Contrastive Representation Distillation, ICLR 2020: 240 epochs, rate * 0.1 at 150, 180 and 210); epsilon, lr_beta and
-beta's start at 0. The distances of hidden states, embeddings and attention that the code can add are for transformers
-and are left out, as in the plain method.
+Contrastive Representation Distillation, ICLR 2020: 240 epochs, rate * 0.1 at 150, 180 and 210). epsilon, lr_beta and
+beta's start are the code's. The distances of hidden states, embeddings and attention that the code can add are for
+transformers and are left out, as in the plain method.
 """
 
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from torch.nn import functional as F
 from bench import Access, Data, Session, kl_divergence, method, option
 from methods.common.optimizers import scheduled, set_lr
 from methods.common.options import SteppedOptions
+from methods.common.rounds import evaluating
 from methods.common.training import kept_optimizer
 
 
@@ -51,9 +53,10 @@ class Options(SteppedOptions):
         0.4, "lambda, weight of the teacher's distance from the student", low=0, high=1, when={"variant": "weighted"}
     )
     epsilon: float = option(
-        0.1, "the largest wanted distance from the student", unit="nats", low=0, when={"variant": "adaptive"}
+        1.0, "the largest wanted distance from the student", unit="nats", low=0, when={"variant": "adaptive"}
     )
-    lr_beta: float = option(0.1, "learning rate of the multiplier beta", above=0, when={"variant": "adaptive"})
+    beta: float = option(1.0, "first value of the multiplier beta", low=0, when={"variant": "adaptive"})
+    lr_beta: float = option(0.001, "learning rate of the multiplier beta", above=0, when={"variant": "adaptive"})
     start: Literal["fresh", "trained"] = option("fresh", "the teacher's first weights: fresh, or the trained teacher's")
     zero_classifiers: bool = option(True, "whether the classifiers of networks with fresh weights start at zero")
     optimizer: Literal["adam", "sgd"] = option("adam", "the optimiser of both networks")
@@ -94,12 +97,12 @@ def prokt(s: Session, o: Options) -> None:
             zero_classifier(network)
     teacher = s.keep("teacher", copy)
     opt_t, opt_s = kept_optimizer(s, o, teacher.parameters(), "opt_t"), kept_optimizer(s, o)
-    beta = s.keep("beta", torch.zeros(()))
+    beta = s.keep("beta", torch.tensor(o.beta))
     for progress in s.steps("train"):
         for optimizer, lr in ((opt_t, o.lr_teacher), (opt_s, o.lr_student)):
             set_lr(optimizer, scheduled(lr, o.schedule, progress, o.milestones))
         images, labels = s.images(o.batch)
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(s.student):
             followed = s.student(images)
         logits = teacher(images)
         error, distance = F.cross_entropy(logits, labels), kl_divergence(followed, logits, o.temperature)
@@ -110,7 +113,7 @@ def prokt(s: Session, o: Options) -> None:
             s.update(opt_t, error + beta * excess)
             beta.add_(o.lr_beta * excess.detach()).clamp_(min=0)
             s.log(beta=beta)
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(teacher):
             target = teacher(images)
         s.log(error=error, distance=distance)
         s.log(distillation=s.distill(opt_s, images, logits=target, temperature=o.temperature))

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from bench.errors import UserError
 from bench.records import read_beside
 from bench.records.foreign import read_task_list
-from bench.spec.task import Published, TaskSpec, add_tasks
+from bench.spec.published import Published
+from bench.spec.task import TaskSpec, add_tasks
 from bench.utils.text import shown
 
 FILE = "tasks.json"

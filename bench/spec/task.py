@@ -16,6 +16,7 @@ from bench.data.image_spec import Augmentation, ImageSpec
 from bench.errors import UserError, nearest
 from bench.models import check_name
 from bench.models.source import source_hashes
+from bench.spec.published import Published
 from bench.utils.paths import PACKAGE
 from bench.utils.yaml import Strict, at_line, read_yaml, validate, where
 
@@ -35,19 +36,6 @@ class TaskTeacher(TeacherSpec):
     """A task's teacher, and the recipe of a usable one for small machines."""
 
     quick: str = Field(default="", description="a recipe for two CPU cores; empty if no useful one is known")
-
-
-class PublishedScore(Strict):
-    """A number from a paper: quoted with its source, never mixed with measured ones."""
-
-    score: float
-    source: str = Field(min_length=1)
-    method: str = ""
-
-
-class Published(Strict):
-    teacher: PublishedScore | None = None
-    methods: tuple[PublishedScore, ...] = ()
 
 
 class TaskSpec(Strict):

@@ -5,7 +5,7 @@ translation, 40 translations with a rotation, 30 zooms with a rotation; salt and
 
 Differences from it: combined warps are sampled once (bilinear) instead of one after the other; a translation is a whole
 number of pixels; the noise fields are the same for all images of a call, but new in every call (there: always the
-same), and the number of salted pixels is right on average, not exactly.
+same), and no pixel is salted and peppered (there the pepper hides a grain of salt by chance).
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ class Variant(NamedTuple):
     right: float = 0.0  # translation, as a share of the side; what is uncovered becomes 1
     down: float = 0.0
     angle: int = 0  # rotation about the centre in degrees; what is uncovered becomes 0
-    salt: int = 0  # 1: 0.4 % of the pixels become white (a fifth of them) or black
+    salt: int = 0  # 1: 13 of 1,024 pixels become white (3 of them) or black, in all channels
     gauss: int = 0  # 1: 0.75 x + 0.0625 u, u uniform in [0, 1)
 
 
 ZOOMS = (0.90, 0.75, 0.60)
 SHIFTS = ((-0.2, 0.0), (0.2, 0.0), (0.0, -0.2), (0.0, 0.2))
 ANGLES = tuple(range(-90, 91, 20))
+SPOTTED, SALT = 0.012, 0.2  # share of the pixels that get salt or pepper, and of salt among them; both counts round up
 
 GEOMETRIC: tuple[Variant, ...] = (
     Variant(),
@@ -110,8 +111,10 @@ def vary(pixels: Tensor, variants: Tensor, stream: torch.Generator) -> Tensor:
     zoom, right, down, angle, salted, blurred = variants[:, 1:].to(device, non_blocking=True).T[:, :, None, None, None]
     out = _warp(flipped, zoom, right, down, angle)
     if salt:
-        field = torch.rand(shape[1:], generator=stream, device=stream.device).to(device, non_blocking=True)
-        spotted = torch.where(field < 0.0008, 1.0, torch.where(field < 0.004, 0.0, out))
+        order = torch.randperm(shape[2] * shape[3], generator=stream, device=stream.device)
+        order = order.view(shape[2:]).to(device, non_blocking=True)
+        white, black = (math.ceil(SPOTTED * order.numel() * share) for share in (SALT, 1 - SALT))
+        spotted = torch.where(order < white, 1.0, torch.where(order < white + black, 0.0, out))
         out = torch.where(salted == 1, spotted, out)
     if gauss:
         field = torch.rand(shape[2:], generator=stream, device=stream.device).to(device, non_blocking=True)

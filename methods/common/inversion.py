@@ -126,8 +126,9 @@ def rate(lr: float, schedule: str, warmup: int, iteration: int, iterations: int)
 
 
 def kept_pool(s: Session, o: InversionOptions, batch: Inversion) -> ImagePool:
-    """The pool of images that the student learns from, kept as ``pool``."""
-    return s.keep("pool", ImagePool(o.images, batch.space, limit_mib=o.pool_mib))
+    """The pool of images that the student learns from, kept as ``pool``; not cut to the range of pixels unless
+    ``clip``."""
+    return s.keep("pool", ImagePool(o.images, batch.space, limit_mib=o.pool_mib, clipped=o.clip))
 
 
 def filling(

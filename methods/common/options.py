@@ -100,7 +100,9 @@ class InversionOptions(CosineOptions):
     batch: int = option(256, "images made at a time", unit="images", low=2)
     iterations: int = option(2000, "updates of a batch of images", low=1)
     images: int = option(256_000, "the most images to make", unit="images", low=1)
-    pool_mib: float = option(1024.0, "a larger pool of images lies on the host in 8 bits", unit="MiB", above=0)
+    pool_mib: float = option(
+        1024.0, "a larger pool of images lies on the host, in 16 bits, with `clip` in 8", unit="MiB", above=0
+    )
     lr_images: float = option(0.05, "Adam's learning rate on normalised images", above=0)
     beta1: float = option(0.9, "Adam's first decay on images", low=0, high=0.999)
     beta2: float = option(0.999, "Adam's second decay on images", low=0, high=0.99999)

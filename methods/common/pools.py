@@ -21,8 +21,10 @@ class ImagePool:
         capacity: in images.
         space: the task's normalisation, for images that are stored in 8 bits; they must be normalised then.
         ring: when full, new images take the places of the oldest; else they are left out.
-        eight_bit: store pixels as uint8, as the papers' PNG files do: rounded to 1/255 and clipped to [0, 1].
+        eight_bit: store pixels as uint8, as the papers' PNG files do: cut down to 1/255 and clipped to [0, 1].
         limit_mib: a pool that would be larger when full, in MiB of what is stored, lies on the host in 8 bits.
+        clipped: else such a pool is in half precision there, where pixels may leave [0, 1]; no pixel of a real image is
+            more than 1/2000 off.
 
     Raises:
         ValueError: 8 bits or a limit without ``space``.
@@ -38,8 +40,9 @@ class ImagePool:
         ring: bool = False,
         eight_bit: bool = False,
         limit_mib: float = math.inf,
+        clipped: bool = True,
     ) -> None:
-        if space is None and (eight_bit or limit_mib < math.inf):
+        if space is None and (eight_bit or (clipped and limit_mib < math.inf)):
             raise ValueError(
                 "images in 8 bits need the task's normalisation: ImagePool(capacity, PixelSpace.of(s), ...)"
             )
@@ -47,6 +50,7 @@ class ImagePool:
         self.space = space
         self.eight_bit = eight_bit
         self.limit_mib = limit_mib
+        self.clipped = clipped
         self._rows = _Rows(capacity, ring)
         self._device: torch.device | None = None
 
@@ -68,6 +72,8 @@ class ImagePool:
     def take(self, places: Tensor) -> Tensor:
         """The images in these places, normalised as they came, on the device."""
         found = self._rows.take(places, self._device)
+        if found.dtype == torch.float16:
+            return found.float()
         return self.space.restore(found) if found.dtype == torch.uint8 and self.space is not None else found
 
     def sample(self, count: int, stream: torch.Generator) -> Tensor:
@@ -78,8 +84,10 @@ class ImagePool:
         images = images.detach()
         stored = images[0].numel() * (1 if self.eight_bit else images.element_size())
         large = self.capacity * stored > self.limit_mib * 2**20
-        if self.space is not None and (self.eight_bit or large):
+        if self.space is not None and (self.eight_bit or (large and self.clipped)):
             images = self.space.quantise(images)
+        elif large:
+            images = images.half()
         return images.cpu() if large else images
 
     def move_to(self, device: torch.device) -> None:
@@ -95,7 +103,8 @@ class ImagePool:
         if not parts or self._device is None:
             return
         large = self.capacity * parts[0][0].nbytes > self.limit_mib * 2**20
-        if not large and (self.eight_bit or parts[0].dtype != torch.uint8):  # else it belongs on the host
+        packed = parts[0].dtype == (torch.uint8 if self.clipped else torch.float16)  # because it was too large
+        if not large and (self.eight_bit or not packed):  # else it belongs on the host
             self._rows.parts = [part.to(self._device) for part in parts]
 
 

@@ -61,10 +61,13 @@ def scratch(o: Any) -> Passes:
 
 
 def prokt(o: Any) -> Passes:
-    """The teacher is a copy that learns, held to the student's answers; then the student follows its new answers."""
+    """The teacher is a copy that learns, held to the student's answers; then the student follows its new answers.
+
+    The answers that are followed are those of evaluation mode.
+    """
     return {
         "both": [
-            Pass("student", o.batch),
+            Pass("student", o.batch, training=False),
             Pass("teacher", o.batch, WEIGHTS),
             Pass("teacher", o.batch),
             Pass("student", o.batch, WEIGHTS),

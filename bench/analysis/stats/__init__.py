@@ -5,6 +5,7 @@ Nothing here knows about records or pages: numbers in, numbers out. Functions im
 
 from bench.analysis.stats.anytime import Reach, area_under, first_reach, median_reach
 from bench.analysis.stats.correlation import rank_correlation
+from bench.analysis.stats.equivalence import Equivalence, equivalence
 from bench.analysis.stats.importance import Effects, Importance, grid_effects, grid_importance, sample_importance
 from bench.analysis.stats.intervals import (
     ENOUGH,
@@ -24,6 +25,7 @@ __all__ = [
     "CLEARLY",
     "ENOUGH",
     "Effects",
+    "Equivalence",
     "Importance",
     "Interval",
     "Paired",
@@ -34,6 +36,7 @@ __all__ = [
     "bootstrap_interval",
     "compare_all",
     "critical_difference",
+    "equivalence",
     "first_reach",
     "grid_effects",
     "grid_importance",

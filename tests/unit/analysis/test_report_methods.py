@@ -13,6 +13,7 @@ from bench.analysis.report.pages import method as method_panel
 from bench.analysis.report.pages.links import method_page
 from bench.analysis.report.pages.method import INSTALLED, QUOTED, UNKNOWN
 from bench.analysis.report.sections.grouping import group_records
+from bench.analysis.report.sections.published import percent
 from bench.records import Record, open_results
 from bench.spec.custom_tasks import save_tasks
 from bench.spec.method_registry import find_methods
@@ -65,8 +66,9 @@ def test_papers_stand_beside_the_measured_score_with_difference_and_source() -> 
     shown = pages(make_record("dafl", task=task.name, final=0.9), make_record("dafl", final=0.9))["dafl"]
     quoted = [line for line in shown["results"] if line["source"]]
     assert [(line["published"], line["difference"], line["source"]) for line in quoted] == [
-        (f"{100 * entry.score:.2f}", f"{100 * (0.9 - entry.score):+.1f}", entry.source) for entry in quotes
+        (percent(entry), f"{100 * (0.9 - entry.score):+.1f}", entry.source) for entry in quotes
     ]
+    assert {"98.20", "98.10 ± 0.1"} <= {line["published"] for line in quoted}
     assert [line["further"] for line in quoted] == [False] + [True] * (len(quotes) - 1)
     assert QUOTED in shown["results_notes"]
     assert QUOTED not in pages(make_record("dafl"))["dafl"]["results_notes"]

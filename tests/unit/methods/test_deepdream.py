@@ -99,11 +99,15 @@ def test_making_images_ends_at_their_number_or_with_its_share() -> None:
     assert (len(cut.kept["pool"]), cut.meter.student_backward) == (6, 16 * 4)
 
 
-def test_a_pool_beyond_its_limit_is_stored_in_8_bits() -> None:
-    large = run(deepdream.declared, {**SMALL, "pool_mib": 12 * 4096 / 2**20 - 1e-6}, steps=10).kept["pool"]
-    small = run(deepdream.declared, {**SMALL, "pool_mib": 12 * 4096 / 2**20}, steps=10).kept["pool"]
-    assert large.state_dict()["parts"][0].dtype == torch.uint8
-    assert small.state_dict()["parts"][0].dtype == torch.float32
+@pytest.mark.parametrize(("clip", "dtype"), [(False, torch.float16), (True, torch.uint8)])
+def test_a_pool_beyond_its_limit_is_not_cut_to_real_pixels_unless_images_are(clip: bool, dtype: torch.dtype) -> None:
+    options = {**SMALL, "clip": clip}
+    large = run(deepdream.declared, {**options, "pool_mib": 12 * 4096 / 2**20 - 1e-6}, steps=10).kept["pool"]
+    small = run(deepdream.declared, {**options, "pool_mib": 12 * 4096 / 2**20}, steps=10).kept["pool"]
+    (packed,), (plain,) = large.state_dict()["parts"], small.state_dict()["parts"]
+    assert (packed.dtype, plain.dtype) == (dtype, torch.float32)
+    assert clip or torch.equal(packed, plain.half())
+    assert clip or plain.abs().max() > 3.5  # noise that no clipped pixel could be
 
 
 def test_the_teacher_sees_the_wanted_classes_in_the_images() -> None:

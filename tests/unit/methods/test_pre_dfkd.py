@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from bench.data.image_spec import ImageSpec
 from bench.harness.session import session_for
 from bench.models import head
 from bench.utils.rng import Streams, seed_everything
+from methods.common.losses import competition, likeness
 from methods.common.pseudo_replay import (
     UnitColumns,
     code_divergence,
@@ -290,4 +292,27 @@ def test_defaults_and_presets_are_the_papers() -> None:
     }  # fmt: skip
     assert vars(pre_dfkd.declared.make_options({})) == paper
     assert set(pre_dfkd.declared.presets) == {"mnist"}
-    assert pre_dfkd.declared.make_options(pre_dfkd.declared.presets["mnist"]).optimizer == "adam"
+    mnist = pre_dfkd.declared.make_options(pre_dfkd.declared.presets["mnist"])
+    assert (mnist.optimizer, mnist.weight_decay) == ("adam", 0.0)
+
+
+def pull(clamped: bool, classes: int, deviation: float) -> float:
+    """The norm of the disagreement's gradient on the student's logits, for independent normal ones."""
+    stream = torch.Generator().manual_seed(0)
+    teacher, student = (deviation * torch.randn(1024, classes, generator=stream) for _ in range(2))
+    student.requires_grad_()
+    disagree = partial(competition, elements=True) if clamped else likeness
+    return float(torch.autograd.grad(disagree(teacher, student, 3.0), student)[0].norm())
+
+
+@pytest.mark.parametrize(
+    ("classes", "deviation", "low", "high"), [(100, 5, 38, 44), (100, 10, 20, 25), (10, 1, 8, 10), (10, 10, 3.5, 4.5)]
+)
+def test_how_much_less_the_codes_form_pulls(classes: int, deviation: float, low: float, high: float) -> None:
+    assert low < pull(False, classes, deviation) / pull(True, classes, deviation) < high
+
+
+@pytest.mark.parametrize("deviation", [1.0, 2.0])
+def test_of_a_hundred_undecided_classes_the_codes_form_has_no_gradient(deviation: float) -> None:
+    assert pull(True, 100, deviation) == 0
+    assert pull(False, 100, deviation) > 1e-4

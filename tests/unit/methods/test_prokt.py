@@ -99,7 +99,7 @@ def test_the_multiplier_follows_the_violation_and_is_never_negative() -> None:
     list(teacher.parameters())[-2].data.mul_(20)
     context = run(
         prokt.declared,
-        {**PLAIN, "start": "trained", "variant": "adaptive", "epsilon": 0.3, "lr_beta": 5.0},
+        {**PLAIN, "start": "trained", "variant": "adaptive", "epsilon": 0.3, "beta": 0.7, "lr_beta": 5.0},
         steps=4,
         teacher=teacher,
         student=student(),
@@ -108,7 +108,7 @@ def test_the_multiplier_follows_the_violation_and_is_never_negative() -> None:
     opt_t = torch.optim.SGD(teacher.parameters(), lr=0.03, momentum=0.9)
     opt_s = torch.optim.SGD(own.parameters(), lr=0.02, momentum=0.9)
     teacher.requires_grad_(True)
-    beta, betas = 0.0, []
+    beta, betas = 0.7, []
     for _ in range(4):
         images, labels = real.take(16)
         images = images.double()
@@ -127,6 +127,43 @@ def test_the_multiplier_follows_the_violation_and_is_never_negative() -> None:
     assert same_weights(context.student, own, 1e-10)
     near = play({"variant": "adaptive", "epsilon": 1e6})
     assert near.kept["beta"].item() == 0.0
+    assert play({"variant": "adaptive", "lr_beta": 1e-9}).kept["beta"].item() == pytest.approx(1.0)
+
+
+def test_the_fixed_answers_are_those_of_evaluation_mode_and_leave_batch_norms_alone() -> None:
+    """On networks with batch norm: against the loop of the reference code, whose `output()` evaluates."""
+    teacher, own = lenet(1, "lenet5bn").requires_grad_(True), lenet(2, "lenet5bn-half")
+    real = RealImages(images_of(60), IMAGE, 0, CPU)
+    opt_t = torch.optim.SGD(teacher.parameters(), lr=0.03, momentum=0.9)
+    opt_s = torch.optim.SGD(own.parameters(), lr=0.02, momentum=0.9)
+    for _ in range(3):
+        images, labels = real.take(16)
+        images = images.double()
+        fixed = own.eval()(images).detach()
+        logits = teacher.train()(images)
+        opt_t.zero_grad()
+        (0.6 * F.cross_entropy(logits, labels) + 0.4 * divergence(fixed, logits, 1.0)).backward()
+        opt_t.step()
+        target = teacher.eval()(images).detach()
+        opt_s.zero_grad()
+        divergence(target, own.train()(images), 1.0).backward()
+        opt_s.step()
+    context = run(
+        prokt.declared,
+        {**PLAIN, "start": "trained"},
+        steps=3,
+        teacher=lenet(1, "lenet5bn"),
+        student=lenet(2, "lenet5bn-half"),
+        train=images_of(60),
+    )
+    assert same_weights(context.student, own, 1e-12)  # running statistics too
+    assert same_weights(context.kept["teacher"], teacher, 1e-12)
+    norms = [layer for net in (context.student, context.kept["teacher"]) for layer in net.modules() if is_norm(layer)]
+    assert {int(layer.num_batches_tracked) for layer in norms} == {3}  # one batch a step, not two
+
+
+def is_norm(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.BatchNorm2d)
 
 
 def test_a_pulled_teacher_stays_nearer_to_the_student() -> None:
@@ -179,6 +216,7 @@ def test_settings_are_the_documented_ones() -> None:
     o = prokt.declared.make_options({})
     assert (o.variant, o.pull, o.temperature, o.start, o.zero_classifiers) == ("weighted", 0.4, 1.0, "fresh", True)
     assert (o.batch, o.optimizer, o.lr_student, o.lr_teacher, o.schedule) == (256, "adam", 1e-3, 1e-3, "constant")
+    assert (o.epsilon, o.beta, o.lr_beta) == (1.0, 1.0, 0.001)
     for data in ("cifar10", "cifar100"):
         o = prokt.declared.make_options(prokt.declared.presets[data])
         assert (o.batch, o.optimizer, o.lr_student, o.lr_teacher, o.weight_decay) == (64, "sgd", 0.05, 0.05, 5e-4)

@@ -17,6 +17,7 @@ from methods.common.pixels import PixelSpace
 from methods.common.pools import FeatureBank, ImagePool
 
 SPACE = PixelSpace((0.5,), (0.25,))
+CPU = torch.device("cpu")
 
 
 def stream(seed: int = 0) -> torch.Generator:
@@ -75,6 +76,34 @@ def test_images_are_stored_in_eight_bits_when_asked_for_or_too_large(options: di
     assert pool.state_dict()["parts"][0].dtype == dtype
     wanted = images if dtype == torch.float32 else SPACE.restore(SPACE.quantise(images))
     torch.testing.assert_close(pool.take(torch.arange(8)), wanted, rtol=0, atol=0)
+
+
+def test_a_large_pool_that_is_not_clipped_keeps_what_leaves_the_range_of_pixels() -> None:
+    """DeepInversion's 256,000 images: the reference code cuts none of them to real pixels."""
+    pixels = torch.linspace(-1, 2, 6400).view(400, 1, 4, 4)
+    found = []
+    for capacity, dtype in ((400, torch.float32), (100_000, torch.float16)):
+        pool = ImagePool(capacity, limit_mib=0.1, clipped=False)
+        pool.add(SPACE.normalise(pixels))
+        assert pool.state_dict()["parts"][0].dtype == dtype
+        found.append(SPACE.pixels(pool.take(torch.arange(400))))
+        assert found[-1].dtype == torch.float32
+    torch.testing.assert_close(found[0], pixels)
+    real = (pixels >= 0) & (pixels <= 1)
+    assert (found[1] - pixels)[real].abs().max() < 1 / 2000
+    assert (found[1] - pixels).abs().max() < 1 / 500
+
+
+def test_a_pool_in_half_precision_goes_on_where_it_was() -> None:
+    pool = ImagePool(100_000, limit_mib=0.1, clipped=False)
+    pool.move_to(CPU)
+    pool.add(numbered(0, 3))
+    again = ImagePool(100_000, limit_mib=0.1, clipped=False)
+    again.move_to(CPU)
+    again.load_state_dict(copy.deepcopy(pool.state_dict()))
+    again.add(numbered(3, 2))
+    assert len(again) == 5
+    torch.testing.assert_close(again.take(torch.arange(5)), numbered(0, 5), atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("limit_mib", "moved"), [(1.0, []), (0.001, [torch.uint8, torch.float32])])

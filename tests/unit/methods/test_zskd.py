@@ -285,7 +285,7 @@ def test_defaults_and_presets_are_the_papers() -> None:
         "fashion_mnist": {**shared, "impressions": 48_000, "batch_student": 512, "lr_student": 0.01},
         "cifar10": {
             **shared, "impressions": 40_000, "lr_images": 1e-3, "batch_student": 64, "lr_student": 1e-3,
-            "augmentation": "geometry+noise",
+            "augmentation": "geometry+noise", "expand": True,
         },
     }  # fmt: skip
     assert set(method.presets) == {"fashion_mnist", "cifar10"}

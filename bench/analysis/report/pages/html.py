@@ -17,6 +17,7 @@ from bench.analysis.report.pages.links import INDEX, embedded, embedded_sheet, m
 from bench.analysis.report.pages.sensitivity import Picture, SensitivitySection
 from bench.analysis.report.pages.sweeps import DrawnSweep
 from bench.analysis.report.sections import (
+    against,
     anytime,
     class_table,
     image_metrics,
@@ -129,6 +130,9 @@ def _section(group: Group, results: Path, curves: Curves | None, paged: Collecti
         "images": image_metrics.image_table(group),
         "images_title": image_metrics.TITLE,
         "images_notes": image_metrics.image_notes(group),
+        "against": against.against_table(group),
+        "against_title": against.TITLE,
+        "against_notes": against.NOTES,
         "quotes": published.published(group),
         "quotes_title": published.TITLE,
         "quotes_warning": published.WARNING,

@@ -6,7 +6,15 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from bench.analysis.report.sections import anytime, class_table, image_metrics, pool_text, published, quality_text
+from bench.analysis.report.sections import (
+    against,
+    anytime,
+    class_table,
+    image_metrics,
+    pool_text,
+    published,
+    quality_text,
+)
 from bench.analysis.report.sections.groups import Group, Table, tables_of
 from bench.analysis.report.sections.leaderboard import (
     COLUMNS,
@@ -151,6 +159,8 @@ def _further_tables(group: Group) -> list[str]:
     if quotes := published.published(group):
         lines += ["", f"**{published.TITLE}**", "", published.WARNING, "", _line(list(published.HEAD)), "|---|--:|---|"]
         lines += [_line([_md(text) for text in quote]) for quote in quotes]
+    if compared := against.against_table(group):
+        lines += titled(against.TITLE, compared, against.NOTES)
     return lines
 
 

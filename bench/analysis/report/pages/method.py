@@ -15,7 +15,7 @@ from bench.records import Record
 from bench.spec.method_card import MethodCard
 from bench.spec.method_registry import find_methods
 from bench.spec.options import limits_words, meaning_words, value_words
-from bench.spec.task import PublishedScore
+from bench.spec.published import PublishedScore
 from bench.utils.text import cut
 
 OPTIONS = ("Option", "Default", "Type", "Limits", "Values here", "Meaning")

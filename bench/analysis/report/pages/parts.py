@@ -22,7 +22,7 @@ from bench.analysis.report.sections.grouping import no_cycles, read_groups
 from bench.analysis.report.sections.groups import Group, light
 from bench.analysis.report.sections.image_metrics import image_lines
 from bench.records import read_outline
-from bench.spec.task import Published
+from bench.spec.published import Published
 
 SWEEPS = 30  # figures of what options change in a whole report: no reader looks at hundreds, and each takes a second
 MANY = 5_000  # trials for which it pays to start processes

@@ -12,7 +12,8 @@ from typing import Any
 
 from bench.analysis.report.sections.groups import Group, Row
 from bench.records import Comparable, Loaded, Record, comparable, load_records, loaded, open_results, short_text
-from bench.spec.task import Published, tasks
+from bench.spec.published import Published
+from bench.spec.task import tasks
 from bench.utils.text import cut
 
 

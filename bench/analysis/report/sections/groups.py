@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from bench.analysis.stats import CLEARLY, Interval, normalised, normalised_interval, share_interval
 from bench.records import Comparable, ImageFacts, Record, TeacherFacts, read_columns, trial_id
 from bench.spec.budget import UNITS
-from bench.spec.task import Published
+from bench.spec.published import Published
 
 T = TypeVar("T")
 CurvesOf = Mapping[str, Mapping[str, Sequence[Any]]]  # by the trial's id, as ``read_columns`` has them

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.analysis.report.sections.groups import Group
-from bench.spec.task import PublishedScore
+from bench.spec.published import PublishedScore
 
 TITLE = "Published numbers, quoted"
 WARNING = "From papers, with other budgets, teachers and selection rules. Not measured here, and not ranked."
@@ -11,7 +11,8 @@ HEAD = ("Method", "Published, %", "Source")
 
 
 def percent(quote: PublishedScore) -> str:
-    return f"{100 * quote.score:.2f}"
+    """The number, and its deviation where the source gives one."""
+    return f"{100 * quote.score:.2f}" + ("" if quote.deviation is None else f" ± {100 * quote.deviation:.1f}")
 
 
 def published(group: Group) -> list[tuple[str, str, str]]:
