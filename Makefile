@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 # Tests start many Python processes: without bytecode each of them compiles the whole suite again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo site reports test test-all lint format docs bench clean
+.PHONY: help setup demo site reports test test-all lint format docs bench gpu-check clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -61,6 +61,9 @@ $(VENV)/.docs: $(STAMP)
 
 bench: setup  ## measure speed (pytest-benchmark); ratios belong in docs/performance.md
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-columns=min,median,max,rounds $(PYTEST)
+
+gpu-check: setup  ## on a machine with a GPU, nine minutes: its tests, the steps' table, the demo; one archive
+	$(BIN)/python tests/support/gpu_check.py $(GPU_CHECK)
 
 clean:  ## remove the environment and all caches; runs/ is kept
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -94,7 +94,7 @@ class Floor:
                 play()
 
     def _prepared(self, needed: Pass, network: nn.Module, shape: tuple[int, ...]) -> Callable[[], None]:
-        given = torch.randn(needed.count, *shape, requires_grad=needed.to == INPUT)
+        given = torch.randn(needed.count, *shape, device=self._context.device, requires_grad=needed.to == INPUT)
         training = needed.training and needed.network != "teacher"
         upstream: list[Tensor] = []  # made when the first pass shows its shape
 

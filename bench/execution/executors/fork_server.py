@@ -1,4 +1,4 @@
-"""Where workers come from on Linux: forks of one process that has imported torch, and done nothing else.
+"""Where workers come from on Linux: forks of one process that has imported torch and read the built-in methods' cards.
 
 Importing torch takes seconds of processor time, a fork takes milliseconds. The bits are those of a spawned worker.
 """
@@ -162,8 +162,10 @@ def serve(control: int) -> None:
     prctl(_PDEATHSIG, signal.SIGKILL)
     import bench.execution.run_trial  # noqa: F401  # everything that a worker imports
     from bench.harness.isolation.method_process import warm_up
+    from bench.spec.method_registry import built_in_methods
 
     warm_up()
+    built_in_methods()
     talk = socket.socket(fileno=control)
     while True:
         data, descriptors, _, _ = socket.recv_fds(talk, LARGEST, 1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -61,7 +63,7 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
             while waiting and len(jobs) < work.workers:
                 jobs.append(_start(waiting.pop(0), work))
                 watcher.update(jobs[-1].trial, Progress())
-            time.sleep(POLL_SECONDS)
+            _rest(jobs)
             for job in list(jobs):
                 if job.process.poll() is not None:
                     if asked():  # whoever stops this run may have told its workers, too
@@ -78,6 +80,22 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
                     job.process.kill()
     finally:
         _stop(jobs)
+
+
+def _rest(jobs: Sequence[_Job]) -> None:
+    """Wait until a worker ends, or for ``POLL_SECONDS`` at most: of short trials, the wait would be a good part."""
+    with contextlib.ExitStack() as opened:
+        handles = []
+        try:
+            for job in jobs:
+                handles.append(os.pidfd_open(job.process.pid))
+                opened.callback(os.close, handles[-1])
+        except ProcessLookupError:
+            return  # it has ended
+        except (AttributeError, OSError):  # another system, or an old kernel
+            time.sleep(POLL_SECONDS)
+            return
+        select.select(handles, [], [], POLL_SECONDS)
 
 
 def _start(trial: Trial, work: Work) -> _Job:
