@@ -64,6 +64,9 @@ def report(
     trial_pages: Annotated[
         int, typer.Option(min=0, metavar="N", help="Maximum number of trial pages; 0 for none.")
     ] = TRIAL_PAGES,
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Also report.html, one page with everything in it, to be mailed.")
+    ] = False,
 ) -> None:
     """Write the leaderboard, figures and pages of a results folder or an archive."""
     chosen = place_of(results) if results else latest()
@@ -73,14 +76,15 @@ def report(
 
     folder = chosen.parent if chosen.name == ARCHIVE else chosen
     beside = chosen.with_name(f"{chosen.stem}-report") if is_archive(folder) else folder / "report"
-    files = render(chosen, target or beside, trial_pages, usable_cores())
-    pages = [file for file in files if file.parent.name == "trials"]
+    files = render(chosen, target or beside, trial_pages, usable_cores(), single_file)
+    many = {name: [file for file in files if file.parent.name == name] for name in ("figures", "images", "trials")}
     for file in files:
-        if file not in pages:
+        if file.parent.name not in many:
             out.say(str(file))
-    if pages:
-        out.say(f"{pages[0].parent}: {out.count(len(pages), 'page')}")
-    page = next((file for file in files if file.suffix == ".html"), files[0])
+    for name, those in many.items():
+        if those:
+            out.say(f"{those[0].parent}: {out.count(len(those), 'page' if name == 'trials' else 'file')}")
+    page = next((file for file in files if file.name == "index.html"), files[0])
     out.say(f"\nreport of {chosen}: open {page.resolve().as_uri()}")
 
 

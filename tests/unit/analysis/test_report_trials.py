@@ -75,7 +75,8 @@ def test_a_page_shows_all_that_show_prints(report: Path) -> None:
         Path(target or "").name for target in links(page)
     }
     assert [tag for tag, _ in page.tags].count("svg") == 2
-    assert any(tag == "img" and (attributes["src"] or "").startswith("data:image/png") for tag, attributes in page.tags)
+    assert f"../images/{record.id}.png" in [attributes.get("src") for tag, attributes in page.tags if tag == "img"]
+    assert (report / "images" / f"{record.id}.png").is_file()
     assert "dfkd run trial.yaml --device cpu" in page.text
     assert f'name: "trial-{record.id}"' in page.text
 
@@ -94,7 +95,7 @@ def test_a_failure_shows_reason_and_the_end_of_its_log_without_names(report: Pat
 
 def test_a_hostile_name_stays_text(report: Path, records: dict[str, Record]) -> None:
     page = page_of(report, records["hostile"])
-    assert "script" not in [tag for tag, _ in page.tags]
+    assert [tag for tag, _ in page.tags].count("script") == 1
     assert page.text.count(HOSTILE) > 3
     assert dead_links(report) == []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,9 +22,17 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
 from bench.analysis.report.figures.layout import SteadyLayout
+from bench.analysis.report.figures.looks import (
+    GREY_LOOK,
+    MARKS,
+    OUT,
+    grey_handle,
+    label_text,
+    marks_apart,
+    standing_out,
+)
 from bench.analysis.report.sections.anytime import never_asks, score_key
 from bench.analysis.report.sections.groups import CEILING, FLOOR, CurvesOf, Group, Row, metric_word
-from bench.analysis.report.sections.leaderboard import budget_words
 from bench.analysis.stats import half_widths
 from bench.records import Record, read_sheets
 
@@ -35,7 +42,7 @@ BASELINES = {FLOOR: "#8A8A8A", CEILING: "#333333", "scratch": "#A67C52"}
 VARIANTS = ["-", "-.", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1))]
 DOTTED = [(0, (1, 1.1)), (0, (1, 2.4)), (0, (1, 1.1, 3, 1.1))]
 DPI = 160  # of files, and of what is drawn as pixels inside an SVG
-LINES = 24  # more cannot be distinguished
+LINES = 24  # of a figure; most of them grey
 INK, FAINT = "#333333", "#DDDDDD"
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -54,15 +61,8 @@ STYLE: dict[Any, Any] = {
     "ytick.color": "#666666",
     "legend.frameon": False,
     "svg.hashsalt": "dfkd",  # else the names inside an SVG are drawn by chance
+    "pdf.fonttype": 42,  # TrueType: conferences refuse Type 3
 }
-
-
-@dataclass(frozen=True)
-class Curves:
-    """A figure of a page as SVG: for a wide and for a narrow screen."""
-
-    wide: bytes
-    narrow: bytes
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ AXES = {
     "student_images": "Student images",
     "seconds": "Seconds, scoring not counted",
 }
-Layout = Literal["file", "wide", "narrow"]
-LAYOUTS: tuple[Layout, Layout, Layout] = ("file", "wide", "narrow")
+Layout = Literal["wide", "narrow"]  # of a paper and of a wide screen; of a phone
 
 
 def colours_of(methods: Iterable[str]) -> dict[str, str]:
@@ -111,7 +110,7 @@ def style() -> Iterator[None]:
 
 
 def to_bytes(figure: Figure, kind: str, transparent: bool = False) -> bytes:
-    """The figure as ``png`` or ``svg``; the same figure gives the same bytes."""
+    """The figure as ``png``, ``svg`` or ``pdf``; the same figure gives the same bytes."""
     if (engine := figure.get_layout_engine()) is not None:  # once: savefig would go through the whole figure twice
         figure.set_dpi(DPI)
         engine.execute(figure)
@@ -119,6 +118,11 @@ def to_bytes(figure: Figure, kind: str, transparent: bool = False) -> bytes:
     if kind == "svg":
         out = io.BytesIO()
         figure.savefig(out, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None}, transparent=transparent)
+        return out.getvalue()
+    if kind == "pdf":
+        out = io.BytesIO()
+        unsaid = {"CreationDate": None, "Creator": None, "Producer": None}
+        figure.savefig(out, format="pdf", dpi=DPI, metadata=unsaid)
         return out.getvalue()
     figure.set_dpi(DPI)
     canvas = FigureCanvasAgg(figure)  # as savefig has it, without a file to be read again
@@ -146,55 +150,49 @@ def small_png(figure: bytes, colours: int) -> bytes:
     return min(figure, out.getvalue(), key=len)
 
 
-def for_page(wide: Figure, narrow: Figure) -> Curves:
-    """A figure in its two layouts as the page shows it."""
-    return Curves(to_bytes(wide, "svg", transparent=True), to_bytes(narrow, "svg", transparent=True))
-
-
-def draw_curves(group: Group, curves: CurvesOf, colours: Mapping[str, str], layout: Layout = "file") -> Figure:
+def draw_curves(group: Group, curves: CurvesOf, colours: Mapping[str, str], layout: Layout = "wide") -> Figure:
     """Score against what was spent: in teacher images, in student images and in seconds.
 
     Args:
         group: rows that may be compared; those where every seed failed are left out.
         curves: of the group.
         colours: by method.
-        layout: ``file`` stands alone, with title and caption; ``wide`` and ``narrow`` go into the page, which has both.
+        layout: for a wide screen and for files, or for a narrow screen.
     """
-    rows = _drawn(group)
-    seeds = {row.label: [curves[record.id] for record in row.ok] for row in rows}
+    rows = drawn_rows(group)
     score = score_key(group.key.headline)
-    looks = _looks(rows, colours)
+    looks = looks_of(rows, colours)
     columns = 1 if layout == "narrow" else 3
-    words = textwrap.wrap(caption(group), 150) if layout == "file" else []
-    below = 0.15 * len(words)  # of the caption, inches
-    legend = 0.2 * -(-len(rows) // columns) + 0.1
-    width, height = (4.2, 9.6 + legend) if layout == "narrow" else (9.6, 3.6 + legend + below)
-    room = (0, (below + legend) / height, 1, 1 - (below + legend) / height)
+    out = [row for row in rows if row.label in looks]
+    legend = 0.2 * -(-(len(out) + (len(rows) > len(out))) // columns) + 0.1
+    width, height = (4.2, 9.6 + legend) if layout == "narrow" else (9.6, 3.6 + legend)
+    room = (0, legend / height, 1, 1 - legend / height)
     figure = Figure(figsize=(width, height), layout=SteadyLayout(wspace=0.05, rect=room))
     axes = figure.subplots(*((3, 1) if layout == "narrow" else (1, 3)), sharey=True, squeeze=False).ravel()
     for axis, (spent, label) in zip(axes, AXES.items(), strict=True):
         for row in rows:
             if spent == "teacher_images" and never_asks(row):
                 continue
-            line = _line(seeds[row.label], spent, score)
+            line = line_of([curves[record.id] for record in row.ok], spent, score)
             if line is not None:
-                _draw(axis, line, looks[row.label])
+                _draw(axis, line, looks.get(row.label))
         _finish(axis, group, label)
     for axis in axes if layout == "narrow" else axes[:1]:
         axis.set_ylabel(f"Test {metric_word(group.key.metric)}, %")
-    handles = [Line2D([], [], **looks[row.label]) for row in rows]
-    names = [_legend(row) for row in rows]
-    place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, below / height), "borderaxespad": 0}
-    figure.legend(handles, names, ncols=columns, handlelength=2.4, fontsize=9, **place)
-    if layout == "file":
-        figure.suptitle(f"{group.key.task}: {budget_words(group)}", fontsize=10.5, x=0.01, horizontalalignment="left")
-        figure.text(0.01, 0.03 / height, "\n".join(words), fontsize=7.5, color="#666666", verticalalignment="bottom")
+    words = [legend_words(row) for row in out]
+    handles = [Line2D([], [], **looks[row.label], label=text) for row, (text, _) in zip(out, words, strict=True)]
+    if len(out) < len(rows):
+        handles.append(grey_handle(len(rows) - len(out)))
+    place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 0}
+    entries = figure.legend(handles=handles, ncols=columns, handlelength=2.8, fontsize=9, **place)
+    for entry, (_, mathematics) in zip(entries.get_texts(), words, strict=False):
+        entry.set_parse_math(mathematics)
     return figure
 
 
 def caption(group: Group) -> str:
     """What the lines and bands of the curves mean; only what this group's figure really shows."""
-    rows = _drawn(group)
+    rows = drawn_rows(group)
     counts = {len(row.ok) for row in rows}
     bands = ["95 % t-interval over seeds"] if max(counts) > 2 else []
     bands += ["range of the two seeds"] if 2 in counts else []
@@ -206,6 +204,10 @@ def caption(group: Group) -> str:
         parts.append(f"Dashed: the teacher, {100 * group.teacher.score:.1f} %.")
     if any(row.data == "train" for row in rows):
         parts.append("Dotted: trained on real images.")
+    if len(rows) > OUT:
+        parts.append(
+            f"In colour: the baselines and the best others, data-free ones first, {OUT} together; the rest is grey."
+        )
     if any(map(never_asks, rows)):
         parts.append("† never queries the teacher, so it has no curve over teacher images.")
     if group.key.headline not in ("last", "ema"):
@@ -215,10 +217,11 @@ def caption(group: Group) -> str:
     return " ".join(parts)
 
 
-def _drawn(group: Group) -> list[Row]:
-    """The rows whose curves are drawn: the ``LINES`` best, and those of the baselines, the best first."""
+def drawn_rows(group: Group) -> list[Row]:
+    """The rows that are drawn: the ``LINES`` best, data-free ones before others, and the baselines; the best first."""
     well = [row for row in group.rows if row.ok]
-    return [row for place, row in enumerate(well) if place < LINES or row.method in BASELINES]
+    kept = {id(row) for row in sorted(well, key=lambda row: row.data != "none")[:LINES]}
+    return [row for row in well if id(row) in kept or row.method in BASELINES]
 
 
 def first_sheets(group: Group, results: Path) -> list[tuple[Row, Record, bytes]]:
@@ -257,7 +260,7 @@ def draw_sheets(sheets: Sequence[tuple[Row, Record, bytes]], columns: int = 4) -
     return figure
 
 
-def _line(curves: Sequence[Mapping[str, Sequence[Any]]], x: str, score: str) -> Line | None:
+def line_of(curves: Sequence[Mapping[str, Sequence[Any]]], x: str, score: str) -> Line | None:
     """Mean and band over seeds: at the mean x of each evaluation, every seed's curve read between its points."""
     points = [
         np.array(
@@ -287,11 +290,13 @@ def at_common_places(seeds: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarra
     return grid, np.array([np.interp(grid, seed[:, 0], seed[:, 1]) for seed in seeds])
 
 
-def _draw(axis: Axes, line: Line, look: Mapping[str, Any]) -> None:
+def _draw(axis: Axes, line: Line, look: Mapping[str, Any] | None) -> None:
+    if look is None:
+        axis.plot(line.x, line.y, **GREY_LOOK)
+        return
     if (line.high > line.low).any():
         axis.fill_between(line.x, line.low, line.high, color=look["color"], alpha=0.16, linewidth=0)
-    axis.plot(line.x, line.y, **look)
-    axis.plot(line.x[-1:], line.y[-1:], "o", color=look["color"], markersize=4)
+    axis.plot(line.x, line.y, **look, markevery=[-1])
 
 
 def _finish(axis: Axes, group: Group, label: str) -> None:
@@ -304,18 +309,34 @@ def _finish(axis: Axes, group: Group, label: str) -> None:
         axis.axhline(100 * group.teacher.score, color="#666666", linestyle=(0, (5, 3)), linewidth=1)
 
 
-def _looks(rows: Sequence[Row], colours: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Colour by method, dotted for what was trained on real images; dashes distinguish what shares a colour."""
-    seen: dict[str, int] = {}
+def looks_of(rows: Sequence[Row], colours: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The looks of the rows that stand out, by label; the others are grey.
+
+    Colour by method, dotted for what was trained on real images; dashes and marks tell apart what shares a colour.
+    """
+    of_label = {row.label: row for row in rows}
+    first = sorted(rows, key=lambda row: row.data != "none")  # the data-free ones, each kind the best first
+    out = standing_out([row.label for row in first], _firsts(rows))
+    tints = {label: colours[of_label[label].method] for label in out}
+    marks = marks_apart(sorted(out), tints)
     looks = {}
-    for row in sorted(rows, key=lambda row: row.label):
-        colour = colours[row.method]
-        number = seen[colour] = seen.get(colour, -1) + 1
-        styles = DOTTED if row.data == "train" else VARIANTS
-        looks[row.label] = {"color": colour, "linestyle": styles[number % len(styles)], "linewidth": 1.8}
+    for label, mark in marks.items():
+        styles = DOTTED if of_label[label].data == "train" else VARIANTS
+        dashes = styles[MARKS.index(mark) % len(styles)]
+        looks[label] = {"color": tints[label], "linestyle": dashes, "linewidth": 1.8, "marker": mark, "markersize": 4.5}
     return looks
 
 
-def _legend(row: Row) -> str:
-    label = row.label if len(row.label) <= 34 else f"{row.label[:16]}…{row.label[-17:]}"  # both options of a pair
-    return f"{label} †" if never_asks(row) else label
+def _firsts(rows: Sequence[Row]) -> list[str]:
+    """The best row of each baseline."""
+    found: dict[str, str] = {}
+    for row in rows:
+        if row.method in BASELINES:
+            found.setdefault(row.method, row.label)
+    return list(found.values())
+
+
+def legend_words(row: Row) -> tuple[str, bool]:
+    """A row's label as a legend has it, with a mark where it asks no teacher; whether it is read as mathematics."""
+    words, mathematics = label_text(row.label)
+    return (f"{words} †" if never_asks(row) else words), mathematics

@@ -18,9 +18,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from bench.analysis.report.figures.curves import Layout
 from bench.analysis.report.figures.layout import SteadyLayout
+from bench.analysis.report.figures.looks import symbol_text
 from bench.analysis.report.figures.scatter import tick
 from bench.analysis.report.sections.groups import Group, Row, metric_word
-from bench.analysis.report.sections.leaderboard import budget_words
 from bench.analysis.report.sections.option_axis import OptionAxis
 from bench.analysis.report.sections.sensitivity_cells import Grid, Sensitivity
 from bench.analysis.report.sections.sensitivity_numbers import scores_of
@@ -70,7 +70,7 @@ def squares(grid: Grid, axes: tuple[OptionAxis, OptionAxis]) -> list[list[Square
 
 
 def draw_heat(
-    of: Sensitivity, pair: tuple[str, str], group: Group, layout: Layout = "file", dark: bool = False
+    of: Sensitivity, pair: tuple[str, str], group: Group, layout: Layout = "wide", dark: bool = False
 ) -> Figure:
     """One heat map a method, the first option across, the second upwards.
 
@@ -78,7 +78,7 @@ def draw_heat(
         of: one of the group's; at least one of its cells has a score.
         pair: two of its options. Over the others the mean is taken.
         group: where it comes from.
-        layout: ``file`` stands alone, with a title; ``wide`` and ``narrow`` go into the page, which has one.
+        layout: for a wide screen and for files, or for a narrow screen.
         dark: for a page that is read in the dark.
     """
     ink, faint = SCREEN[dark]
@@ -107,9 +107,6 @@ def draw_heat(
         bar.ax.tick_params(labelsize=8)
         bar.ax.yaxis.set_major_locator(MaxNLocator(5))
         bar.ax.yaxis.set_major_formatter(FuncFormatter(tick))
-        if layout == "file":
-            title = f"{pair[0]} by {pair[1]}. {group.key.task}: {budget_words(group)}"
-            figure.suptitle(title, fontsize=10.5, x=0.01, horizontalalignment="left")
     return figure
 
 
@@ -190,4 +187,5 @@ def _label(axis: Axes, options: tuple[OptionAxis, OptionAxis]) -> None:
             line.set_ticks(range(len(option.edges)), [f"{edge:.2g}" for edge in option.edges])
         else:
             line.set_ticks([place + 0.5 for place in range(len(option.places))], [each.text for each in option.places])
-        line.set_label_text(option.name, fontsize=8.5)
+        words, mathematics = symbol_text(option.name)
+        line.set_label_text(words, fontsize=8.5, parse_math=mathematics)

@@ -16,15 +16,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from bench.analysis.report.figures.curves import VARIANTS, Layout
 from bench.analysis.report.figures.layout import SteadyLayout
+from bench.analysis.report.figures.looks import GREY_LOOK, MARKS, marks_apart, standing_out, symbol_text
 from bench.analysis.report.figures.scatter import SOFT, tick
 from bench.analysis.report.sections.groups import Group, metric_word
 from bench.analysis.report.sections.image_metrics import columns_of
-from bench.analysis.report.sections.leaderboard import budget_words
 from bench.analysis.report.sections.option_axis import OptionAxis, Place
 from bench.analysis.report.sections.sensitivity_cells import Grid, Sensitivity
 from bench.records import Record
 
-ACROSS = {"file": 4, "wide": 4, "narrow": 1}  # plots in a line
+ACROSS = {"wide": 4, "narrow": 1}  # plots in a line
 TICKS, LETTERS = 8, 28  # values of an option that are written below it, and their letters, if they are no more
 
 
@@ -59,14 +59,14 @@ def readings(grid: Grid, plot: Plot, place: Place) -> list[float]:
     return [value for record in records if (value := plot.get(record)) is not None]
 
 
-def draw_lines(of: Sensitivity, group: Group, colours: Mapping[str, str], layout: Layout = "file") -> Figure:
+def draw_lines(of: Sensitivity, group: Group, colours: Mapping[str, str], layout: Layout = "wide") -> Figure:
     """One plot an option, or a measure of one option; a line with a band for each method.
 
     Args:
         of: one of the group's; at least one of its cells has a score.
         group: where it comes from.
         colours: by method; its versions differ in their dashes.
-        layout: ``file`` stands alone, with a title; ``wide`` and ``narrow`` go into the page, which has one.
+        layout: for a wide screen and for files, or for a narrow screen.
     """
     plots = plots_of(of, group)
     columns = min(ACROSS[layout], max(2, len(plots))) if layout != "narrow" else 1
@@ -90,10 +90,6 @@ def draw_lines(of: Sensitivity, group: Group, colours: Mapping[str, str], layout
     if len(of.grids) > 1:
         handles = [Line2D([], [], **looks[grid.name], label=grid.name) for grid in of.grids]
         figure.legend(handles=handles, loc="outside lower center", ncols=2 if layout == "narrow" else 6, fontsize=8.5)
-    if layout == "file":
-        small: dict[str, Any] = {"x": 0.01, "horizontalalignment": "left"}
-        who = f"{of.grids[0].name}: " if len(of.grids) == 1 else ""
-        figure.suptitle(f"{who}{of.title}. {group.key.task}: {budget_words(group)}", fontsize=10.5, **small)
     return figure
 
 
@@ -122,7 +118,8 @@ def _where(option: OptionAxis, place: Place, shift: float) -> float:
 def _finish(axis: Axes, plot: Plot) -> None:
     option = plot.option
     axis.tick_params(labelsize=8)
-    axis.set_xlabel(option.name, fontsize=8.5, color=SOFT)
+    words, mathematics = symbol_text(option.name)
+    axis.set_xlabel(words, fontsize=8.5, color=SOFT, parse_math=mathematics)
     axis.yaxis.set_major_locator(MaxNLocator(5))
     axis.yaxis.set_major_formatter(FuncFormatter(tick))
     if not option.numbers:
@@ -156,10 +153,11 @@ def _share_y(axes: Sequence[Axes]) -> None:
 
 
 def _looks(of: Sensitivity, colours: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Colour by method, dashes by version."""
-    looks: dict[str, dict[str, Any]] = {}
-    for grid in of.grids:
-        before = sum(other.method == grid.method for other in of.grids[: len(looks)])
-        dashes = VARIANTS[before % len(VARIANTS)]
-        looks[grid.name] = {"color": colours[grid.method], "linestyle": dashes, "marker": "o", "markersize": 3.5}
+    """Colour by method; marks and dashes for what shares one. More than stand out are grey."""
+    names = [grid.name for grid in of.grids]
+    tints = {grid.name: colours[grid.method] for grid in of.grids}
+    looks: dict[str, dict[str, Any]] = dict.fromkeys(names, GREY_LOOK)
+    for name, mark in marks_apart(standing_out(names), tints).items():
+        dashes = VARIANTS[MARKS.index(mark) % len(VARIANTS)]
+        looks[name] = {"color": tints[name], "linestyle": dashes, "marker": mark, "markersize": 3.5}
     return looks

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from bench.analysis.report.figures.curves import INK, VARIANTS, Layout
 from bench.analysis.report.figures.layout import SteadyLayout
+from bench.analysis.report.figures.looks import GREY_LOOK, MARKS, OUT, grey_handle, marks_apart, standing_out
 from bench.analysis.report.sections.overall import TaskSet
 from bench.analysis.stats import Ranking
 
@@ -19,21 +20,22 @@ LINE = 0.24  # inches between two methods' names below the ranks
 SOFT = "#666666"
 
 
-def draw_profiles(block: TaskSet, colours: Mapping[str, str], layout: Layout = "file") -> Figure:
+def draw_profiles(block: TaskSet, colours: Mapping[str, str], layout: Layout = "wide") -> Figure:
     """For each method the share of runs (tasks x seeds) whose normalised score is above a threshold.
 
     The further up and right a line, the better; where two lines cross, neither method is better throughout. A band is
     the pointwise 95 % interval of the bootstrap stratified by task, drawn for few methods with several seeds.
     """
     columns = 2 if layout == "narrow" else 4
-    legend = 0.2 * -(-len(block.profiles) // columns) + 0.15
+    legend = 0.2 * -(-min(len(block.profiles), OUT + 1) // columns) + 0.15
     width, height = (4.2, 3.2 + legend) if layout == "narrow" else (9.6, 3.6 + legend)
     room = (0, legend / height, 1, 1 - legend / height)
     figure = Figure(figsize=(width, height), layout=SteadyLayout(rect=room))
     axis = figure.subplots()
     looks = _looks(list(block.profiles), colours)
     for method, profile in block.profiles.items():
-        axis.step(profile.thresholds, [100 * share for share in profile.share], where="post", **looks[method])
+        look = looks[method] | {"markevery": 0.2} if method in looks else GREY_LOOK
+        axis.step(profile.thresholds, [100 * share for share in profile.share], where="post", **look)
         if profile.low is not None and profile.high is not None and len(block.profiles) <= BANDS:
             low, high = ([100 * share for share in edge] for edge in (profile.low, profile.high))
             axis.fill_between(
@@ -43,22 +45,22 @@ def draw_profiles(block: TaskSet, colours: Mapping[str, str], layout: Layout = "
     axis.set_ylim(0, 102)
     axis.set_xlabel("Normalised score τ: noise 0, kd 1")
     axis.set_ylabel("Runs above τ, %")
-    handles = [Line2D([], [], **looks[method]) for method in block.profiles]
+    handles = [Line2D([], [], **looks[method], label=method) for method in block.profiles if method in looks]
+    if len(looks) < len(block.profiles):
+        handles.append(grey_handle(len(block.profiles) - len(looks), "other methods"))
     place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.0), "borderaxespad": 0.2}
-    figure.legend(handles, list(block.profiles), ncols=columns, handlelength=2.4, fontsize=9, **place)
-    if layout == "file":
-        figure.suptitle(f"Performance profiles over {_tasks(block)}", fontsize=10.5, x=0.01, horizontalalignment="left")
+    figure.legend(handles=handles, ncols=columns, handlelength=2.8, fontsize=9, **place)
     return figure
 
 
-def draw_ranks(block: TaskSet, colours: Mapping[str, str], layout: Layout = "file") -> Figure:
-    """Average ranks on a line, the best at the left; bars join methods that Nemenyi's test does not distinguish."""
+def draw_ranks(block: TaskSet, colours: Mapping[str, str], layout: Layout = "wide") -> Figure:
+    """Average ranks on a line, the best at the left; bars join methods that Nemenyi's test does not tell apart."""
     ranking = block.ranking
     names = list(ranking.ranks)
     half = -(-len(names) // 2)
     bars = len(ranking.groups)
     width = 4.2 if layout == "narrow" else 9.6
-    above, between, below = (0.75 if layout == "file" else 0.5), 0.16 * bars + 0.15, LINE * half + 0.1
+    above, between, below = 0.5, 0.16 * bars + 0.15, LINE * half + 0.1
     height = above + between + below
     figure = Figure(figsize=(width, height))
     axis = figure.add_axes((0.0, 0.0, 1.0, 1.0))
@@ -90,8 +92,6 @@ def draw_ranks(block: TaskSet, colours: Mapping[str, str], layout: Layout = "fil
             verticalalignment="center",
             horizontalalignment="right" if left else "left",
         )
-    if layout == "file":
-        axis.text(0.1, above - 0.16, f"Average ranks over {_tasks(block)}", fontsize=10.5, verticalalignment="center")
     return figure
 
 
@@ -116,19 +116,11 @@ def _difference(axis: Axes, ranking: Ranking, margin: float, scale: float, size:
 
 
 def _looks(methods: Sequence[str], colours: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Colour by method; dashes distinguish those that share one."""
-    seen: dict[str, int] = {}
+    """The looks of those that stand out, the first ones: colour by method, marks and dashes for what shares one."""
     looks: dict[str, dict[str, Any]] = {}
-    for method in sorted(methods):
-        number = seen[colours[method]] = seen.get(colours[method], -1) + 1
+    for method, mark in marks_apart(sorted(standing_out(methods)), colours).items():
+        dashes = VARIANTS[MARKS.index(mark) % len(VARIANTS)]
         looks[method] = {
-            "color": colours[method],
-            "linestyle": VARIANTS[number % len(VARIANTS)],
-            "linewidth": 1.7,
-        }
+            "color": colours[method], "linestyle": dashes, "linewidth": 1.7, "marker": mark, "markersize": 4,
+        }  # fmt: skip
     return looks
-
-
-def _tasks(block: TaskSet) -> str:
-    needs = {"none": "without real data", "pool": "with a pool of other images", "train": "on the training images"}
-    return f"{len(block.groups)} tasks, methods {needs[block.need]}"

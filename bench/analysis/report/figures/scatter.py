@@ -10,31 +10,31 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from bench.analysis.report.figures.curves import Layout
+from bench.analysis.report.figures.curves import BASELINES, Layout
 from bench.analysis.report.figures.layout import SteadyLayout
+from bench.analysis.report.figures.looks import GREY, standing_out
 from bench.analysis.report.sections.groups import Group, metric_word
-from bench.analysis.report.sections.leaderboard import budget_words
 from bench.analysis.report.sections.quality import Point, Quality, qualities
-from bench.analysis.report.sections.quality_text import TITLE, correlation_words, drawable, quality_caption
+from bench.analysis.report.sections.quality_text import correlation_words, drawable
 
 SHAPES = {
-    "none": "o^v<>",
-    "pool": "Dd",
-    "train": "sXP",
-}  # by data need; the later ones distinguish what shares a colour
+    "none": "o^v<>ph*",
+    "pool": "Dd8H",
+    "train": "sXP+x",
+}  # by data need; the later ones tell apart what shares a colour
 BESIDE = 10  # names that fit beside one line of plots; more stand below
 MANY = 1000  # dots: more are drawn as pixels inside the SVG, which else had an element for each
 DECADES = 2  # values that span more of them stand on a logarithmic axis
 SOFT = "#666666"
 
 
-def draw_scatter(group: Group, colours: Mapping[str, str], layout: Layout = "file") -> Figure | None:
+def draw_scatter(group: Group, colours: Mapping[str, str], layout: Layout = "wide") -> Figure | None:
     """Test score in percent against each image metric; None where too little was measured of all of them.
 
     Args:
         group: rows that may be compared.
         colours: by method.
-        layout: ``file`` stands alone, with title and caption; ``wide`` and ``narrow`` go into the page, which has both.
+        layout: for a wide screen and for files, or for a narrow screen.
     """
     found = drawable(qualities(group))
     if not found:
@@ -46,11 +46,8 @@ def draw_scatter(group: Group, colours: Mapping[str, str], layout: Layout = "fil
     beside = layout != "narrow" and len(handles) <= BESIDE * lines  # as the curves have it
     entries = 2 if layout == "narrow" else 6
     legend = 0.0 if beside else 0.21 * -(-len(handles) // entries) + 0.1
-    below = 0.2 if layout == "file" and not beside else 0.0  # the caption's line, inches
-    height = 2.25 * lines + 0.4 + legend + below
-    room = (0, legend / height, 1, 1 - legend / height) if below else (0, 0, 1, 1)  # the caption has its own
-    size = (4.2 if layout == "narrow" else 9.6, height)
-    figure = Figure(figsize=size, layout=SteadyLayout(wspace=0.05, hspace=0.06, rect=room))
+    size = (4.2 if layout == "narrow" else 9.6, 2.25 * lines + 0.4 + legend)
+    figure = Figure(figsize=size, layout=SteadyLayout(wspace=0.05, hspace=0.06))
     axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axis, quality in zip(axes.flat, found, strict=False):
         _draw(axis, quality, colours, marks)
@@ -59,13 +56,7 @@ def draw_scatter(group: Group, colours: Mapping[str, str], layout: Layout = "fil
     for line in axes:
         line[0].set_ylabel(f"Test {metric_word(group.key.metric)}, %")
     place: dict[str, Any] = {"loc": "outside right center"} if beside else {"loc": "outside lower center"}
-    if below:
-        place = {"loc": "lower center", "bbox_to_anchor": (0.5, below / height), "borderaxespad": 0}
     figure.legend(handles=handles, **place, **({} if beside else {"ncols": entries, "fontsize": 9}))
-    if layout == "file":
-        small: dict[str, Any] = {"x": 0.01, "horizontalalignment": "left"}
-        figure.suptitle(f"{TITLE} {group.key.task}: {budget_words(group)}", fontsize=10.5, **small)
-        figure.supxlabel(quality_caption(group), fontsize=7.5, color=SOFT, **small)
     return figure
 
 
@@ -111,8 +102,14 @@ def tick(value: float, _: object = None) -> str:
 
 
 def marks_of(found: Sequence[Quality], colours: Mapping[str, str]) -> dict[str, str]:
-    """The mark of each method: what it is trained on decides, and which methods of its colour come before it."""
-    needs = {point.row.method: point.row.data for quality in found for point in quality.points}
+    """The mark of each method that stands out: its data need decides, and which of its colour come before it.
+
+    The methods that stand out are the baselines, and the best others.
+    """
+    rows = {point.row.label: point.row for quality in found for point in quality.points}
+    best = sorted(rows.values(), key=lambda row: (row.data != "none", -(row.score[0] if row.score else 0)))
+    out = set(standing_out(list(dict.fromkeys(row.method for row in best)), BASELINES))
+    needs = {row.method: row.data for row in best if row.method in out}
     marks: dict[str, str] = {}
     for method, data in sorted(needs.items()):
         taken = sum(needs[other] == data and colours[other] == colours[method] for other in marks)
@@ -121,9 +118,11 @@ def marks_of(found: Sequence[Quality], colours: Mapping[str, str]) -> dict[str, 
 
 
 def _look(point: Point, colours: Mapping[str, str], marks: Mapping[str, str]) -> dict[str, Any]:
-    colour = colours[point.row.method]
+    out = point.row.method in marks
+    colour = colours[point.row.method] if out else GREY
     return {
-        "marker": marks[point.row.method],
+        "marker": marks[point.row.method] if out else SHAPES[point.row.data][0],
+        "zorder": 2.0 if out else 1.5,
         "linestyle": "",
         "markersize": 5 if point.row.data == "none" else 4.5,
         "markeredgecolor": colour,
@@ -138,4 +137,7 @@ def _handles(found: Sequence[Quality], colours: Mapping[str, str], marks: Mappin
     rows = {point.row.label: point.row for quality in found for point in quality.points}
     methods = {row.method: row for row in sorted(rows.values(), key=lambda row: -(row.score[0] if row.score else 0))}
     looks = {name: _look(Point(row, 0.0, 0.0, True), colours, marks) for name, row in methods.items()}
-    return [Line2D([], [], **looks[name], label=name) for name in looks]
+    handles = [Line2D([], [], **looks[name], label=name) for name in looks if name in marks]
+    grey = Line2D([], [], color=GREY, marker="o", linestyle="", markersize=4.5)
+    grey.set_label(f"{len(looks) - len(marks)} other methods")
+    return [*handles, grey] if len(looks) > len(marks) else handles

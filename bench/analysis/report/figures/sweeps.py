@@ -16,11 +16,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from bench.analysis.report.figures.curves import DOTTED, FAINT, VARIANTS, Layout, at_common_places
 from bench.analysis.report.figures.layout import SteadyLayout
-from bench.analysis.report.figures.scatter import SOFT, logarithmic, tick
-from bench.analysis.report.sections.groups import Group
-from bench.analysis.report.sections.leaderboard import budget_words
+from bench.analysis.report.figures.looks import GREY, GREY_LOOK, OUT, grey_handle, standing_out, symbol_text
+from bench.analysis.report.figures.scatter import logarithmic, tick
 from bench.analysis.report.sections.sweeps import Measure, Sweep, SweepCell
-from bench.analysis.report.sections.sweeps_text import TITLE, sweep_caption
 
 LONGEST = 16  # characters of a label on an axis
 SPAN = 0.05
@@ -29,21 +27,22 @@ STEEP = 1.3  # decades: losses that fall by a factor of 20 or more are read on a
 BRIGHTEST = 0.85  # of the colour map: its yellow is too pale for a line
 
 
-def draw_sweep(sweep: Sweep, group: Group, colours: Mapping[str, str], layout: Layout = "file") -> Figure:
+def draw_sweep(sweep: Sweep, colours: Mapping[str, str], layout: Layout = "wide") -> Figure:
     """Score, image metrics and counts by the option's value, then the logged scalars over the trial.
 
     Args:
         sweep: one of the group's.
-        group: where it comes from.
         colours: by method, for the cells of other methods.
-        layout: ``file`` stands alone, with title and caption; ``wide`` and ``narrow`` go into the page, which has both.
+        layout: for a wide screen and for files, or for a narrow screen.
     """
     columns = 2 if layout == "narrow" else 4
     lines = -(-len(sweep.measures) // columns)
     size = (4.2 if layout == "narrow" else 9.6, 2.2 * lines + (0.9 if layout == "narrow" else 0.4))
     figure = Figure(figsize=size, layout=SteadyLayout(wspace=0.05, hspace=0.06))
     axes = figure.subplots(lines, columns, squeeze=False)
-    looks = [_look(sweep, cell, colours) for cell in sweep.cells]
+    out = standing_out(range(len(sweep.cells)), [i for i, cell in enumerate(sweep.cells) if cell.other])
+    spread = _spread(sweep, out)
+    looks = [_look(sweep, cell, colours, place in spread) for place, cell in enumerate(sweep.cells)]
     for axis, measure in zip(axes.flat, sweep.measures, strict=False):
         if measure.logged:
             _draw_curves(axis, measure, looks)
@@ -55,19 +54,23 @@ def draw_sweep(sweep: Sweep, group: Group, colours: Mapping[str, str], layout: L
         axis.remove()
     below: dict[str, Any] = {"loc": "outside lower center", "ncols": 2}
     beside: dict[str, Any] = {"loc": "outside right center"}
-    figure.legend(
-        handles=[Line2D([], [], **_line_look(look)) for look in looks],
-        labels=[_short(cell.label, 28) for cell in sweep.cells],
-        title=sweep.option,
+    handles = [
+        Line2D([], [], **_line_look(look), marker=look["marker"], markersize=4, label=_short(cell.label, 28))
+        for place, (cell, look) in enumerate(zip(sweep.cells, looks, strict=True))
+        if place in spread
+    ]
+    if len(spread) < len(looks):
+        handles.append(grey_handle(len(looks) - len(spread)))
+    title, mathematics = symbol_text(sweep.option)
+    legend = figure.legend(
+        handles=handles,
+        title=title,
         **(below if layout == "narrow" else beside),
         fontsize=8.5,
         title_fontsize=8.5,
         handlelength=2.4,
     )
-    if layout == "file":
-        small: dict[str, Any] = {"x": 0.01, "horizontalalignment": "left"}
-        figure.suptitle(f"{TITLE}: {sweep.title}. {group.key.task}: {budget_words(group)}", fontsize=10.5, **small)
-        figure.supxlabel(sweep_caption(sweep), fontsize=7.5, color=SOFT, **small)
+    legend.get_title().set_parse_math(mathematics)
     return figure
 
 
@@ -107,7 +110,7 @@ def _draw_curves(axis: Axes, measure: Measure, looks: Sequence[dict[str, Any]]) 
             )  # one line with gaps
             axis.plot(*thin.T, color=look["color"], linewidth=0.6, alpha=0.45, rasterized=len(points) > MANY)
         grid, values = at_common_places(points)
-        axis.plot(grid, values.mean(axis=0), **_line_look(look), marker="o" if len(grid) == 1 else "", markersize=4)
+        axis.plot(grid, values.mean(axis=0), **_line_look(look), marker=look["marker"], markevery=[-1], markersize=4)
     axis.set_xlim(0, 1.02)
     axis.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axis.set_xlabel("Share of the budget", fontsize=8)
@@ -138,20 +141,37 @@ def _places(sweep: Sweep) -> list[float]:
     return [values.index(cell.value) + (0 if cell.other else aside[rests.index(cell.rest)]) for cell in sweep.cells]
 
 
-def _look(sweep: Sweep, cell: SweepCell, colours: Mapping[str, str]) -> dict[str, Any]:
-    """Other methods: their own colour, diamonds and dots. Cells: a colour a value, dashes a setting of the others."""
+def _spread(sweep: Sweep, out: Sequence[int]) -> set[int]:
+    """The places of the cells that stand out: other methods, and cells evenly from the first value to the last."""
+    own = [place for place, cell in enumerate(sweep.cells) if not cell.other]
+    others = [place for place, cell in enumerate(sweep.cells) if cell.other][:OUT]
+    count = min(len(own), len(out) - len(others))
+    steps = [round(index * (len(own) - 1) / max(1, count - 1)) for index in range(count)]
+    return {*others, *(own[step] for step in steps)}
+
+
+def _look(sweep: Sweep, cell: SweepCell, colours: Mapping[str, str], out: bool) -> dict[str, Any]:
+    """Other methods: their own colour, diamonds and dots. Cells: a colour a value, dashes and marks a setting of the
+    others. What does not stand out is grey."""
+    if not out:
+        return {"color": GREY, "marker": "o", "dashes": "-", "grey": True}
     if cell.other:
         others = [each.value for each in sweep.cells if each.other]
         return {
-            "color": colours[cell.row.method], "marker": "D", "dashes": DOTTED[others.index(cell.value) % len(DOTTED)],
-        }  # fmt: skip
+            "color": colours[cell.row.method],
+            "marker": "DdHX"[others.index(cell.value) % 4],
+            "dashes": DOTTED[others.index(cell.value) % len(DOTTED)],
+        }
     own = list(dict.fromkeys(each.value for each in sweep.cells if not each.other))
     shade = BRIGHTEST * own.index(cell.value) / max(len(own) - 1, 1)
     dashes = VARIANTS[sweep.rests.index(cell.rest) % len(VARIANTS)]
-    return {"color": to_hex(matplotlib.colormaps["viridis"](shade)), "marker": "o", "dashes": dashes}
+    mark = "o^sv<>p*"[sweep.rests.index(cell.rest) % 8]
+    return {"color": to_hex(matplotlib.colormaps["viridis"](shade)), "marker": mark, "dashes": dashes}
 
 
 def _line_look(look: Mapping[str, Any]) -> dict[str, Any]:
+    if look.get("grey"):
+        return GREY_LOOK
     return {"color": look["color"], "linestyle": look["dashes"], "linewidth": 1.7}
 
 

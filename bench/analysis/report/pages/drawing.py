@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from bench.analysis.report.figures.curves import (
-    Curves,
-    Layout,
-    draw_curves,
-    draw_sheets,
-    first_sheets,
-    for_page,
-    style,
-    to_bytes,
-)
+from bench.analysis.report.figures.curve_data import curve_data
+from bench.analysis.report.figures.curves import caption, draw_curves, draw_sheets, first_sheets, style, to_bytes
 from bench.analysis.report.figures.pool import draw_kept
+from bench.analysis.report.figures.ranking import draw_ranking, ranking_caption
 from bench.analysis.report.figures.scatter import draw_scatter
+from bench.analysis.report.pages.pictures import Draw, Picture, draw_picture
 from bench.analysis.report.pages.sensitivity import SensitivitySection, sections_of
 from bench.analysis.report.pages.sweeps import DrawnSweep, swept_of
+from bench.analysis.report.sections import pool_text, quality_text
 from bench.analysis.report.sections.anytime import AnytimeOf, anytime_of
 from bench.analysis.report.sections.groups import Group, curves_of
+from bench.utils.markdown import figure
 
 
 @dataclass
@@ -32,11 +27,12 @@ class Drawn:
 
     measured: AnytimeOf = field(default_factory=dict)  # what the curves say of the rows
     files: dict[str, bytes] = field(default_factory=dict)  # by their path in the report
-    listed: list[tuple[str, str]] = field(default_factory=list)  # for Markdown: path and alternative text
-    curves: Curves | None = None
-    scatter: Curves | None = None
-    scatter_path: str | None = None
-    kept: Curves | None = None
+    listed: list[str] = field(default_factory=list)  # figures as Markdown
+    ranking: Picture | None = None
+    curves: Picture | None = None
+    curve_data: str = ""  # JSON, for a page that is looked at with JavaScript
+    scatter: Picture | None = None
+    kept: Picture | None = None
     sections: list[SensitivitySection] = field(default_factory=list)
     sweeps: list[DrawnSweep] = field(default_factory=list)
 
@@ -51,38 +47,50 @@ def draw_group(
         results: where they come from.
         colours: by method.
         sweeps: how many figures there are at most of what an option changes.
-        sparing: whether a page shows the very SVG of the figure's file, then without a background, in place of two
-            its own layouts.
+        sparing: whether a figure has no layout for phones.
     """
     read = curves_of(group, results)
     drawn = Drawn(anytime_of(group, read))
     task = group.key.task
 
-    def add(name: str, draw: Callable[[Layout], Figure | None]) -> Curves | None:
-        if (alone := draw("file")) is None:
-            return None
+    def add(name: str, draw: Draw, alt: str, caption: str) -> Picture | None:
         path = f"figures/{group.name}-{name}"
-        drawn.files[f"{path}.png"] = to_bytes(alone, "png")
-        drawn.files[f"{path}.svg"] = shown = to_bytes(alone, "svg", transparent=sparing)
-        if sparing:
-            return Curves(shown, shown)
-        wide, narrow = draw("wide"), draw("narrow")
-        return for_page(wide, narrow) if wide and narrow else None
+        return draw_picture(drawn.files, path, draw, alt=alt, caption=caption, narrow=not sparing)
 
     with style():
         if any(row.ok for row in group.rows):
-            drawn.curves = add("curves", lambda layout: draw_curves(group, read, colours, layout))
-            drawn.listed.append((f"figures/{group.name}-curves.png", f"Score against the budget on {task}"))
+            drawn.curves = add(
+                "curves",
+                lambda layout, _: draw_curves(group, read, colours, layout),
+                f"Score against the budget on {task}",
+                caption(group),
+            )
+            drawn.ranking = add(
+                "ranking",
+                lambda layout, _: draw_ranking(group, layout),
+                f"Scores on {task} with their intervals",
+                ranking_caption(group),
+            )
+            found = curve_data(group, read, colours)
+            drawn.curve_data = json.dumps(found, separators=(",", ":")) if found else ""
+        drawn.listed += [each.markdown for each in (drawn.curves, drawn.ranking) if each]
         if sheets := first_sheets(group, results):
             name = f"figures/{group.name}-images.png"
             drawn.files[name] = to_bytes(draw_sheets(sheets), "png")  # pixels gain nothing from an SVG around them
-            drawn.listed.append((name, "Images that the students were trained on"))
-        drawn.scatter = add("quality", lambda layout: draw_scatter(group, colours, layout))
-        if drawn.scatter:
-            drawn.scatter_path = f"figures/{group.name}-quality.png"
-        drawn.kept = add("kept", lambda layout: draw_kept(group, read, colours, layout))
-        if drawn.kept:
-            drawn.listed.append((f"figures/{group.name}-kept.png", f"Share of the pool that is kept on {task}"))
+            drawn.listed.append(figure(name, "Images that the students were trained on"))
+        drawn.scatter = add(
+            "quality",
+            lambda layout, _: draw_scatter(group, colours, layout),
+            f"Test score of every trial on {task} against each image metric",
+            quality_text.quality_caption(group),
+        )
+        drawn.kept = add(
+            "kept",
+            lambda layout, _: draw_kept(group, read, colours, layout),
+            f"Share of the pool that is kept on {task}",
+            pool_text.CAPTION,
+        )
+        drawn.listed += [drawn.kept.markdown] if drawn.kept else []
         drawn.sections, files = sections_of(group, colours)
         drawn.files |= files
         drawn.sweeps, files = swept_of(group, read, colours, sweeps)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from bench.analysis.report.pages.links import INDEX, method_page, task_page
+from bench.analysis.report.pages.task import repeat_words
 from bench.analysis.report.pages.trial import seed_links
 from bench.analysis.report.sections import leaderboard
-from bench.analysis.report.sections.groups import Group, Row, ranks_of, tables_of
-from bench.analysis.report.sections.sensitivity_numbers import chance_level
-from bench.analysis.stats import Interval, compare_all
+from bench.analysis.report.sections.groups import Group, Row, ranks_of
+from bench.analysis.report.sections.study import StudyWords, commits_of, finished, records_of, study_name
+from bench.analysis.report.sections.verdict import leading
+from bench.analysis.stats import Interval
 from bench.utils.text import cut
 
 HEADS = {
@@ -25,6 +27,7 @@ HEADS = {
     "seeds": "Seeds",
     "outcome": "Outcome",
 }
+FEW = 4  # commits, budgets and teachers that are named
 WORDS = ("task", "budget", "method", "data", "access", "outcome")
 FILTERS = {
     "task": "Task",
@@ -34,16 +37,26 @@ FILTERS = {
     "method": "Method",
     "outcome": "Outcome",
 }
-ALPHA = 0.05
-NAMED = 6  # methods of a verdict; pairs.csv has all
 
 
-def board(groups: Sequence[Group], paged: Collection[str] = ()) -> dict[str, Any]:
-    """Everything that the index page shows; ``paged``: the ids of trials that have a page."""
+def board(groups: Sequence[Group], paged: Collection[str] = (), study: StudyWords | None = None) -> dict[str, Any]:
+    """All that the index page shows.
+
+    Args:
+        groups: all of the report.
+        paged: the ids of trials that have a page.
+        study: what the results keep of their study.
+    """
+    words = study or StudyWords()
+    name = study_name(words, groups)
     lines = [line for group in groups for line in _lines(group, paged)]
     names = dict.fromkeys(group.key.task for group in groups)
     return {
-        "nav": [("Leaderboard", INDEX)],
+        "nav": [(f"{name}: all results" if name else "All results", INDEX)],
+        "study": name,
+        "question": words.description,
+        "about": _about(groups),
+        "repeat": repeat_words(groups, words),
         "leaders": [found for group in groups if (found := leader(group)) is not None],
         "heads": HEADS,
         "words": WORDS,
@@ -54,48 +67,47 @@ def board(groups: Sequence[Group], paged: Collection[str] = ()) -> dict[str, Any
     }
 
 
-def leader(group: Group) -> dict[str, str] | None:
+def leader(group: Group) -> dict[str, Any] | None:
     """The best data-free row of a group and how sure it is that no other is better; None where there is none."""
-    ranking = [row for table in tables_of(group) if table.need == "none" for _, row in table.ranked if row.ok]
-    if not ranking:
+    found = leading(group)
+    if found is None:
         return None
-    best, chance = ranking[0], chance_level(group)
-    known = best.score is not None and (chance is None or best.score.value > chance)
+    best = found.row
     return {
         "task": group.key.task,
         "budget": leaderboard.budget_words(group),
         "page": f"{task_page(group.key.task)}#{group.name}",
-        "label": best.label if known else f"none: {best.label} is best, at chance level",
+        "label": best.label if found.known else f"none: {best.label} is best, at chance level",
         "method_page": method_page(best.method),
         "score": leaderboard.score_words(best),
-        "sure": _sure(ranking) if known else "no method has learnt more than guessing gives",
+        "lead": found.lead,
+        "sure": found.sure,
     }
 
 
-def _sure(ranking: Sequence[Row]) -> str:
-    """Against how many of the others the first is better, beyond chance."""
-    best, others = ranking[0], ranking[1:]
-    if not others:
-        return "no other data-free method to compare with"
-    if len(best.ok) == 1:
-        return "one seed: chance cannot be assessed"
-    scores: dict[str, dict[Hashable, float]] = {
-        row.label: {record.trial.seed: record.scores[record.headline] for record in row.ok} for row in ranking
-    }
-    compared = compare_all(scores, against=best.label, level=None)
-    clear = [
-        name
-        for (name, _), each in compared.items()
-        if each.adjusted is not None and each.adjusted < ALPHA and each.difference < 0
+def _about(groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """What a reader asks of a study before its numbers: when, with which code, budget and teacher."""
+    records = records_of(groups)
+    dates = sorted({day for record in records if (day := finished(record)[:10])})
+    seeds = sorted({len(row.records) for group in groups for row in group.rows})
+    failed = sum(record.status not in ("ok", "unsupported") for record in records)
+    teachers = dict.fromkeys(
+        f"{group.teacher.network}, {100 * group.teacher.score:.1f} % ({group.teacher.sha256[:8]})"
+        for group in groups
+        if group.teacher
+    )
+    return [
+        ("Run", f"{dates[0]} to {dates[-1]}" if len(dates) > 1 else "".join(dates) or "date unknown"),
+        ("Commit", _few(commits_of(records)) or "unknown"),
+        ("Budget", _few(list(dict.fromkeys(map(leaderboard.budget_words, groups))))),
+        ("Teacher" if len(teachers) < 2 else "Teachers", _few(list(teachers)) or "never loaded"),
+        ("Trials", f"{len(records):,}{f', {failed:,} failed' if failed else ''}"),
+        ("Seeds", str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "0"),
     ]
-    unclear = [row.label for row in others if row.label not in clear]
-    said = f"better than {len(clear)} of {len(others)} others beyond chance, {len(best.ok)} seeds"
-    named = f": {_few(clear)}" if clear else ""
-    return f"{said}{named}" + (f"; not distinguishable from {_few(unclear)}" if unclear else "")
 
 
-def _few(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:NAMED])}{f' and {len(names) - NAMED} more' if len(names) > NAMED else ''}"
+def _few(texts: Sequence[str]) -> str:
+    return "; ".join(texts[:FEW]) + (f" and {len(texts) - FEW} more" if len(texts) > FEW else "")
 
 
 def _lines(group: Group, paged: Collection[str]) -> list[dict[str, Any]]:

@@ -37,11 +37,11 @@ def trial_page(name: str) -> str:
     return f"trials/{name}.html"
 
 
+def sheet_file(trial: str, sheet: bytes) -> str:
+    """The file of a trial's contact sheet: one, whichever pages show it."""
+    return f"images/{trial}.{kind_of(sheet)}"
+
+
 def embedded(content: bytes, kind: str) -> str:
     """A file as the address that stands for its content."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def embedded_sheet(sheet: bytes) -> str:
-    """A contact sheet as the address that stands for it."""
-    return embedded(sheet, kind_of(sheet))

@@ -33,6 +33,7 @@ from bench.utils.markdown import line as _line
 
 if TYPE_CHECKING:
     from bench.analysis.report.pages.drawing import Drawn
+    from bench.analysis.report.pages.pictures import Picture
 
 
 # Title, table, notes and figures (relative path, alternative text) of a comparison over all tasks.
@@ -45,6 +46,7 @@ KINDS = {  # of figures, by their names; what tells the most about a study comes
     "curves": "^curves$",
     "share of the pool": "^kept$",
     "images": "^images$",
+    "ranking": "^ranking$",
     "profiles": "profile$",
     "image quality": "^quality$",
     "along the options": "^along-",
@@ -136,10 +138,10 @@ def group_markdown(group: Group, drawn: Drawn | None = None) -> list[str]:
         lines += ["| Trial | Method | Seed | Status | Reason | Log |", "|---|---|--:|---|---|---|"]
         lines += [_line([_md(cell) for cell in failure(row, record)]) for row, record in group.failures]
     if drawn:
-        lines += [line for path, text in drawn.listed for line in ("", figure(path, text))]
+        lines += [line for shown in drawn.listed for line in ("", shown)]
         lines += [line for section in drawn.sections for line in section.markdown]
         lines += [line for sweep in drawn.sweeps for line in sweep.markdown]
-    lines += [*_quality_panel(group, drawn.scatter_path if drawn else None), ""]
+    lines += [*_quality_panel(group, drawn.scatter if drawn else None), ""]
     return lines
 
 
@@ -164,13 +166,10 @@ def _further_tables(group: Group) -> list[str]:
     return lines
 
 
-def _quality_panel(group: Group, scatter: str | None) -> list[str]:
+def _quality_panel(group: Group, scatter: Picture | None) -> list[str]:
     """What the image metrics have to do with the scores."""
     lines = titled(quality_text.TITLE, quality_text.quality_table(group), quality_text.sentences(group))
-    if scatter is not None:
-        said = f"Test score against each image metric on {group.key.task}"
-        lines += ["", figure(scatter, said, quality_text.quality_caption(group))]
-    return lines
+    return lines + (["", scatter.markdown] if scatter else [])
 
 
 def methods(groups: Sequence[Group]) -> list[str]:

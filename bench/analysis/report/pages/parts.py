@@ -11,16 +11,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from bench.analysis.report.figures.curves import colours_of
+from bench.analysis.report.figures.curves import colours_of, first_sheets
 from bench.analysis.report.pages.drawing import draw_group
-from bench.analysis.report.pages.html import page, section, trial_html
+from bench.analysis.report.pages.html import task_html, trial_html
+from bench.analysis.report.pages.links import sheet_file
 from bench.analysis.report.pages.markdown import group_markdown
 from bench.analysis.report.pages.method import installed_methods
-from bench.analysis.report.pages.trial import chosen, shares, trial_pages
+from bench.analysis.report.pages.task import section
+from bench.analysis.report.pages.trial import chosen, shares, sheet_files, trial_pages
 from bench.analysis.report.sections.anytime import AnytimeOf
 from bench.analysis.report.sections.grouping import no_cycles, read_groups
 from bench.analysis.report.sections.groups import Group, light
 from bench.analysis.report.sections.image_metrics import image_lines
+from bench.analysis.report.sections.study import StudyWords, study_name
 from bench.records import read_outline
 from bench.spec.published import Published
 
@@ -35,7 +38,7 @@ class Part:
 
     groups: tuple[Group, ...]
     measured: dict[str, AnytimeOf]  # what the curves say, by the group's name
-    figures: dict[str, bytes]  # by their path in the report
+    figures: dict[str, bytes]  # by their path in the report; contact sheets too
     images: str  # lines of the CSV of image metrics
     markdown: list[str]  # lines
     page: str  # the task's, as HTML
@@ -48,6 +51,7 @@ class _Work:
 
     results: Path
     own: Mapping[str, Published]
+    study: StudyWords
     colours: Mapping[str, str]
     sweeps: int
     sparing: bool
@@ -58,6 +62,7 @@ def read_parts(
     own: Mapping[str, Published] | None = None,
     pages: int | None = None,
     processes: int = 1,
+    study: StudyWords | None = None,
 ) -> tuple[list[Part], dict[str, str]]:
     """Every task's part in the order of the tasks' names, and the colour of each method.
 
@@ -69,6 +74,7 @@ def read_parts(
         own: published numbers of a user's own tasks.
         pages: how many trials get a page at most; None: all.
         processes: how many work side by side, if there are ``MANY`` trials.
+        study: what the results keep of their study.
 
     Raises:
         UserError: a record or a curve is damaged or missing.
@@ -80,7 +86,7 @@ def read_parts(
     colours = colours_of(trial.method for trial in outline if trial.status != "unsupported")
     sparing = len(outline) >= SPARING
     sweeps = 0 if sparing else max(1, SWEEPS // max(1, len(ids)))
-    work = _Work(results, own or {}, colours, sweeps, sparing)
+    work = _Work(results, own or {}, study or StudyWords(), colours, sweeps, sparing)
     limits = shares(pages, {task: len(of_task) for task, of_task in ids.items()})
     tasks = [(ids[task], limits[task]) for task in sorted(ids)]
     if processes < 2 or len(ids) < 2 or len(outline) < MANY:
@@ -110,12 +116,16 @@ def _of_groups(groups: Sequence[Group], pages: int, work: _Work) -> Part:
     sweeps = max(1, work.sweeps // len(groups)) if work.sweeps else 0
     drawn = [draw_group(group, work.results, work.colours, sweeps, work.sparing) for group in groups]
     pairs = list(zip(groups, drawn, strict=True))
+    name = study_name(work.study, groups)
+    sheets = {sheet_file(r.id, sheet): sheet for group in groups for _, r, sheet in first_sheets(group, work.results)}
     return Part(
         tuple(groups),
         {group.name: each.measured for group, each in pairs},
-        {path: content for each in drawn for path, content in each.files.items()},
+        {path: content for each in drawn for path, content in each.files.items()}
+        | sheets
+        | sheet_files(paged, work.results),
         "".join(image_lines(group) for group in groups),
         [line for group, each in pairs for line in group_markdown(group, each)],
-        page(groups, [section(group, work.results, each, paged) for group, each in pairs]),
-        {name: trial_html(facts) for name, facts in trial_pages(paged, work.results, installed_methods())},
+        task_html(groups, [section(group, work.results, each, paged, work.study) for group, each in pairs], name),
+        {trial: trial_html(facts) for trial, facts in trial_pages(paged, work.results, installed_methods(), name)},
     )

@@ -5,31 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.analysis.report.figures.curves import to_bytes
 from bench.analysis.report.figures.heat_map import draw_heat
 from bench.analysis.report.figures.option_lines import draw_lines, plots_of
 from bench.analysis.report.pages.links import slug
+from bench.analysis.report.pages.pictures import Picture, draw_picture
 from bench.analysis.report.sections import sensitivity_text
 from bench.analysis.report.sections.groups import Group
 from bench.analysis.report.sections.sensitivity_cells import Sensitivity, sensitivities_of
 from bench.analysis.report.sections.sensitivity_numbers import importance_of
-from bench.utils.markdown import escape, figure, titled
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure: its relative path, and what the page shows of it: SVG by (layout, whether it is dark)."""
-
-    path: str
-    alt: str
-    caption: str
-    shown: dict[tuple[str, bool], bytes]  # a figure without dark ones is inverted by the page
+from bench.utils.markdown import escape, titled
 
 
 @dataclass(frozen=True)
 class SensitivitySection:
     """Everything that is said about one set of options in a group."""
 
+    of: Sensitivity
     title: str
     heat: tuple[Picture, ...]
     lines: Picture
@@ -43,7 +34,7 @@ class SensitivitySection:
         lines += titled(sensitivity_text.IMPORTANCE, self.importance)
         lines += ["", *(f"- {escape(note)}" for note in self.notes)]
         for picture in (*self.heat, self.lines):
-            lines += ["", figure(picture.path, picture.alt, picture.caption)]
+            lines += ["", picture.markdown]
         return lines
 
 
@@ -61,6 +52,7 @@ def sections_of(group: Group, colours: Mapping[str, str]) -> tuple[list[Sensitiv
             importances = [importance_of(grid, of) for grid in of.grids]
             sections.append(
                 SensitivitySection(
+                    of=of,
                     title=f"{sensitivity_text.TITLE}: {of.title}",
                     heat=tuple(_heat(of, pair, group, files) for pair in of.pairs),
                     lines=_lines(of, group, colours, files),
@@ -74,30 +66,30 @@ def sections_of(group: Group, colours: Mapping[str, str]) -> tuple[list[Sensitiv
 
 def _heat(of: Sensitivity, pair: tuple[str, str], group: Group, files: dict[str, bytes]) -> Picture:
     name = _free(f"figures/{group.name}-{slug(pair[0])}-by-{slug(pair[1])}", files)
-    alone = draw_heat(of, pair, group)
-    files |= {f"{name}.{kind}": to_bytes(alone, kind) for kind in ("png", "svg")}
-    shown = {
-        (layout, dark): to_bytes(draw_heat(of, pair, group, layout, dark), "svg", transparent=True)
-        for layout in ("wide", "narrow")
-        for dark in (False, True)
-    }
-    return Picture(
-        f"{name}.png", sensitivity_text.heat_alt(of, pair, group), sensitivity_text.heat_caption(of, pair), shown
+    drawn = draw_picture(
+        files,
+        name,
+        lambda layout, dark: draw_heat(of, pair, group, layout, dark),
+        alt=sensitivity_text.heat_alt(of, pair, group),
+        caption=sensitivity_text.heat_caption(of, pair),
+        dark=True,
     )
+    assert drawn is not None
+    return drawn
 
 
 def _lines(of: Sensitivity, group: Group, colours: Mapping[str, str], files: dict[str, bytes]) -> Picture:
     name = _free(f"figures/{group.name}-along-{'-'.join(map(slug, of.options))[:100]}", files)
-    alone = draw_lines(of, group, colours)
-    files |= {f"{name}.{kind}": to_bytes(alone, kind) for kind in ("png", "svg")}
-    shown = {
-        (layout, False): to_bytes(draw_lines(of, group, colours, layout), "svg", transparent=True)
-        for layout in ("wide", "narrow")
-    }
     titles = [plot.title for plot in plots_of(of, group)]
-    return Picture(
-        f"{name}.png", sensitivity_text.lines_alt(of, titles, group), sensitivity_text.lines_caption(of), shown
+    drawn = draw_picture(
+        files,
+        name,
+        lambda layout, _: draw_lines(of, group, colours, layout),
+        alt=sensitivity_text.lines_alt(of, titles, group),
+        caption=sensitivity_text.lines_caption(of),
     )
+    assert drawn is not None
+    return drawn
 
 
 def _free(name: str, files: dict[str, bytes]) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from bench.analysis.report.figures.curves import LAYOUTS, Curves, for_page, to_bytes
 from bench.analysis.report.figures.sweeps import draw_sweep
 from bench.analysis.report.pages.links import slug
+from bench.analysis.report.pages.pictures import Draw, Picture, draw_picture
 from bench.analysis.report.sections import sweeps_text
 from bench.analysis.report.sections.groups import CurvesOf, Group
 from bench.analysis.report.sections.sweeps import Sweep, sweeps_of
-from bench.utils.markdown import escape, figure, titled
+from bench.utils.markdown import escape, titled
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,12 @@ class DrawnSweep:
     title: str
     table: list[list[str]]
     notes: list[str]
-    caption: str
-    alt: str
-    path: str  # of the figure's file, relative to the report; empty without a figure
-    figure: Curves | None
+    picture: Picture | None
 
     @property
     def markdown(self) -> list[str]:
         lines = titled(f"{sweeps_text.TITLE}: {escape(self.title)}", self.table, self.notes)
-        return lines + (["", figure(self.path, self.alt, self.caption)] if self.path else [])
+        return lines + (["", self.picture.markdown] if self.picture else [])
 
 
 def swept_of(
@@ -49,16 +46,19 @@ def swept_of(
     sections: list[DrawnSweep] = []
     files: dict[str, bytes] = {}
     for sweep in found:
-        path, figure = "", None
+        picture = None
         notes = sweeps_text.sweep_notes(sweep, group)
         if id(sweep) in drawn:
             path = f"figures/{group.name}-{slug(sweep.method)}-{slug(sweep.option)}"
             if f"{path}.png" in files:  # the same option, with another version of the method's code
                 path += f"-{len(sections)}"
-            alone, wide, narrow = (draw_sweep(sweep, group, colours, layout) for layout in LAYOUTS)
-            files |= {f"{path}.{kind}": to_bytes(alone, kind) for kind in ("png", "svg")}
-            figure = for_page(wide, narrow)
-            path += ".png"
+            picture = draw_picture(
+                files,
+                path,
+                _draw(sweep, colours),
+                alt=sweeps_text.sweep_alt(sweep, group),
+                caption=sweeps_text.sweep_caption(sweep),
+            )
         else:
             shown = f"only the {figures} options here that change the mean score the most have figures"
             notes.append(
@@ -69,13 +69,14 @@ def swept_of(
                 title=sweep.title,
                 table=sweeps_text.sweep_table(sweep),
                 notes=notes,
-                caption=sweeps_text.sweep_caption(sweep),
-                alt=sweeps_text.sweep_alt(sweep, group),
-                path=path,
-                figure=figure,
+                picture=picture,
             )
         )
     return sections, files
+
+
+def _draw(sweep: Sweep, colours: Mapping[str, str]) -> Draw:
+    return lambda layout, _: draw_sweep(sweep, colours, layout)
 
 
 def _moves(sweep: Sweep) -> float:

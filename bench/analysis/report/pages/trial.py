@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.analysis.record_text import sections
 from bench.analysis.report.figures import trial_curve
-from bench.analysis.report.pages.links import INDEX, embedded_sheet, method_page, task_page, trial_page
+from bench.analysis.report.pages.links import INDEX, method_page, sheet_file, task_page, trial_page
 from bench.analysis.report.sections import leaderboard
 from bench.analysis.report.sections.groups import Group, Row, metric_word
 from bench.records import Record, log_end, read_curves, read_sheets
@@ -77,14 +77,26 @@ def without_page(rows: Iterable[Row], paged: Collection[str]) -> dict[str, Any]:
 
 
 def trial_pages(
-    places: Mapping[str, Place], results: Path, installed: Collection[str]
+    places: Mapping[str, Place], results: Path, installed: Collection[str], study: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The id and what its page shows, for every trial of ``places``; ``installed`` names the methods that are."""
+    """The id and what its page shows, for every trial of ``places``.
+
+    Args:
+        places: the trials that have a page.
+        results: where they come from.
+        installed: the names of the methods that are.
+        study: the study's name.
+    """
     curves, sheets = read_curves(results, places), read_sheets(results, places)
     own = cache(partial(kept_task, results))  # a look into an archive takes longer than all else of a page
     for name, place in places.items():
         repeat = how_to_repeat(place[2], installed, own)
-        yield name, _page(place, places, curves.get(name, []), sheets.get(name), results, repeat)
+        yield name, _page(place, places, curves.get(name, []), sheets.get(name), results, repeat, study)
+
+
+def sheet_files(places: Collection[str], results: Path) -> dict[str, bytes]:
+    """The contact sheets that the pages of these trials show, by their path in the report."""
+    return {sheet_file(name, sheet): sheet for name, sheet in read_sheets(results, places).items()}
 
 
 def _page(
@@ -94,6 +106,7 @@ def _page(
     sheet: bytes | None,
     results: Path,
     repeat: tuple[str, list[str]],
+    study: str,
 ) -> dict[str, Any]:
     group, row, record = place
     trial = record.trial
@@ -101,6 +114,7 @@ def _page(
     task, method = f"../{task_page(trial.task)}#{group.name}", f"../{method_page(trial.method)}"
     return {
         "nav": [("Leaderboard", f"../{INDEX}"), (trial.task, task), (trial.method, method)],
+        "study": study,
         "id": record.id,
         "method": trial.method,
         "title": record.method.title,
@@ -125,7 +139,7 @@ def _page(
         "size": (trial_curve.WIDTH, trial_curve.HEIGHT),
         "axes": (trial_curve.LEFT, trial_curve.RIGHT, trial_curve.TOP, trial_curve.BOTTOM),
         "sections": list(sections(record).values()),
-        "sheet": embedded_sheet(sheet) if sheet else "",
+        "sheet": f"../{sheet_file(record.id, sheet)}" if sheet else "",
         "segmentation": record.metric == "miou",
         "log": "\n".join(log_end(results, record.id, LOG_LINES)),
         "commands": commands,

@@ -27,8 +27,8 @@ UNSENT: dict[str, Any] = {  # the parts of records that ``light`` leaves out
     "test_metrics": {},
     "pool": None,
     "images": ImageFacts(count=0, clipped=0),
-    "provenance": {},
 }
+SENT = ("finished", "commit", "dirty")  # of the provenance: what the index says of a study
 
 
 def metric_word(metric: str) -> str:
@@ -163,6 +163,7 @@ def _light(row: Row) -> Row:
             record.model_copy(
                 update=UNSENT
                 | {
+                    "provenance": {name: record.provenance[name] for name in SENT if name in record.provenance},
                     "trial": first.trial.model_copy(update={"seed": record.trial.seed}),
                     "method": first.method,
                     "teacher": first.teacher if record.teacher == first.teacher else record.teacher,
