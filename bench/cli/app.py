@@ -17,6 +17,7 @@ from bench.cli import (
     history,
     lists,
     query,
+    reproduce,
     run,
     score,
     search,
@@ -45,6 +46,7 @@ class _InOrder(TyperGroup):
 
 HELP = {
     "run": "Run a study, or continue one.",
+    "reproduce": "Run what a paper's numbers need, and compare.",
     "search": "Search a study's ranges, without the test set.",
     "list": "List tasks, methods, metrics and studies.",
     "show": "Show everything about one trial.",
@@ -92,6 +94,7 @@ def _root(
 
 _VERBS: dict[str, Callable[..., None]] = {
     "run": run.run,
+    "reproduce": reproduce.reproduce,
     "search": search.search,
     "show": show.show,
     "score": score.score,
