@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from bench.data import NAMES
 from bench.errors import UserError
+from bench.spec import reproduction
 from bench.spec.method_registry import find_methods
 from bench.spec.study import study_files
 from bench.spec.task import tasks
@@ -13,6 +14,10 @@ from bench.spec.task import tasks
 
 def studies(incomplete: str) -> list[str]:
     return _beginning(incomplete, study_files())
+
+
+def papers(incomplete: str) -> list[str]:
+    return _beginning(incomplete, reproduction.names())
 
 
 def methods(incomplete: str) -> list[str]:

@@ -141,7 +141,7 @@ def studies(
     for name, (_, found) in loaded.items():
         study = found.study
         chosen = ", ".join(dict.fromkeys(method for method, _ in found.entries))
-        budgets = (study.budgets.get(task, study.budget) for task in found.tasks)
+        budgets = (found.budget(task, method).limits() for task in found.tasks for method, _ in found.entries)
         budget = "; ".join(dict.fromkeys(map(in_words, budgets)))
         table.add_row(name, ", ".join(found.tasks), chosen, str(len(study.seeds)), budget, study.description)
     out.show(table)

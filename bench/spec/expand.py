@@ -10,11 +10,11 @@ from typing import Any
 
 from bench.data.pool import content_name, locate
 from bench.errors import MissingData
-from bench.spec.budget import Budget
 from bench.spec.grid import axis_of
 from bench.spec.method_card import MethodCard
 from bench.spec.metric_names import image_metrics
-from bench.spec.options import check_value, check_values, value_words
+from bench.spec.options import check_value, value_words
+from bench.spec.presets import preset
 from bench.spec.study import SUITE, LoadedStudy, find_pool
 from bench.spec.task import TaskSpec, get_task
 from bench.spec.teacher_key import quick_teacher, teacher_key
@@ -33,14 +33,13 @@ def expand(
     hashes = {name: loaded.cards[name].sha for name in dict(loaded.entries)}
     for task_name in loaded.tasks:
         task = get_task(task_name)
-        # 4e4 steps are 40,000 steps: one trial, one id
-        budget = Budget.parse(study.budgets.get(task_name, study.budget)).limits()
         spec = quick_teacher(task) if study.teacher == "quick" and task_name not in study.teachers else None
         teacher = study.teachers.get(task_name) or teacher_key(task, spec, altered_data)
         task_sha = task.sha
         own_task = None if task.built_in else task.model_dump(mode="json")
         for name, written in loaded.entries:
             card = loaded.cards[name]
+            budget = loaded.budget(task_name, name).limits()  # 4e4 steps are 40,000 steps: one trial, one id
             base = {**card.defaults(), **preset(card, task, study.settings)}
             pool, pool_path = _pool(loaded, card, task, data_folder)
             for cell in _grid(card, written):
@@ -96,13 +95,6 @@ def _pool(loaded: LoadedStudy, card: MethodCard, task: TaskSpec, data_folder: Pa
         return (pool, None) if path is None else (content_name(path), path)
     except MissingData:  # the trial's record will say so
         return pool, None
-
-
-def preset(card: MethodCard, task: TaskSpec, settings: str) -> dict[str, Any]:
-    """What differs from a method's defaults on a task: by paper for its data set, for itself, then the task's own."""
-    papers = {**card.presets.get(task.data, {}), **card.presets.get(task.name, {})}
-    values = {**papers, **task.settings.get(settings, {}).get(card.name, {})}
-    return dict(check_values(card.specs, values, f"{card.name} (task {task.name!r}, settings {settings!r})"))
 
 
 def _grid(card: MethodCard, written: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -89,6 +89,10 @@ class Study(Strict):
     budgets: Mapping[str, Mapping[str, Any]] = Field(
         default={}, description="task: another budget for its trials; within a task it is the same for all methods"
     )
+    method_budgets: Mapping[str, Mapping[str, Any]] = Field(
+        default={},
+        description="method: a budget of its own on every task, such as its paper's; it is compared with no other then",
+    )
     settings: str = Field(
         default="paper", description="`paper`: the papers' options; `small`: the task's options for a small machine"
     )
@@ -170,6 +174,11 @@ class LoadedStudy:
     folder: Path  # of the study file: relative paths start there
     written: tuple[tuple[str, Mapping[str, Any]], ...] = ()  # methods and their options, ranges and all
 
+    def budget(self, task: str, method: str) -> Budget:
+        """What a trial of a method on a task may spend."""
+        study = self.study
+        return Budget.parse(study.method_budgets.get(method) or study.budgets.get(task, study.budget))
+
 
 def load_study(file: Path, method_files: Sequence[Path] = (), searched: bool = False) -> LoadedStudy:
     """Read and check a study file.
@@ -191,6 +200,8 @@ def load_study(file: Path, method_files: Sequence[Path] = (), searched: bool = F
     at_line(file, data, ["budget"], lambda: Budget.parse(study.budget))
     for task, budget in study.budgets.items():
         at_line(file, data, ["budgets", task], lambda budget=budget: Budget.parse(budget))  # type: ignore[misc]
+    for method, budget in study.method_budgets.items():
+        at_line(file, data, ["method_budgets", method], lambda budget=budget: Budget.parse(budget))  # type: ignore[misc]
     tasks = _tasks(study, file, data)
     for index, name in enumerate(study.image_metrics):
         at_line(file, data, ["image_metrics", index], lambda name=name: image_metrics([name]))  # type: ignore[misc]
@@ -233,6 +244,10 @@ def load_study(file: Path, method_files: Sequence[Path] = (), searched: bool = F
     if study.sample and not any(isinstance(value, Mapping) for _, options in seen for value in options.values()):
         raise UserError(f"{where(file, data, ['sample'])}: nothing to sample: no option has a range")
     named = {name for name, _ in entries}
+    for method in study.method_budgets:
+        if method not in named:
+            here = where(file, data, ["method_budgets", method])
+            raise UserError(f"{here}: method_budgets: this study has no method {method!r}{nearest(method, named)}")
     entries += [(card.name, {}) for card in cards.values() if card.file in given and card.name not in named]
     return LoadedStudy(study, tasks, cards, tuple(entries), tuple(dict.fromkeys(files)), file.parent, tuple(seen))
 

@@ -40,6 +40,8 @@ def of_study(file: Path, task: str | None, method: str | None) -> dict[str, Any]
         raise UserError(f"{file}: tasks from a file cannot be narrowed to {chosen_task!r}; define it in the study")
     for key in BY_TASK:
         data[key] = {name: value for name, value in data.get(key, {}).items() if name == chosen_task}
+    own = data.get("method_budgets", {})
+    data["method_budgets"] = {name: value for name, value in own.items() if name == chosen_method}
     data["methods"] = [
         item
         for item in data["methods"]

@@ -28,11 +28,11 @@ from bench.harness.session import session_for
 from bench.harness.trial_context import TrialContext
 from bench.models import build
 from bench.spec.budget import Budget
-from bench.spec.expand import preset
 from bench.spec.method import Data
 from bench.spec.method_card import MethodCard
 from bench.spec.method_loader import load_method
 from bench.spec.method_registry import find_methods
+from bench.spec.presets import preset
 from bench.spec.requirements import why_unsupported
 from bench.spec.task import TaskSpec, get_task
 

@@ -18,8 +18,8 @@ from bench.execution.contract.short_trials import POINTS, Play, Stage, counts
 from bench.harness.teachers.anchors import get_anchors
 from bench.harness.teachers.cache import get_teacher, silent
 from bench.harness.teachers.training import Report
-from bench.spec.expand import preset
 from bench.spec.method_card import MethodCard
+from bench.spec.presets import preset
 from bench.spec.requirements import default_task, why_unsupported
 from bench.spec.task import get_task
 from bench.spec.teacher_key import teacher_key

@@ -14,9 +14,9 @@ from bench.execution.status import Interrupted
 from bench.harness.isolation.probe import Probe, digest
 from bench.harness.trial_context import TrialContext
 from bench.records import Record, open_results, read_curve
-from bench.spec.expand import preset
 from bench.spec.method import Access
 from bench.spec.method_card import MethodCard
+from bench.spec.presets import preset
 from bench.spec.study import SUITE
 from bench.spec.task import get_task
 from bench.spec.teacher_key import teacher_key

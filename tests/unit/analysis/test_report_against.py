@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import reproducing_table
 from html_pages import Page
 from record_builder import add, make_record
 
 from bench.analysis.report import render
 from bench.analysis.report.pages.links import task_page
-from bench.analysis.report.sections.against import HEAD, NOTES, TITLE, Line, against, against_table
+from bench.analysis.report.sections.against import (
+    HEAD,
+    NOTES,
+    OVER_HEAD,
+    TITLE,
+    Line,
+    against,
+    against_table,
+    facts_of,
+    over_all,
+)
 from bench.analysis.report.sections.grouping import group_records
 from bench.records import Record, open_results
-from bench.spec.expand import preset
 from bench.spec.method_registry import find_methods
+from bench.spec.presets import preset
 from bench.spec.published import Published
 from bench.spec.task import get_task
 
@@ -134,3 +146,40 @@ def test_it_stands_in_the_report_as_markdown_and_on_the_tasks_page(tmp_path: Pat
     assert TITLE in page
     assert "0.65 % of the teacher images" in page
     assert all(note[:40] in page for note in NOTES)
+
+
+# ---- over all studies ------------------------------------------------------------------------------------------------
+
+
+def fact(quote: str, rank: list[float], word: str) -> dict[str, Any]:
+    return {
+        "quote": [TASK, "dfad", quote, ""],
+        "cells": ["dfad", quote, "98.30", "97.00", "—", "—", word],
+        "rank": rank,
+    }
+
+
+def test_of_several_studies_the_firmest_verdict_is_shown_and_then_the_longest_run() -> None:
+    table = over_all(
+        {
+            "a": [fact("dfad", [3, -0.5, -9], "not comparable"), fact("kd", [2, 0, -5], "short")],
+            "b": [fact("dfad", [1, -0.1, -1], "differs"), fact("kd", [2, 0, -7], "long")],
+            "c": [],
+        }
+    )
+    assert [(line[2], line[-2], line[-1]) for line in table[1:]] == [("dfad", "differs", "b"), ("kd", "long", "b")]
+    assert table[0] == list(OVER_HEAD)
+    assert over_all({"c": []}) == []
+
+
+def test_a_groups_lines_survive_being_kept_as_json() -> None:
+    records = [make_record("dfad", seed, task=TASK, options=PAPERS, final=0.9 + seed / 100) for seed in (0, 1)]
+    (group,) = group_records(records)
+    found = facts_of(group)
+    assert json.loads(json.dumps(found)) == found
+    assert over_all({"s": found}) == over_all({"s": json.loads(json.dumps(found))})
+
+
+def test_the_table_of_the_documentation_is_that_of_the_published_records() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reproducing.md").read_text(encoding="utf-8")
+    assert page.split("<!-- against -->\n")[1].split("<!-- /against -->")[0] == reproducing_table.table()

@@ -86,6 +86,8 @@ def test_one_front_page_leads_to_every_report_and_every_page_leads_back(rendered
     assert "5, 1 failed" in front.text
     assert "dafl (balance=5.0)" in front.text
     assert HOSTILE in front.text
+    assert "Published against measured" in front.text
+    assert "not comparable: " in front.text
     assert "<script" not in index.read_text()
     assert not any(value.startswith("http") for _, tag in front.tags for value in tag.values() if value)
     for page in out.rglob("*.html"):

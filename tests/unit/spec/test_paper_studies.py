@@ -2,7 +2,7 @@
 
 A method's counts are written a second time here, as phases: (steps, images that the teacher is asked about in a step),
 from the options that the trials really have. A new study needs an entry in TASKS and in PHASES, and a row in
-docs/reproducing.md.
+docs/methods.md.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import Any
 
 import pytest
 
-from bench.spec.expand import expand, preset
+from bench.spec.expand import expand
 from bench.spec.method_registry import find_methods
+from bench.spec.presets import preset
 from bench.spec.study import load_study, study_files
 from bench.spec.task import get_task
 from bench.spec.trial import Trial
 
 STUDIES = {name.removeprefix("paper/"): file for name, file in study_files().items() if name.startswith("paper/")}
-PAGE = Path(__file__).parents[3] / "docs" / "reproducing.md"
+PAGE = Path(__file__).parents[3] / "docs" / "methods.md"
 Options = Mapping[str, Any]
 Phases = list[tuple[int, int]]
 

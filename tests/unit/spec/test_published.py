@@ -9,9 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from bench.errors import UserError
-from bench.spec.expand import preset
 from bench.spec.method_registry import find_methods
 from bench.spec.options import check_values
+from bench.spec.presets import preset
 from bench.spec.published import PAPERS, UNCHECKED, Published, PublishedScore, get_paper, papers
 from bench.spec.task import TaskSpec, read_tasks, tasks
 

@@ -315,3 +315,26 @@ def test_a_study_is_found_by_path_or_by_name(tmp_path: Path, monkeypatch: pytest
         assert str(error.value) == f"no such study file: {name}{hint}"
     with pytest.raises(UserError, match=r"no such study file: qqq; allowed: .*demo"):
         find_study("qqq")
+
+
+# ---- budgets of single methods ---------------------------------------------------------------------------------------
+
+
+def test_a_method_may_have_a_budget_of_its_own(load: Load) -> None:
+    more = "budgets: {digits/lenet5-half: {steps: 20}}\nmethod_budgets: {dafl: {teacher_images: 4e3}}\n"
+    found = {trial.method: dict(trial.budget) for trial in expand(load(with_methods("noise", "dafl", more=more)))}
+    assert found == {"noise": {"steps": 20}, "dafl": {"teacher_images": 4000}}
+
+
+@pytest.mark.parametrize(
+    ("budgets", "message"),
+    [
+        ("{dalf: {steps: 3}}", r"line 7: method_budgets: this study has no method 'dalf'; did you mean 'dafl'"),
+        ("{dafl: {step: 3}}", r"line 7: unknown budget 'step'; did you mean 'steps'"),
+        ("{dafl: {}}", r"line 7: a budget needs at least one limit"),
+        ("{dafl: {steps: 0}}", r"line 7: budget 'steps' must be a positive number, not 0"),
+    ],
+)
+def test_a_wrong_budget_of_a_method_is_refused_with_its_line(load: Load, budgets: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(with_methods("noise", "dafl", more=f"method_budgets: {budgets}\n"))

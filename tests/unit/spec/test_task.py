@@ -13,8 +13,8 @@ from bench.data.image_spec import ImageSpec
 from bench.errors import UserError
 from bench.models import NETWORKS
 from bench.spec import task
-from bench.spec.expand import preset
 from bench.spec.method_registry import find_methods
+from bench.spec.presets import preset
 from bench.spec.published import Published
 from bench.spec.task import TaskSpec, TeacherSpec, get_recipe, get_task, read_tasks, recipes, tasks
 from bench.spec.teacher_key import teacher_key

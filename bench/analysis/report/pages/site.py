@@ -12,10 +12,11 @@ from urllib.parse import quote
 from bench.analysis.report.pages.html import environment
 from bench.analysis.report.pages.index import leader
 from bench.analysis.report.pages.links import INDEX
+from bench.analysis.report.sections import against
 from bench.analysis.report.sections.groups import Group
 from bench.analysis.report.sections.leaderboard import budget_words
 from bench.records import Record, read_beside
-from bench.utils.markdown import escape, line
+from bench.utils.markdown import escape, line, titled
 from bench.utils.yaml import plain, read_yaml_text
 
 HOME = "All studies"
@@ -29,6 +30,9 @@ TITLES = {
 ABOUT = (
     "Every study gives its methods the same budget, the same teacher and the same rule for the score. The leader is "
     "the data-free method with the best mean; the report says how sure that is."
+)
+OVER_ALL = (
+    "Of several studies that measured a number, the one with the firmest verdict and then the most teacher images."
 )
 
 
@@ -54,6 +58,7 @@ class Entry:
     failed: int
     seeds: str
     leaders: list[dict[str, str]] = field(default_factory=list)  # of each task and budget, as on a report's index
+    against: list[dict[str, Any]] = field(default_factory=list)  # published against measured
 
 
 def describe(study: PublishedStudy, groups: Sequence[Group]) -> Entry:
@@ -73,6 +78,7 @@ def describe(study: PublishedStudy, groups: Sequence[Group]) -> Entry:
         failed=sum(record.status not in ("ok", "unsupported") for record in records.values()),
         seeds=str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "0",
         leaders=[found for group in groups if (found := leader(group)) is not None],
+        against=[line for group in groups for line in against.facts_of(group)],
     )
 
 
@@ -85,6 +91,9 @@ def front_page(entries: Sequence[Entry]) -> str:
             nav=[(HOME, INDEX)],
             about=ABOUT,
             sections=[(title, list(map(_card, each))) for title, each in _sorted(entries)],
+            against=against.over_all({entry.name: entry.against for entry in entries}),
+            against_title=against.TITLE,
+            against_notes=(OVER_ALL, *against.NOTES),
         )
     )
 
@@ -106,6 +115,8 @@ def readme(entries: Sequence[Entry]) -> str:
         ]
         lines.append(line(["---", "---", "---", "--:", "---", "---"]))
         lines += [line(_cells(entry)) for entry in each]
+    if compared := against.over_all({entry.name: entry.against for entry in entries}):
+        lines += ["", f"## {against.TITLE}", *titled("", compared, (OVER_ALL, *against.NOTES))[2:]]
     return "\n".join([*lines, ""])
 
 

@@ -17,10 +17,10 @@ from bench.analysis.report.sections.published import percent
 from bench.analysis.stats import Equivalence, equivalence
 from bench.errors import UserError
 from bench.records import Record
-from bench.spec.expand import preset
 from bench.spec.method_card import MethodCard
 from bench.spec.method_registry import find_methods
 from bench.spec.options import value_words
+from bench.spec.presets import preset
 from bench.spec.published import Quoted
 from bench.spec.task import tasks
 
@@ -177,3 +177,44 @@ def _measured(line: Line) -> str:
     if line.found.low is None or line.found.high is None:
         return f"{mean:.2f} ({'one seed' if seeds == 1 else f'{seeds} equal'})"
     return f"{mean:.2f} ({100 * line.found.low:+.1f} to {100 * line.found.high:+.1f})"
+
+
+# ---- over all studies ------------------------------------------------------------------------------------------------
+
+ORDER: tuple[Verdict, ...] = ("reproduced", "differs", "not decided", "not comparable", "failed")
+OVER_HEAD = ("Task", *HEAD, "Study")
+
+
+def facts_of(group: Group) -> list[dict[str, Any]]:
+    """Each line as plain values, to be kept as JSON until those of all studies are together."""
+    return [
+        {
+            "quote": [group.key.task, line.quoted.quote.paper, line.quoted.quote.method, line.quoted.quote.note],
+            "cells": cells(line),
+            "rank": [ORDER.index(line.verdict), -(line.share or 0.0), -(line.row.mean(_images) or 0.0)],
+        }
+        for line in against(group)
+    ]
+
+
+def over_all(studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
+    """One line for each quoted number that any study measured, by task and paper, under a head; empty where none did.
+
+    Of several studies the one with the firmest verdict is shown: reproduced before differs before not decided; of equal
+    ones that with the most teacher images.
+
+    Args:
+        studies: what :func:`facts_of` found, by the study's name.
+    """
+    best: dict[tuple[str, ...], tuple[list[float], str, list[str]]] = {}
+    for study, found in sorted(studies.items()):
+        for each in found:
+            quote = tuple(each["quote"])
+            if quote not in best or list(each["rank"]) < best[quote][0]:
+                best[quote] = (list(each["rank"]), study, list(each["cells"]))
+    lines = [[quote[0], *words, study] for quote, (_, study, words) in sorted(best.items())]
+    return [list(OVER_HEAD), *lines] if lines else []
+
+
+def _images(record: Record) -> float:
+    return record.meter.teacher_images
