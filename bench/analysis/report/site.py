@@ -16,9 +16,19 @@ from functools import cache
 from pathlib import Path
 
 from bench.analysis.report import report_files, summary_files
+from bench.analysis.report.pages.boards import FOLDERS, board_files
 from bench.analysis.report.pages.links import INDEX
 from bench.analysis.report.pages.method import installed_methods
-from bench.analysis.report.pages.site import Entry, PublishedStudy, describe, front_page, readme, with_way_home
+from bench.analysis.report.pages.site import (
+    HOME,
+    Entry,
+    PublishedStudy,
+    describe,
+    front_page,
+    readme,
+    standings_of,
+    with_way_home,
+)
 from bench.analysis.report.pages.writing import LISTED, check_place, write_files
 from bench.errors import UserError
 from bench.records import is_archive, open_results, trial_folders
@@ -82,9 +92,12 @@ def make_site(
         entries[entry.name] = entry
         told(entry.name)
     ordered = [entries[name] for name in sorted(entries)]
-    front = {README: readme(ordered).encode()} if summary else {INDEX: front_page(ordered).encode()}
+    if summary:
+        front = {README: readme(ordered).encode()}
+    else:
+        front = {INDEX: front_page(ordered).encode()} | board_files(standings_of(ordered), HOME)
     _remove_others(out, set(entries))
-    (file,) = write_files(out, front)
+    file, *_ = write_files(out, front)
     done = tuple(sorted(job.study.name for job in jobs))
     return Made(file, done, tuple(sorted(set(entries) - set(done))))
 
@@ -123,6 +136,8 @@ def _check(studies: Sequence[PublishedStudy], out: Path) -> None:
     if not studies:
         raise UserError("there is no study to show; name results folders or archives")
     names = [each.name for each in studies]
+    if taken := [name for name in names if name.split("/")[0] in FOLDERS]:
+        raise UserError(f"a site has folders {' and '.join(FOLDERS)} of its own: no study can be called {taken[0]!r}")
     for each in studies:
         if names.count(each.name) > 1:
             twins = " and ".join(str(other.results) for other in studies if other.name == each.name)
@@ -152,7 +167,7 @@ def _read(results: Path) -> Iterator[Path]:
 @cache
 def _code() -> str:
     """A hash of the code of the suite and of the installed methods, and of the libraries that draw."""
-    files = {file for kind in ("py", "html", "css", "yaml") for file in PACKAGE.rglob(f"*.{kind}")}
+    files = {file for kind in ("py", "html", "css", "js", "yaml") for file in PACKAGE.rglob(f"*.{kind}")}
     files |= {Path(card.file) for card in installed_methods().values() if card.file is not None}
     found = hashlib.sha256(json.dumps([importlib.metadata.version(name) for name in LIBRARIES]).encode())
     for file in sorted(files):
@@ -197,7 +212,7 @@ def _render(job: _SiteJob) -> Entry:
     else:
         contents, groups = report_files(results, job.trial_pages)
         contents = {path: with_way_home(content, path, depth) for path, content in contents.items()}
-    entry = describe(job.study, groups)
+    entry = describe(job.study, groups, boards=not job.summary)
     write_files(folder, contents)
     with writing(folder):
         (folder / MADE).write_text(json.dumps({"key": job.key, "entry": asdict(entry)}) + "\n", encoding="utf-8")

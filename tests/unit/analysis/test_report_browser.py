@@ -196,7 +196,7 @@ def test_lines_of_a_sweep_are_chosen_by_value_and_score(browser: Any, index: Pat
     page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
     view = page.locator(".parallel").first
     assert view.locator("polyline").count() == 4
-    view.get_by_label("temperature").select_option("4")
+    view.get_by_label("temperature", exact=True).select_option("4")
     assert view.locator("polyline:not(.out)").count() == 2
     view.get_by_role("button", name="Show all").click()
     page.wait_for_function("!document.querySelector('.parallel polyline.out')")

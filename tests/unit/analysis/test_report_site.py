@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import re
 import shutil
 from pathlib import Path
@@ -12,17 +13,23 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from axe import needs_axe, violations
 from html_pages import Page, dead_links
 from PIL import Image
 from record_builder import add, make_demo, make_record
 
-from bench.analysis.report.figures.curves import PALETTE, small_png
+from bench.analysis.report.figures.board import board_data
+from bench.analysis.report.figures.curves import PALETTE, colours_of, small_png
 from bench.analysis.report.pages.site import PublishedStudy
+from bench.analysis.report.pages.standings import standings
+from bench.analysis.report.sections.grouping import group_records
+from bench.analysis.report.sections.standings import Standing, usual_row
 from bench.analysis.report.site import Made, make_site, studies_of
 from bench.cli.places import results_below
 from bench.errors import UserError
 from bench.records import open_results
 from bench.records.archive import write_archive
+from bench.spec.method_registry import find_methods
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "<b>&|a study's own words"
@@ -88,7 +95,7 @@ def test_one_front_page_leads_to_every_report_and_every_page_leads_back(rendered
     assert HOSTILE in front.text
     assert "Published against measured" in front.text
     assert "not comparable: " in front.text
-    assert "<script" not in index.read_text()
+    assert "<b>" not in front.text.replace(HOSTILE, "")
     assert not any(value.startswith("http") for _, tag in front.tags for value in tag.values() if value)
     for page in out.rglob("*.html"):
         ways = [tag["href"] or "" for name, tag in Page(page.read_text()).tags if name == "a"]
@@ -139,8 +146,75 @@ def test_a_study_that_is_gone_leaves_the_site_and_nothing_else_does(published: P
     shutil.rmtree(published / "a #strange name")
     made_of(published, out)
     assert not (out / "ablations" / "small").exists()
-    left = {name for name in contents(out) if not name.startswith("demo/")}
+    left = {name for name in contents(out) if not name.startswith(("demo/", "boards/", "methods/"))}
+    assert {name.split("/")[1] for name in contents(out) if name.startswith("methods/")} == {
+        f"{method}.html" for method in ("dafl", "kd", "noise", "zskd")
+    }
     assert left == {".report-files", "index.html", "ablations/notes.txt", "a #strange name/notes.txt"}
+
+
+# ---- over all studies -----------------------------------------------------------------------------------------------
+
+
+def test_each_task_has_a_board_over_all_studies_and_budgets(tmp_path: Path) -> None:
+    for name, budget, final in (("small", 10_000, 0.8), ("large", 40_000, 0.9)):
+        results = open_results(tmp_path / "published" / name, create=True)
+        for method in ("dafl", "kd", "noise"):
+            for seed in (0, 1):
+                more = {"final": final + seed / 100} if method == "dafl" else {}
+                add(results, make_record(method, seed, budget={"teacher_images": budget}, **more))
+        add(results, make_record("dafl", budget={"teacher_images": budget}, options={"batch": 7}, final=0.99))
+    add(open_results(tmp_path / "published" / "large"), make_record("rdskd", budget={"seconds": 20}))
+    made_of(tmp_path / "published", tmp_path / "site")
+    board = tmp_path / "site" / "boards" / "digits-lenet5-half.html"
+    html = board.read_text()
+    data = json.loads(re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)[0])
+    assert list(data["axes"]) == ["seconds", "teacher_images"]
+    lines = {line["label"]: line["on"] for line in data["lines"]}
+    assert set(lines) == {"dafl", "kd", "noise", "rdskd"}
+    assert list(lines["rdskd"]) == ["seconds"]
+    dafl = lines["dafl"]["teacher_images"]
+    assert [x for x, _ in dafl["dots"]] == [10_000, 40_000]
+    assert dafl["dash"] == []
+    page = Page(html)
+    for text in ("10,000 teacher images", "40,000 teacher images", "small", "large", "lenet5, 97.2 %"):
+        assert text in page.text
+    for kind in ("svg", "pdf", "png"):
+        assert (tmp_path / "site" / "boards" / "figures" / f"digits-lenet5-half.{kind}").is_file()
+    assert "and 1 other row" in Page((tmp_path / "site" / "methods" / "dafl.html").read_text()).text
+    assert dead_links(tmp_path / "site") == []
+
+
+def test_a_row_of_a_board_is_not_chosen_by_its_score() -> None:
+    defaults = dict(find_methods()["dafl"].defaults())
+    usual, tuned = (
+        make_record("dafl", options=options, final=final)
+        for options, final in ((defaults, 0.5), ({**defaults, "batch": 7}, 0.9))
+    )
+    (group,) = group_records([usual, tuned, make_record("dafl", 1, options={**defaults, "batch": 7}, final=0.9)])
+    rows = [row for row in group.rows if row.method == "dafl"]
+    assert usual_row(rows, find_methods()["dafl"]).records[0].id == usual.id
+    assert len(usual_row(rows, None).records) == 2
+
+
+def test_points_of_another_teacher_are_joined_by_a_dotted_line() -> None:
+    def standing(teacher: str, budget: int) -> Standing:
+        record = make_record("dafl", teacher_sha=teacher * 32, budget={"teacher_images": budget})
+        (found,) = standings("study", group_records([record])[0], {}, {})
+        return found
+
+    same = [standing("ab", 10_000), standing("ab", 20_000)]
+    other = [standing("ab", 10_000), standing("cd", 20_000)]
+    assert board_data(same, colours_of(["dafl"]))["lines"][0]["on"]["teacher_images"]["dash"] == []
+    assert board_data(other, colours_of(["dafl"]))["lines"][0]["on"]["teacher_images"]["dash"] != []
+
+
+@pytest.mark.parametrize("name", ["boards", "methods/mine"])
+def test_a_study_cannot_have_the_name_of_a_folder_of_the_site(tmp_path: Path, name: str) -> None:
+    results = make_demo(tmp_path / "results", seeds=1)
+    with pytest.raises(UserError, match="no study can be called"):
+        make_site([PublishedStudy(name, results)], tmp_path / "site")
+    assert not (tmp_path / "site").exists()
 
 
 @pytest.mark.parametrize("taken", ["demo", "trials"])
@@ -228,6 +302,43 @@ def test_a_small_figure_has_the_colours_of_its_lines() -> None:
 
 
 # ---- in a browser --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+@pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="needs playwright: pip install '.[browser]'")
+def test_the_search_narrows_the_front_page_and_is_in_the_address(rendered: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    front = rendered / "site" / "index.html"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(f"{front.as_uri()}#q=mnist")
+        assert page.get_by_label("Search studies, tasks and methods").input_value() == "mnist"
+        shown = page.locator(".searched:visible").all_inner_texts()
+        assert shown
+        assert all("mnist" in text for text in shown)
+        page.get_by_label("Search studies, tasks and methods").fill("zskd digits")
+        assert page.url.endswith("#q=zskd+digits")
+        page.get_by_label("Search studies, tasks and methods").fill("")
+        assert page.locator("article:visible").count() == 3
+        browser.close()
+
+
+@pytest.mark.slow
+@needs_axe
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_the_site(rendered: Path, width: int, scheme: str) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for name in ("index.html", "boards/digits-lenet5-half.html", "methods/dafl.html"):
+            assert violations(browser, rendered / "site" / name, width, scheme) == [], name
+        browser.close()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from bench.analysis.report.pages.trial import seed_links
 from bench.analysis.report.sections import leaderboard
 from bench.analysis.report.sections.groups import Group, Row, ranks_of
 from bench.analysis.report.sections.study import StudyWords, commits_of, finished, records_of, study_name
-from bench.analysis.report.sections.verdict import leading
+from bench.analysis.report.sections.verdict import AMONG, leading
 from bench.analysis.stats import Interval
 from bench.utils.text import cut
 
@@ -79,6 +79,7 @@ def leader(group: Group) -> dict[str, Any] | None:
         "page": f"{task_page(group.key.task)}#{group.name}",
         "label": best.label if found.known else f"none: {best.label} is best, at chance level",
         "method_page": method_page(best.method),
+        "among": "" if found.need == "none" else AMONG[found.need],
         "score": leaderboard.score_words(best),
         "lead": found.lead,
         "sure": found.sure,

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from bench.analysis.report.figures.board import shown_units
+from bench.analysis.report.pages.boards import board_page
 from bench.analysis.report.pages.html import environment
 from bench.analysis.report.pages.index import leader
-from bench.analysis.report.pages.links import INDEX
+from bench.analysis.report.pages.links import INDEX, method_page
+from bench.analysis.report.pages.method import installed_methods
+from bench.analysis.report.pages.standings import standings
 from bench.analysis.report.sections import against
-from bench.analysis.report.sections.groups import Group
+from bench.analysis.report.sections.groups import FLOOR, Group, curves_of
 from bench.analysis.report.sections.leaderboard import budget_words
-from bench.records import Record, read_beside
+from bench.analysis.report.sections.standings import Standing
+from bench.analysis.report.sections.study import commits_of, finished, read_study, records_of
 from bench.utils.markdown import escape, line, titled
-from bench.utils.yaml import plain, read_yaml_text
 
 HOME = "All studies"
 NAV = b'<nav aria-label="Pages">'  # of every page, see base.html
@@ -59,43 +63,82 @@ class Entry:
     seeds: str
     leaders: list[dict[str, str]] = field(default_factory=list)  # of each task and budget, as on a report's index
     against: list[dict[str, Any]] = field(default_factory=list)  # published against measured
+    standings: list[dict[str, Any]] = field(default_factory=list)  # of each method, task and budget
 
 
-def describe(study: PublishedStudy, groups: Sequence[Group]) -> Entry:
-    """What is said of a study, from the groups of its report."""
-    records = {
-        record.id: record for group in groups for row in (*group.rows, *group.left_out) for record in row.records
-    }
+def describe(study: PublishedStudy, groups: Sequence[Group], boards: bool = True) -> Entry:
+    """What is said of a study, from the groups of its report; ``boards``: whether it is put beside other studies."""
+    records = records_of(groups)
     seeds = sorted({len(row.records) for group in groups for row in group.rows})
+    cards = installed_methods()
     return Entry(
         name=study.name,
-        description=_description(study.results),
-        date=max((_finished(record)[:10] for record in records.values()), default=""),
-        commits=_commits(list(records.values())),
+        description=read_study(study.results).description,
+        date=max((finished(record)[:10] for record in records), default=""),
+        commits=commits_of(records),
         budgets=list(dict.fromkeys(map(budget_words, groups))),
         tasks=list(dict.fromkeys(group.key.task for group in groups)),
         trials=len(records),
-        failed=sum(record.status not in ("ok", "unsupported") for record in records.values()),
+        failed=sum(record.status not in ("ok", "unsupported") for record in records),
         seeds=str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "0",
         leaders=[found for group in groups if (found := leader(group)) is not None],
         against=[line for group in groups for line in against.facts_of(group)],
+        standings=[
+            asdict(each)
+            for group in groups
+            if boards
+            for each in standings(study.name, group, curves_of(group, study.results), cards)
+        ],
     )
+
+
+def standings_of(entries: Sequence[Entry]) -> list[Standing]:
+    """How each method stands in every study."""
+    return [Standing(**each) for entry in entries for each in entry.standings]
 
 
 def front_page(entries: Sequence[Entry]) -> str:
     """The site's front page, from what is said of each study."""
+    found = standings_of(entries)
     return (
         environment()
         .get_template("site.html")
         .render(
             nav=[(HOME, INDEX)],
             about=ABOUT,
+            boards=[_board(task, [each for each in found if each.task == task]) for task in _distinct(found, "task")],
+            methods=[
+                {
+                    "name": method,
+                    "page": method_page(method),
+                    "title": next(e.title for e in found if e.method == method),
+                }
+                for method in _distinct(found, "method")
+            ],
             sections=[(title, list(map(_card, each))) for title, each in _sorted(entries)],
             against=against.over_all({entry.name: entry.against for entry in entries}),
             against_title=against.TITLE,
             against_notes=(OVER_ALL, *against.NOTES),
         )
     )
+
+
+def _distinct(found: Sequence[Standing], name: str) -> list[str]:
+    return sorted({str(getattr(each, name)) for each in found})
+
+
+def _board(task: str, found: Sequence[Standing]) -> dict[str, Any]:
+    """A task's line on the front page."""
+    free = [each for each in found if each.need == "none" and each.known and each.method != FLOOR]
+    best = max(free, key=lambda each: (each.score, each.method), default=None)
+    return {
+        "task": task,
+        "page": board_page(task),
+        "budgets": list(shown_units(found)),
+        "studies": len({each.study for each in found}),
+        "methods": len({each.method for each in found}),
+        "best": f"{best.method}, {best.score:.1f} % ({best.budget_words})" if best else "none above chance",
+    }
 
 
 def readme(entries: Sequence[Entry]) -> str:
@@ -166,7 +209,10 @@ def _card(entry: Entry) -> dict[str, Any]:
 def _cells(entry: Entry) -> list[str]:
     said = f": {escape(entry.description)}" if entry.description else ""
     several = len({each["task"] for each in entry.leaders}) > 1
-    leaders = [f"{each['label']}{' on ' + each['task'] if several else ''}" for each in entry.leaders]
+    leaders = [
+        f"{each['label']}{' ' + each['among'] if each['among'] else ''}{' on ' + each['task'] if several else ''}"
+        for each in entry.leaders
+    ]
     return [
         f"[{escape(entry.name)}]({quote(entry.name)}/leaderboard.md){said}",
         escape(", ".join(entry.tasks)),
@@ -179,25 +225,3 @@ def _cells(entry: Entry) -> list[str]:
 
 def _few(texts: Sequence[str]) -> str:
     return ", ".join(texts[:SHOWN]) + (f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else "")
-
-
-def _description(results: Path) -> str:
-    """The study's own sentence; empty where the study is not kept, or is no YAML."""
-    text = read_beside(results, "study.yaml")
-    study = plain(read_yaml_text(text, results / "study.yaml")) if text else None
-    return " ".join(str(study.get("description") or "").split()) if isinstance(study, dict) else ""
-
-
-def _finished(record: Record) -> str:
-    return str(record.provenance.get("finished") or "")
-
-
-def _commits(records: Sequence[Record]) -> list[str]:
-    """The commits in the order in which they were first used; a + where the checkout had changes."""
-    ordered = sorted(records, key=lambda record: (_finished(record), record.id))
-    found = [
-        f"{str(commit)[:9]}{'+' if record.provenance.get('dirty') else ''}"
-        for record in ordered
-        if (commit := record.provenance.get("commit"))
-    ]
-    return list(dict.fromkeys(found))

@@ -113,7 +113,11 @@ def _page(
     commands, caveats = repeat
     task, method = f"../{task_page(trial.task)}#{group.name}", f"../{method_page(trial.method)}"
     return {
-        "nav": [("Leaderboard", f"../{INDEX}"), (trial.task, task), (trial.method, method)],
+        "nav": [
+            (f"{study}: all results" if study else "All results", f"../{INDEX}"),
+            (trial.task, task),
+            (trial.method, method),
+        ],
         "study": study,
         "id": record.id,
         "method": trial.method,

@@ -53,13 +53,14 @@ class Verdict:
 
 @once
 def verdicts(group: Group) -> list[Verdict]:
-    """One for each ranking in which a row has a score, data-free methods first."""
-    return [found for table in tables_of(group) if (found := _verdict(group, table)) is not None]
+    """One for each ranking in which a row has a score, data-free methods first; noise leads only where it is alone."""
+    found = [each for table in tables_of(group) if (each := _verdict(group, table)) is not None]
+    return [each for each in found if each.row.method != FLOOR or each.chance] or found
 
 
 def leading(group: Group) -> Verdict | None:
-    """The verdict on the data-free methods; None where there is none."""
-    return next((found for found in verdicts(group) if found.need == "none"), None)
+    """The verdict on the data-free methods, or on those with other real images where these alone are compared."""
+    return next((found for found in verdicts(group) if found.need != "train"), None)
 
 
 def _verdict(group: Group, table: Table) -> Verdict | None:

@@ -22,7 +22,7 @@
   const show = (box, data, number) => {
     const first = Object.keys(data.axes)[0];
     const state = {axis: first, x: (data.logarithmic || []).includes(first), y: false, hidden: new Set()};
-    const form = element("form", box, "", {class: "filters", "aria-label": "Axes of the curves"});
+    const form = element("form", box, "", {class: "filters", "aria-label": `Axes of figure ${number + 1}`});
     form.addEventListener("submit", event => event.preventDefault());
     const id = `curves-${number}`;
     const chosen = element("div", form);
@@ -37,15 +37,15 @@
       input.addEventListener("change", () => { change(input.checked); draw(); });
     };
     const place = element("div", box, "", {class: "plot"});
-    const list = element("ul", box, "", {class: "legend", "aria-label": "Lines"});
+    const list = element("ul", box, "", {class: "legend", "aria-label": `Lines of figure ${number + 1}`});
     const values = data.lines.map((line, index) => {
       const item = element("li", list), label = element("label", item);
       const input = element("input", label, "", {type: "checkbox"});
       input.checked = true;
-      const swatch = element("span", label, "", {class: "swatch"});
+      const swatch = element("span", label, "", {class: "swatch", "aria-hidden": "true"});
       swatch.style.color = line.colour;
       swatch.style.borderStyle = line.dash.length ? "dashed" : "solid";
-      swatch.textContent = MARKS[line.mark] || "";
+      swatch.dataset.mark = MARKS[line.mark] || "";
       label.append(line.label);
       input.addEventListener("change", () => { state.hidden[input.checked ? "delete" : "add"](index); draw(); });
       return element("output", item);
@@ -83,7 +83,7 @@
       const number_ = value => value === null ? "" : value.toLocaleString("en", {maximumFractionDigits: value < 10 ? 2 : 0});
       plot = new uPlot({
         width: Math.max(280, place.clientWidth), height: Math.min(460, Math.max(300, innerHeight * .5)),
-        scales: {x: {time: false, distr: state.x ? 3 : 1}, y: {distr: state.y ? 3 : 1}},
+        scales: {x: {time: false, distr: state.x ? 3 : 1, range: (_, low, high) => low < high ? [low, high] : [low * .5, low * 2 || 1]}, y: {distr: state.y ? 3 : 1}},
         series, bands,
         axes: [
           {...axis, label: data.axes[state.axis], labelFont: axis.font, values: (_, found) => found.map(number_)},
