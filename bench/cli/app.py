@@ -17,6 +17,7 @@ from bench.cli import (
     data,
     history,
     lists,
+    plan,
     query,
     run,
     score,
@@ -49,6 +50,7 @@ class _InOrder(TyperGroup):
 
 HELP = {
     "run": "Run a study, or continue one.",
+    "plan": "Show a study's trials, their time, and the seeds that tell a difference.",
     "search": "Search a study's ranges, without the test set.",
     "list": "List tasks, methods, metrics and studies.",
     "show": "Show everything about one trial.",
@@ -99,6 +101,7 @@ def _root(
 
 _VERBS: dict[str, Callable[..., None]] = {
     "run": run.run,
+    "plan": plan.plan,
     "search": search.search,
     "show": show.show,
     "score": score.score,
