@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 HELP = {
     "run": "Run a study, or continue one.",
+    "plan": "Show a study's trials, their time, and the seeds that tell a difference.",
     "reproduce": "Run what a paper's numbers need, and compare.",
     "search": "Search a study's ranges, without the test set.",
     "list": "List tasks, methods, metrics and studies.",

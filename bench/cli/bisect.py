@@ -14,6 +14,7 @@ from bench.analysis.regression.stated import as_stated, with_statements
 from bench.analysis.regression.summary import plain_number
 from bench.cli import complete, out
 from bench.cli.places import BASES, results_below
+from bench.cli.run import stopped
 from bench.cli.settings import DataFolder, Repo, Tracked
 from bench.errors import UserError, nearest
 from bench.execution.executors import EXECUTORS
@@ -21,6 +22,7 @@ from bench.records import load_records, locate, place_of, read_beside
 from bench.spec.study import find_study, study_files
 from bench.spec.subset import of_study
 from bench.utils.git import checkout_of
+from bench.utils.stopping import listening
 
 
 def bisect(
@@ -65,7 +67,11 @@ def bisect(
         raise UserError(f"unknown executor {executor!r}{nearest(executor, EXECUTORS)}")
     extra = ("--executor", executor, "--device", device, *(("--data", str(data.resolve())) if data else ()))
     measure = search.cell_measure(study, place, number, base, extra)
-    found = search.bisect(root, good, bad, measure, threshold, _tell)
+    try:
+        with listening():  # a signal ends the search, and the separate checkout with it
+            found = search.bisect(root, good, bad, measure, threshold, _tell)
+    except KeyboardInterrupt as stop:
+        raise typer.Exit(stopped(stop)) from None
     if len(found.commits) > 1:
         out.say(f"\none of {len(found.commits)} commits, of which the rest cannot be measured:")
         out.pairs([(each.short, each.subject) for each in found.commits])

@@ -75,7 +75,7 @@ def _print(found: Comparison, markdown: bool, as_json: bool) -> None:
         return print(summary.markdown(found), end="")
     out.pairs([("base", found.base.title), ("head", found.head.title)], indent="")
     out.say()
-    table = out.table(*summary.COLUMNS, right=summary.NUMERIC)
+    table = out.table(*summary.columns(found), right=summary.numeric(found))
     for number in summary.sorted_numbers(found):
         table.add_row(*summary.cells(number))
     out.show(table)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError, nearest
 from bench.spec.expand import expand
-from bench.spec.study import load_study
+from bench.spec.study import LoadedStudy, load_study
 from bench.utils.yaml import plain, read_yaml
 
 BY_TASK = ("budgets", "teachers", "pools")  # keys of a study that name tasks
@@ -34,19 +34,37 @@ def of_study(file: Path, task: str | None, method: str | None) -> dict[str, Any]
     cells = {trial.label for trial in trials if (trial.task, trial.method) == (chosen_task, chosen_method)}
     if len(cells) > 1:
         raise UserError(f"{file} has {len(cells)} cells of {chosen_method}: {', '.join(sorted(cells))}; name a trial")
+    return _narrowed(file, loaded, chosen_task, [chosen_method])
+
+
+def of_cells(file: Path, task: str, methods: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+    """What a study says of some methods on one task, as it is written, with other seeds.
+
+    Args:
+        file: the study.
+        task, methods: names of the study's.
+        seeds: in place of the study's.
+
+    Raises:
+        UserError: the task is not written in the study itself.
+    """
+    return _narrowed(file, load_study(file), task, methods) | {"seeds": list(seeds)}
+
+
+def _narrowed(file: Path, loaded: LoadedStudy, task: str, methods: Sequence[str]) -> dict[str, Any]:
     data = plain(read_yaml(file))
-    data["tasks"] = [item for item, name in zip(data["tasks"], loaded.tasks, strict=False) if name == chosen_task]
+    data["tasks"] = [item for item, name in zip(data["tasks"], loaded.tasks, strict=False) if name == task]
     if not data["tasks"]:
-        raise UserError(f"{file}: tasks from a file cannot be narrowed to {chosen_task!r}; define it in the study")
+        raise UserError(f"{file}: tasks from a file cannot be narrowed to {task!r}; define it in the study")
     for key in BY_TASK:
-        data[key] = {name: value for name, value in data.get(key, {}).items() if name == chosen_task}
+        data[key] = {name: value for name, value in data.get(key, {}).items() if name == task}
     own = data.get("method_budgets", {})
-    data["method_budgets"] = {name: value for name, value in own.items() if name == chosen_method}
+    data["method_budgets"] = {name: value for name, value in own.items() if name in methods}
+    files = [loaded.cards[name].file for name in methods]
     data["methods"] = [
         item
         for item in data["methods"]
-        if _method_of(item) == chosen_method
-        or (file.parent / _method_of(item)).resolve() == loaded.cards[chosen_method].file
+        if _method_of(item) in methods or (file.parent / _method_of(item)).resolve() in files
     ]
     return {key: value for key, value in data.items() if value != {}}
 

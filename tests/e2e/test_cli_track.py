@@ -90,6 +90,36 @@ def test_a_project_tracks_and_compares_its_own_commits(project: Path, capsys: py
 
 
 @pytest.mark.slow
+def test_seeds_are_added_at_both_commits_until_the_scores_are_decided(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rate differs by so little that seeds decide nothing: they are added up to the bound."""
+    real = METHOD.replace("Data.NONE", "Data.TRAIN").replace("s.noise(16, *s.task.image.shape)", "s.images(16)[0]")
+    commit_file(project, "method.py", real.replace("RATE", "0.05"), "Real images")
+    assert track() == 0
+    commit_file(project, "method.py", real.replace("RATE", "0.051"), "Other bits")
+    (project / "notes.txt").write_text("mine\n", encoding="utf-8")
+    command = ["track", "study.yaml", "--executor", "inline", "--quiet", "--until-decided", "--max-seeds", "5"]
+    assert answer([*command, "--smallest", "accuracy=0.0001"]) == 0
+    text = capsys.readouterr().out
+    assert "3 seeds: Undecided" in text
+    assert "5 seeds: " in text
+    tracked = project / "results" / "tracked"
+    folders = [tracked / resolve(project, name).sha for name in ("HEAD~1", "HEAD")]
+    for folder in folders:
+        assert sorted(record.trial.seed for record in load_records(folder)) == [0, 1, 2, 3, 4]
+        assert (folder / "study.yaml").read_text(encoding="utf-8") == STUDY
+        assert not list(folder.rglob("*.safetensors"))
+    assert len(run_git(project, "worktree", "list").splitlines()) == 1
+    assert (project / "notes.txt").is_file()
+    answer(["compare", "HEAD~1", "HEAD"])
+    assert "2 looks were planned, at 3, 5 seeds" in capsys.readouterr().out.replace("\n", " ")
+    times = {file: file.stat().st_mtime_ns for file in tracked.rglob("record.json")}
+    assert answer(command) == 0
+    assert {file: file.stat().st_mtime_ns for file in tracked.rglob("record.json")} == times
+
+
+@pytest.mark.slow
 def test_bisect_finds_the_commit_that_broke_a_method(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Real trials in checkouts of real commits: one does not run at all, one no longer trains."""
     good = METHOD.replace("RATE", "0.05")

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import statistics
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from bench.analysis.regression.cells import numbers_of
+from bench.analysis.regression.checkouts import run_filed
 from bench.analysis.regression.effects import FAILURES, Effect
-from bench.analysis.regression.filing import filed_place, label, lighten, unpack_filed
 from bench.errors import UserError
-from bench.records import Record, load_records, trial_ids
+from bench.records import Record
 from bench.utils.git import SHALLOW, Commit, commit, git, is_shallow, resolve, worktree
 
 Measure = Callable[[Path, Commit], float | None]  # the number in a checkout of a commit; None: it cannot be had
@@ -111,22 +108,7 @@ def cell_measure(
     """
 
     def measure(folder: Path, here: Commit) -> float | None:
-        file = folder / place / ".bisect.yaml"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(study), encoding="utf-8")  # JSON is YAML
-        results = tracked / here.sha
-        try:
-            ids = _planned(_dfkd(folder, file, results, *extra, "--dry-run"))
-            records = _records(results, ids)
-            if ids and not all(record and record.status in ("ok", "unsupported") for record in records):
-                unpack_filed(results)
-                _dfkd(folder, file, results, *extra, "--quiet")
-                if (results / "results.json").is_file():
-                    label(results, here)
-                    lighten(results)
-                records = _records(results, ids)
-        finally:
-            file.unlink()
+        records, _ = run_filed(folder, here, study, place, tracked / here.sha, extra)
         return _value(records, number)
 
     return measure
@@ -143,28 +125,6 @@ def _value(records: list[Record | None], number: str) -> float | None:
     values = [numbers_of(record, {number: ANYTHING}).get(number) for record in there if record.status == "ok"]
     present = [value for value in values if value is not None]
     return statistics.fmean(present) if len(present) == len(records) else None
-
-
-def _dfkd(folder: Path, study: Path, results: Path, *options: str) -> str:
-    """`dfkd run` with the code of a checkout, whatever version it is; what it printed, empty if it refused."""
-    program = [sys.executable, "-m", "bench.cli", "run", str(study), "--results", str(results.resolve()), *options]
-    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    return done.stdout if done.returncode in (0, 1) else ""
-
-
-def _planned(text: str) -> list[str]:
-    """The ids of the trials that a dry run lists."""
-    return re.findall(r"^([0-9a-f]{16})\b", text, flags=re.MULTILINE)
-
-
-def _records(results: Path, ids: list[str]) -> list[Record | None]:
-    place = filed_place(results)
-    if place is None:
-        return [None for _ in ids]
-    found = {record.id: record for record in load_records(place, set(ids) & set(trial_ids(place)))}
-    return [found.get(name) for name in ids]
 
 
 def _end(folder: Path, here: Commit, measure: Measure, word: str) -> float:

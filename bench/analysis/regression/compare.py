@@ -27,6 +27,7 @@ from bench.analysis.regression.cells import (
 )
 from bench.analysis.regression.effects import TIME, Effect, metric_named, smallest_effect
 from bench.analysis.regression.filing import Filed
+from bench.analysis.regression.looks import look_alpha, look_level, looks_between
 from bench.analysis.regression.speed import compare_speed
 from bench.analysis.regression.verdicts import (
     ALPHA,
@@ -70,7 +71,18 @@ class Comparison:
     missing: tuple[Missing, ...]
     questions: tuple[OpenQuestion, ...]
     notes: tuple[str, ...]
-    alpha: float = ALPHA
+    alpha: float = ALPHA  # of the whole comparison
+    looks: tuple[int, ...] = ()  # of a comparison that was planned with several: seeds on each side
+
+    @property
+    def each_alpha(self) -> float:
+        """Of one look at scores and other numbers: all looks together have ``alpha``."""
+        return look_alpha(self.alpha, self.looks)
+
+    @property
+    def level(self) -> float:
+        """Of the intervals of scores and other numbers."""
+        return look_level(self.looks)
 
     def with_verdict(self, *verdicts: Verdict, family: Family | None = None) -> list[Number]:
         return [
@@ -112,6 +124,8 @@ def compare(
         renamed: older names of methods and options, and their names in ``head``.
         rule: the selection rule of the scores; by default the study's first.
     """
+    looks = looks_between(base, head)
+    level = look_level(looks)
     before, after = align([cells_of(base.records, renamed), cells_of(head.records, renamed)])
     labels = labels_of({**before, **after})
     further: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
@@ -140,16 +154,19 @@ def compare(
         if pairs:
             same = _same_bits(base, head, pairs)
             pools = _pools(a, b, further, own or {}, rule)
-            numbers += _numbers(a.task, label, pairs, same, own or {}, only, missing, rule, pools, options)
+            numbers += _numbers(a.task, label, pairs, same, own or {}, only, missing, rule, pools, options, level)
         elif len(failed) == turns and not _unsupported(a, b):
             missing.append(Missing(a.task, label, "all numbers", "no seed ended well on both sides", decides=True))
     timed = not only or TIME.name in only
     speeds, lacking, notes = compare_speed(base.runs if timed else (), head.runs if timed else (), own or {})
-    decided = tuple(explained(decide([*numbers, *speeds], alpha), alpha))
+    each = look_alpha(alpha, looks)
+    decided = (*explained(decide(numbers, each), each), *explained(decide(speeds, alpha), alpha))
     everything_missing = (*missing, *lacking)
     all_notes = (*_notes(base, head), *_spreads(numbers), *notes)
     questions = tuple(questions_of(before, after))
-    return Comparison(base, head, decided, tuple(failed), tuple(fixed), everything_missing, questions, all_notes, alpha)
+    return Comparison(
+        base, head, decided, tuple(failed), tuple(fixed), everything_missing, questions, all_notes, alpha, looks
+    )
 
 
 def _alike(cell: Cell) -> tuple[str, ...]:
@@ -195,6 +212,7 @@ def _numbers(
     rule: str | None,
     pools: Mapping[str, EarlierSpread],
     options: str,
+    level: float,
 ) -> Iterator[Number]:
     """Every number that both records of a seed have, over the seeds; what one side lacks goes to ``missing``."""
     sides = {seed: (numbers_of(a, own, rule), numbers_of(b, own, rule)) for seed, (a, b) in pairs.items()}
@@ -235,6 +253,7 @@ def _numbers(
                 family,
                 pools.get(name),
                 options,
+                level,
             )
 
 

@@ -3,7 +3,7 @@
 ::
 
     TRACKED/<commit>/                     a results folder like any other
-    TRACKED/<commit>/tracked.json         the commit, its date and subject
+    TRACKED/<commit>/tracked.json         the commit, its date and subject, and planned looks
     TRACKED/<commit>/trials/<id>/bits.json   hash of the student's weights, in place of the weights
     TRACKED/<commit>/speed/<hash>.json    pytest-benchmark's, one file a run
     TRACKED/<commit>-dirty-<hash>/        a tree that was changed: the hash is of the changed files
@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.analysis.regression.speed import Run, read_run, reduced
@@ -58,6 +58,7 @@ class Filed:
     records: tuple[Record, ...]
     bits: Mapping[str, str]  # trial id -> hash of the student's weights, where it is known
     runs: tuple[Run, ...]
+    looks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # by base commit, see ``sequential.py``
 
     @property
     def title(self) -> str:
@@ -103,9 +104,31 @@ def place_for(root: Path, tracked: Path, dirty: bool) -> tuple[Path, Commit]:
     return tracked / f"{head.sha}{DIRTY}{fingerprint(root, changed)}", head
 
 
-def label(folder: Path, head: Commit) -> None:
-    """Write down which commit a results folder belongs to."""
-    write_json(folder / LABEL, {"commit": head.sha, "date": head.date, "subject": head.subject})
+def label(folder: Path, head: Commit, looks: Mapping[str, Sequence[int]] | None = None) -> None:
+    """Write down which commit a results folder belongs to; looks that were written down before stay."""
+    file = folder / LABEL
+    known = looks_of(file.read_text(encoding="utf-8"), file) if file.is_file() else {}
+    planned = {**known, **(looks or {})}
+    facts: dict[str, object] = {"commit": head.sha, "date": head.date, "subject": head.subject}
+    write_json(file, facts | ({"looks": planned} if planned else {}))
+
+
+def looks_of(text: str | None, where: Path) -> dict[str, tuple[int, ...]]:
+    """The planned looks of the comparisons with other commits, by their hash: seeds on each side, rising.
+
+    Raises:
+        UserError: they are not of that form.
+    """
+    found = {} if text is None else parse(text, str(where)).get("looks", {})
+    if not isinstance(found, Mapping) or not all(map(_are_looks, found.values())):
+        raise UserError(f"{where}: 'looks' must hold rising numbers of seeds by commit")
+    return {str(sha): tuple(looks) for sha, looks in found.items()}
+
+
+def _are_looks(looks: object) -> bool:
+    if not isinstance(looks, list) or not looks or not all(type(count) is int and count > 0 for count in looks):
+        return False
+    return looks == sorted(set(looks))
 
 
 def lighten(results: Path) -> None:
@@ -204,6 +227,7 @@ def read_filed(name: str, results: Path, known: Commit | None = None) -> Filed:
         tuple(with_statements(load_records(place), read_beside(place, "study.yaml"), place / "study.yaml")),
         read_students(place),
         tuple(read_run(place / file, text) for file, text in runs),
+        looks_of(read_beside(place, LABEL), place / LABEL),
     )
 
 

@@ -11,8 +11,9 @@ from bench.analysis.regression.compare import Comparison, Outcome
 from bench.analysis.regression.verdicts import MOST_SEEDS, POWER, Family, Number, Verdict
 from bench.utils.markdown import escape, line
 
-COLUMNS = ("verdict", "task", "method", "metric", "base", "head", "difference", "95 % interval", "p", "seeds")
-NUMERIC = ("base", "head", "difference", "95 % interval", "p", "seeds")
+INTERVAL = "95 % interval"
+COLUMNS = ("verdict", "task", "method", "metric", "base", "head", "difference", INTERVAL, "p", "seeds")
+NUMERIC = ("base", "head", "difference", INTERVAL, "p", "seeds")
 ORDER: tuple[Verdict, ...] = ("worse", "better", "changed", "undecided", "not worse", "same")
 FAMILIES: Mapping[Family, str] = {"score": "Scores", "speed": "Speed", "other": "Other numbers"}
 HEADLINES: Mapping[Outcome, str] = {
@@ -21,6 +22,16 @@ HEADLINES: Mapping[Outcome, str] = {
     "no regression": "No regression",
 }
 ABSENT = "—"
+
+
+def columns(comparison: Comparison) -> tuple[str, ...]:
+    """``COLUMNS``; where the looks have intervals of another level, only a sentence says which."""
+    return tuple("interval" if name == INTERVAL and comparison.looks else name for name in COLUMNS)
+
+
+def numeric(comparison: Comparison) -> tuple[str, ...]:
+    """Those of ``columns`` that are numbers."""
+    return tuple(name for name, plain in zip(columns(comparison), COLUMNS, strict=True) if plain in NUMERIC)
 
 
 def headline(comparison: Comparison) -> str:
@@ -78,7 +89,7 @@ def untold(number: Number) -> str:
         if number.low is None or number.high is None:
             return number.why or "no spread"
         limits = f"{_difference(number, number.low)} to {_difference(number, number.high)}"
-        return f"the 95 % interval is {limits}; it takes more runs"
+        return f"the {100 * number.level:.4g} % interval is {limits}; it takes more runs"
     seeds = f"more than {number.needed:,}" if number.needed >= MOST_SEEDS else f"about {number.needed:,}"
     word = "change" if number.higher_is_better is None else "loss"
     return (
@@ -89,6 +100,7 @@ def untold(number: Number) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """The summary for a pull request: the verdict, what moved, what could not be told; the rest folded away."""
+    names, right = columns(comparison), numeric(comparison)
     lines = [f"## {escape(headline(comparison))}", ""]
     lines += [f"Base: {escape(comparison.base.title)}<br>Head: {escape(comparison.head.title)}", ""]
     if comparison.failed:
@@ -96,7 +108,7 @@ def markdown(comparison: Comparison) -> str:
     numbers = sorted_numbers(comparison)
     moved = [number for number in numbers if number.verdict in ("worse", "better", "changed")]
     if moved:
-        lines += ["### What moved", "", *_table(COLUMNS, [cells(number) for number in moved], NUMERIC), ""]
+        lines += ["### What moved", "", *_table(names, [cells(number) for number in moved], right), ""]
     if rows := untold_rows(comparison):
         lines += ["### What could not be told", "", *_table(UNTOLD, rows), ""]
     if comparison.fixed:
@@ -107,7 +119,7 @@ def markdown(comparison: Comparison) -> str:
         ("Same", [each for each in numbers if each.verdict == "same" and not (each.identical and _folds(each))]),
     ):
         if group:
-            lines += _folded(f"{title} ({len(group)})", _table(COLUMNS, map(cells, group), NUMERIC))
+            lines += _folded(f"{title} ({len(group)})", _table(names, map(cells, group), right))
     if informs := [each for each in comparison.missing if not each.decides]:
         rows = [[each.task, each.method, each.what, each.why] for each in informs]
         lines += _folded(f"Also not compared ({len(rows)})", _table(UNTOLD, rows))
@@ -141,11 +153,18 @@ def explanation(comparison: Comparison) -> str:
     for number in comparison.numbers:
         counts[number.family] += number.tested
     tests = ", ".join(f"{FAMILIES[family].lower()} {count}" for family, count in counts.items() if count) or "none"
+    looks = ""
+    if comparison.looks:
+        seeds = ", ".join(map(str, comparison.looks))
+        looks = (
+            f"{len(comparison.looks)} looks were planned, at {seeds} seeds: the p of a score or another number must be "
+            f"below {comparison.each_alpha:.2g}, and its interval is one of {100 * comparison.level:.4g} %. "
+        )
     return (
-        f"Better and worse: by at least the smallest effect that matters, and p below {comparison.alpha:g} after "
-        f"Holm's correction within scores, speed and other numbers (tests: {tests}; Student's t over pairs of one seed "
-        "and over the seeds of both sides, Welch's over runs for speed; p is one-sided). Same: the 95 % interval is "
-        "within the smallest effect that matters, or nothing differs. Not worse: it excludes a loss that matters. "
+        f"{looks}Better and worse: by at least the smallest effect that matters, and p below {comparison.alpha:g} "
+        f"after Holm's correction within scores, speed and other numbers (tests: {tests}; Student's t over pairs of "
+        "one seed and over the seeds of both sides, Welch's over runs for speed; p is one-sided). Same: the interval "
+        "is within the smallest effect that matters, or nothing differs. Not worse: it excludes a loss that matters. "
         "Scores and speed decide, other numbers inform."
     )
 
@@ -155,7 +174,13 @@ def objects(comparison: Comparison) -> list[dict[str, Any]]:
     sides = {"base": comparison.base, "head": comparison.head}
     named = {name: side.commit.sha if side.commit else str(side.folder) for name, side in sides.items()}
     outcome = comparison.outcome
-    first = {"what": "comparison", "outcome": outcome, "regression": outcome == "regression", "alpha": comparison.alpha}
+    first: dict[str, Any] = {
+        "what": "comparison",
+        "outcome": outcome,
+        "regression": outcome == "regression",
+        "alpha": comparison.alpha,
+    }
+    first |= {"looks": list(comparison.looks), "level": comparison.level}
     found: list[dict[str, Any]] = [{**first, **named}]
     for number in sorted_numbers(comparison):
         facts = dataclasses.asdict(number)

@@ -84,6 +84,7 @@ class Number:
     tests: tuple[Test, ...] = ()
     spreads: tuple[float, float] | None = None  # the standard deviation over seeds, in base and in head
     unlike: float = 1.0  # the p-value of their being the same
+    level: float = LEVEL  # of the interval
 
     @property
     def tested(self) -> bool:
@@ -117,6 +118,7 @@ def paired_number(
     family: Family = "score",
     pool: EarlierSpread | None = None,
     options: str = "",
+    level: float = LEVEL,
 ) -> Number:
     """A number measured on the same seeds on both sides; undecided.
 
@@ -129,6 +131,7 @@ def paired_number(
         family: which numbers it is corrected with.
         pool: the spread over seeds at earlier commits; it is used if that of both sides is not larger.
         options: defaults that differ, in words.
+        level: of the interval.
     """
     before, after = statistics.fmean(base.values()), statistics.fmean(head.values())
     differences = [head[seed] - base[seed] for seed in base]
@@ -143,7 +146,7 @@ def paired_number(
         low = high = mean if abs(mean) > 8 * math.ulp(1.0) else 0.0  # the same on every seed: nothing to test against
     elif enough:
         tests = _tests(list(base.values()), list(head.values()), differences, pool)
-        half = min(_quantile(test.share * (1 - LEVEL) / 2, test.freedom) * test.error for test in tests)
+        half = min(_quantile(test.share * (1 - level) / 2, test.freedom) * test.error for test in tests)
         low, high = mean - half, mean + half
         p = _p_value(mean, tests, two_sided=metric.higher_is_better is None)
     if enough and not equal:
@@ -167,6 +170,7 @@ def paired_number(
         tests=tests,
         spreads=spreads,
         unlike=unlike,
+        level=level,
     )
 
 
@@ -256,15 +260,16 @@ def visible_loss(number: Number, alpha: float) -> float:
 def seeds_needed(number: Number) -> int:
     """How many seeds on each side would exclude a loss that matters where there is none, with ``POWER``; at most
     ``MOST_SEEDS``."""
-    best = min(number.tests, key=lambda test: test.error * _quantile(test.share * (1 - LEVEL) / 2, test.freedom))
+    outside = (1 - number.level) / 2  # the interval, on each side
+    best = min(number.tests, key=lambda test: test.error * _quantile(test.share * outside, test.freedom))
     spread = best.error * math.sqrt(number.pairs)  # of one seed's difference
     if number.smallest <= 0:
         return MOST_SEEDS
-    normal = _quantile(best.share * (1 - LEVEL) / 2, 1e9) + _quantile(1 - POWER, 1e9)  # Student's t needs a few more
+    normal = _quantile(best.share * outside, 1e9) + _quantile(1 - POWER, 1e9)  # Student's t needs a few more
     seeds = max(number.pairs + 1, math.floor(min((normal * spread / number.smallest) ** 2, MOST_SEEDS)))
     while seeds < MOST_SEEDS:
         freedom = best.freedom * (seeds - 1) / (number.pairs - 1)
-        reach = _quantile(best.share * (1 - LEVEL) / 2, freedom) + _quantile(1 - POWER, freedom)
+        reach = _quantile(best.share * outside, freedom) + _quantile(1 - POWER, freedom)
         if reach * spread / math.sqrt(seeds) <= number.smallest:
             return seeds
         seeds += 1

@@ -18,6 +18,7 @@ from bench.analysis.stats.intervals import (
 )
 from bench.analysis.stats.normal import CLEARLY, normalised, normalised_interval
 from bench.analysis.stats.pairs import Paired, compare_all, holm, holm_adjusted, paired_test
+from bench.analysis.stats.planning import seeds_to_detect, spread_limit
 from bench.analysis.stats.ranks import Ranking, critical_difference, rank_methods
 from bench.analysis.stats.strata import Profile, interquartile_mean, performance_profile, probability_of_improvement
 
@@ -55,5 +56,7 @@ __all__ = [
     "rank_methods",
     "sample_importance",
     "seed_interval",
+    "seeds_to_detect",
     "share_interval",
+    "spread_limit",
 ]

@@ -15,7 +15,7 @@ import pytest
 from commit_history import commit_file, filed, new_repository, write_records
 from record_builder import make_record
 from simulate_history import common_shocks
-from simulate_power import LEVELS, SPREADS, called
+from simulate_power import LEVELS, SPREADS, called, sequential
 
 from bench.analysis.regression.cells import align, cells_of, labels_of
 from bench.analysis.regression.compare import Comparison, compare
@@ -251,6 +251,13 @@ def test_a_loss_of_half_the_former_size_is_called_in_four_of_five_cases() -> Non
     assert called({"dafl": 0.05}, 100, earlier=12)["dafl"] >= 0.7
     assert called({"kd": 0.0145}, 100)["kd"] >= 0.65
     assert called({}, 200)["any"] <= 0.04
+
+
+def test_several_looks_find_smaller_losses_and_make_no_more_false_alarms() -> None:
+    shares, seeds = sequential({"dafl": 0.05}, 60)
+    assert shares["dafl"] >= 0.7
+    assert seeds["dafl"] < 20  # it stops early
+    assert sequential({}, 100)[0]["any"] <= 0.04
 
 
 def test_speed_alone_can_regress(tmp_path: Path) -> None:
