@@ -19,6 +19,7 @@ from bench.cli import (
     lists,
     query,
     run,
+    runs,
     score,
     search,
     show,
@@ -49,6 +50,9 @@ class _InOrder(TyperGroup):
 
 HELP = {
     "run": "Run a study, or continue one.",
+    "status": "Show how far a study has come.",
+    "cancel": "Ask a running study to save itself and stop.",
+    "retry": "Run the trials again that failed.",
     "search": "Search a study's ranges, without the test set.",
     "list": "List tasks, methods, metrics and studies.",
     "show": "Show everything about one trial.",
@@ -99,6 +103,9 @@ def _root(
 
 _VERBS: dict[str, Callable[..., None]] = {
     "run": run.run,
+    "status": runs.status,
+    "cancel": runs.cancel,
+    "retry": runs.retry,
     "search": search.search,
     "show": show.show,
     "score": score.score,
