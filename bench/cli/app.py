@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 HELP = {
     "run": "Run a study, or continue one.",
     "plan": "Show a study's trials, their time, and the seeds that tell a difference.",
+    "status": "Show how far a study has come.",
+    "cancel": "Ask a running study to save itself and stop.",
+    "retry": "Run the trials again that failed.",
     "reproduce": "Run what a paper's numbers need, and compare.",
     "search": "Search a study's ranges, without the test set.",
     "list": "List tasks, methods, metrics and studies.",
@@ -43,7 +46,12 @@ HELP = {
     "weights": "Inspect and download the metrics' weights files.",
     "doctor": "Show what is broken, what is not there yet, and what is.",
 }
-_MODULES = {"list": "lists", "report": "show", "pack": "carry", "unpack": "carry", "archive": "query", "merge": "query"}
+_MODULES = {  # where it is not the verb's own
+    **dict.fromkeys(("status", "cancel", "retry"), "runs"),
+    **dict.fromkeys(("pack", "unpack"), "carry"),
+    **dict.fromkeys(("archive", "merge"), "query"),
+    **{"list": "lists", "report": "show"},
+}
 _GROUPS = ("list", "teacher", "data", "weights")
 
 

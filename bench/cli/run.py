@@ -5,60 +5,71 @@ from __future__ import annotations
 import statistics
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bench.cli import GO_ON_LATER, STOPPED, complete, out
 from bench.cli.settings import DataFolder, Isolation, MethodFiles, Weights
 from bench.cli.watch import LiveTable, PlainLines, name_of, say_idle
-from bench.execution.executors import EXECUTORS
+from bench.execution.executors import EXECUTORS, Work, check_executor, get_executor
+from bench.execution.parts import StudyPart
 from bench.execution.plan import Plan, plan_study
-from bench.execution.run_study import CHECKPOINT_SECONDS, Summary, TrialResult, run_study
+from bench.execution.run_study import CHECKPOINT_SECONDS, Summary, TrialResult, run_plan
 from bench.records.selection import RULES
 from bench.spec.budget import in_words
 from bench.spec.options import value_words
 from bench.spec.study import find_study
 from bench.utils.stopping import Stopped, listening, stop_time
 
+Of = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY", autocompletion=complete.studies, help="A YAML file, or a name from `dfkd list studies`."
+    ),
+]
+FolderOfResults = Annotated[
+    Path | None, typer.Option("--results", metavar="DIR", help="Results folder.  [default: runs/<name of the study>]")
+]
+Executor = Annotated[str, typer.Option(help="; ".join(f"{name}: {doc}" for name, doc in EXECUTORS.items()) + ".")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Trials to run in parallel.  [default: as the cores allow; 1 on a GPU]"),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print plain lines instead of the live table.")]
+CheckpointSeconds = Annotated[
+    float, typer.Option(min=0.0, metavar="S", help="Seconds between checkpoints of a running trial.")
+]
+StopAfter = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Save the running trials and stop after this time, such as 9m or 1h30m."),
+]
+StopAt = Annotated[str | None, typer.Option(metavar="HH:MM", help="The same at this time of day, today or tomorrow.")]
+
 
 def run(
-    study: Annotated[
-        str,
-        typer.Argument(
-            metavar="STUDY", autocompletion=complete.studies, help="A YAML file, or a name from `dfkd list studies`."
-        ),
-    ],
-    results: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Results folder.  [default: runs/<name of the study>]")
+    study: Of,
+    results: FolderOfResults = None,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="N/M", help="Run part N of M, in a results folder of its own; `dfkd merge` joins them."),
     ] = None,
-    executor: Annotated[
-        str, typer.Option(help="; ".join(f"{name}: {doc}" for name, doc in EXECUTORS.items()) + ".")
-    ] = "processes",
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Trials to run in parallel.  [default: as the cores allow; 1 on a GPU]"),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    executor: Executor = "processes",
+    workers: Workers = None,
+    device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and write nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print plain lines instead of the live table.")] = False,
+    quiet: Quiet = False,
     method: MethodFiles = None,
     data: DataFolder = None,
     weights: Weights = None,
     allow_altered: Annotated[
         bool, typer.Option("--allow-altered", help="Use data files that are not the official ones, and record which.")
     ] = False,
-    checkpoint_seconds: Annotated[
-        float, typer.Option(min=0.0, metavar="S", help="Seconds between checkpoints of a running trial.")
-    ] = CHECKPOINT_SECONDS,
+    checkpoint_seconds: CheckpointSeconds = CHECKPOINT_SECONDS,
     isolation: Isolation = None,
-    stop_after: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Save the running trials and stop after this time, such as 9m or 1h30m."),
-    ] = None,
-    stop_at: Annotated[
-        str | None, typer.Option(metavar="HH:MM", help="The same at this time of day, today or tomorrow.")
-    ] = None,
+    stop_after: StopAfter = None,
+    stop_at: StopAt = None,
 ) -> None:
     """Run a study. The same command continues an interrupted run; nothing runs twice.
 
@@ -69,41 +80,54 @@ def run(
     command continues, 130 stopped at once by a second Ctrl-C.
     """
     ends = stop_time(stop_after, stop_at)
+    check_executor(executor)
     file, files = find_study(study), method or []
+    plan = plan_study(
+        file,
+        results=results,
+        device=device,
+        method_files=files,
+        allow_altered=allow_altered,
+        data_folder=data,
+        part=StudyPart.parse(part) if part else None,
+    )
     if dry_run:
-        return _print_plan(
-            plan_study(
-                file,
-                results=results,
-                device=device,
-                method_files=files,
-                allow_altered=allow_altered,
-                data_folder=data,
-            )
-        )
+        _print_plan(plan)
+        if ":" in executor or executor not in ("inline", "processes"):
+            around = Work(plan.results, data, checkpoint_seconds, workers or 1)
+            script = get_executor(executor).dry_run(plan.waiting, around) if plan.waiting else ""
+            out.say(f"\n{script}" if script else "")
+        return None
+    return run_and_print(
+        plan,
+        file,
+        ends,
+        quiet,
+        executor=executor,
+        workers=workers,
+        data_folder=data,
+        weights=weights,
+        allow_altered=allow_altered,
+        checkpoint_seconds=checkpoint_seconds,
+        isolation=isolation,
+    )
+
+
+def run_and_print(plan: Plan, file: Path, ends: float, quiet: bool, **how: Any) -> None:
+    """Run a plan until ``ends`` and print what became of it; ``how`` is as in ``run_plan``.
+
+    Raises:
+        typer.Exit: with the exit code, unless all trials are ok.
+    """
     view = audience_for(quiet)
     try:
         with listening(ends), view:
-            summary = run_study(
-                file,
-                results=results,
-                executor=executor,
-                workers=workers,
-                device=device,
-                method_files=files,
-                data_folder=data,
-                weights=weights,
-                allow_altered=allow_altered,
-                checkpoint_seconds=checkpoint_seconds,
-                isolation=isolation,
-                audience=view,
-            )
+            summary = run_plan(plan, file, audience=view, **how)
     except KeyboardInterrupt as stop:
         raise typer.Exit(stopped(stop, f"{out.count(view.ended_count, 'trial')} ended")) from None
     print_summary(summary)
     if summary.failures:
         raise typer.Exit(1)
-    return None
 
 
 def stopped(stop: KeyboardInterrupt, ended: str = "", again: str = "the same command continues") -> int:
@@ -169,7 +193,11 @@ def print_summary(summary: Summary) -> None:
     if summary.not_isolated:
         out.say(f"methods ran in the harness's own process, and are held by less: {summary.not_isolated}")
     out.say(f"records: {plan.results / 'trials'}")
-    out.say(f"next: dfkd report --results {plan.results}")
+    if plan.part is not None:
+        whole = str(plan.results).removesuffix(plan.part.suffix)
+        every = f"{whole}.part-*-of-{plan.part.count}"
+        return out.say(f"part {plan.part}; when all parts have run: dfkd merge {every} --out {whole}")
+    return out.say(f"next: dfkd report --results {plan.results}")
 
 
 def _print_unsupported(outcomes: list[TrialResult]) -> None:

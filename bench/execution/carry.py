@@ -7,15 +7,12 @@ packages are not in it. A package may come from anybody: :func:`unpack` believes
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
-import re
 import shlex
 import shutil
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,9 +21,19 @@ from pydantic import Field, ValidationError
 
 from bench._version import __version__
 from bench.errors import UserError
+from bench.execution.package import (
+    LARGEST,
+    PackedFile,
+    check_names,
+    entries_of,
+    extract,
+    keep_teachers,
+    new_teachers,
+    teacher_files,
+    write_tar,
+)
 from bench.execution.plan import Plan
 from bench.execution.run_study import locked
-from bench.harness.teachers.passport import read_passport
 from bench.models.source import own_file
 from bench.records import load_record, open_results
 from bench.records.folder import check_beside, writing
@@ -34,33 +41,13 @@ from bench.records.foreign import brief, is_there, parse, refuse_links, sha256_o
 from bench.spec.method_registry import card_of
 from bench.spec.study import SUITE, YAML, LoadedStudy
 from bench.spec.task import get_task
-from bench.utils.paths import ROOT, anchor_folder, teacher_folder
-from bench.utils.text import shown
+from bench.utils.paths import ROOT
 from bench.utils.user_code import own_files
 from bench.utils.yaml import Strict
 
 SCHEMA = 1
 MANIFEST = "package.json"
 ENDING = ".tar"
-LARGEST = 2**24  # bytes of the manifest
-_KEY = r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}"
-_ID = "[0-9a-f]{16}"
-_PLACES = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"results/(results\.json|study\.yaml|tasks\.json)",
-        rf"results/trials/{_ID}/[A-Za-z0-9][A-Za-z0-9._-]{{0,100}}",
-        rf"results/work/{_ID}/(checkpoint\.pt|log\.txt|points/\d{{5}}\.safetensors)",
-        rf"teachers/{_KEY}/(anchors-\d+/)?(passport\.json|weights\.safetensors|\d\d+\.safetensors)",
-        rf"teachers/\.{_KEY}\.work/((training/)?checkpoint\.pt|\d\d+\.safetensors)",
-    )
-)
-_CODE = (".py", *YAML)  # what lies in files/
-
-
-class _Entry(Strict):
-    size: int = Field(ge=0, strict=True)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class _Manifest(Strict):
@@ -73,7 +60,7 @@ class _Manifest(Strict):
     methods: tuple[str, ...]  # given on the command line, from ``folder``
     finished: tuple[str, ...]  # ids
     unfinished: tuple[str, ...]
-    files: Mapping[str, _Entry]
+    files: Mapping[str, PackedFile]
 
 
 @dataclass(frozen=True)
@@ -134,12 +121,8 @@ def pack(
     with locked(plan.results):
         content |= _result_files(plan)
         teachers = {trial.teacher: get_task(trial.task) for trial in plan.trials}
-        content |= _teacher_files(teachers)
-        _check_names(content)
-        entries = {}
-        for name, source in content.items():
-            assert isinstance(source, Path)
-            entries[name] = {"size": source.stat().st_size, "sha256": sha256_of(source)}
+        content |= teacher_files(teachers)
+        check_names(content)
         manifest = {
             "schema": SCHEMA,
             "suite": __version__,
@@ -148,9 +131,9 @@ def pack(
             "methods": [os.path.relpath(each.resolve(), here) for each in method_files],
             "finished": sorted(plan.finished),
             "unfinished": [trial.id for trial in plan.waiting],
-            "files": entries,
+            "files": entries_of(content),
         }
-        _write(target, {MANIFEST: json.dumps(manifest, indent=1).encode(), **content})
+        write_tar(target, {MANIFEST: json.dumps(manifest, indent=1).encode(), **content})
     return _described(_Manifest.model_validate(manifest), absent=_absent(plan, loaded))
 
 
@@ -210,22 +193,6 @@ def _result_files(plan: Plan) -> dict[str, Path | bytes]:
     return found
 
 
-def _teacher_files(keys: Iterable[str]) -> dict[str, Path | bytes]:
-    """The teachers of the trials with their anchors, and the trainings of those that are not whole."""
-    found: dict[str, Path | bytes] = {}
-    top = teacher_folder()
-    for key in sorted(keys):
-        folders = [top / key] if (top / key / "passport.json").is_file() else []
-        folders += sorted(top.glob(f".{key}.work")) + sorted(top.glob(f".{key}.anchors-*.work"))
-        for folder in folders:
-            refuse_links(folder)
-            for file in sorted(each for each in folder.rglob("*") if each.is_file()):
-                name = f"teachers/{file.relative_to(top).as_posix()}"
-                if any(place.fullmatch(name) for place in _PLACES):  # no half-written file
-                    found[name] = file
-    return found
-
-
 def _absent(plan: Plan, loaded: LoadedStudy) -> tuple[str, ...]:
     """What the study needs on the other machine, in words."""
     data = sorted({get_task(name).data for name in loaded.tasks} - {"digits", "shapes"})
@@ -240,29 +207,6 @@ def _absent(plan: Plan, loaded: LoadedStudy) -> tuple[str, ...]:
             if place and not place.endswith(".py") and own_file(network) is not None:
                 found.append(f"the module {place}")
     return tuple(dict.fromkeys(found))
-
-
-def _write(target: Path, content: Mapping[str, Path | bytes]) -> None:
-    part = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with writing(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
-                for name, source in content.items():
-                    member = tarfile.TarInfo(name)
-                    member.mode = 0o644
-                    if isinstance(source, bytes):
-                        member.size = len(source)
-                        tar.addfile(member, io.BytesIO(source))
-                    else:
-                        member.size = source.stat().st_size
-                        with source.open("rb") as file:
-                            tar.addfile(member, file)
-            with part.open("rb") as written:
-                os.fsync(written.fileno())
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 # ---- unpacking -----------------------------------------------------------------------------------------------------
@@ -286,15 +230,9 @@ def unpack(file: Path, target: Path) -> Package:
         target.parent.mkdir(parents=True, exist_ok=True)
         part.mkdir()
     try:
-        manifest = _extract(file, part)
+        manifest = extract(file, part, _manifest_of)
         _check_results(part / "results", file)
-        new = _new_teachers(part / "teachers", file)
-        with writing(teacher_folder()):
-            for source in new:
-                place = teacher_folder() / source.name
-                teacher_folder().mkdir(parents=True, exist_ok=True)
-                shutil.copytree(source, place.with_name(f".{source.name}.{os.getpid()}.tmp"))
-                place.with_name(f".{source.name}.{os.getpid()}.tmp").rename(place)
+        keep_teachers(new_teachers(part / "teachers", file))
         shutil.rmtree(part / "teachers", ignore_errors=True)
         with writing(target.parent):
             part.rename(target)
@@ -305,49 +243,6 @@ def unpack(file: Path, target: Path) -> Package:
     words = ["dfkd", "run", manifest.study, "--results", results]
     words += [word for name in manifest.methods for word in ("--method", name)]
     return _described(manifest, folder=folder, command=shlex.join(words))
-
-
-def _extract(file: Path, part: Path) -> _Manifest:
-    """Write the files of a package below ``part``: those that its manifest names, each where such a file belongs."""
-    manifest: _Manifest | None = None
-    seen: set[str] = set()
-    try:
-        with file.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
-            for member in tar:
-                if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
-                    raise UserError(
-                        f"{file} holds {brief(member.name)}, which is not a plain file; nothing was unpacked"
-                    )
-                content = tar.extractfile(member)
-                assert content is not None
-                if manifest is None:
-                    manifest = _manifest_of(member, content, file)
-                    continue
-                if member.name in seen or member.name not in manifest.files:
-                    what = "twice" if member.name in seen else "that its list does not name"
-                    raise UserError(f"{file} holds {brief(member.name)} {what}; nothing was unpacked")
-                seen.add(member.name)
-                place = part / member.name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                digest = hashlib.sha256()
-                with place.open("xb") as out:
-                    while block := content.read(2**20):
-                        digest.update(block)
-                        out.write(block)
-                entry = manifest.files[member.name]
-                if member.size != entry.size or digest.hexdigest() != entry.sha256:
-                    raise UserError(f"{file}: {member.name} has changed since it was packed; nothing was unpacked")
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise UserError(f"{file} is not a package of `dfkd pack`: {shown(str(error))}") from None
-    except FileExistsError as error:
-        raise UserError(f"{file}: {brief(str(error.filename))} is a file and a folder; nothing was unpacked") from None
-    except OSError as error:
-        raise UserError(f"cannot unpack {file}: {error.strerror or error}") from None
-    if manifest is None:
-        raise UserError(f"{file} is not a package of `dfkd pack`: it is empty")
-    if missing := sorted(manifest.files.keys() - seen):
-        raise UserError(f"{file} lacks {missing[0]}; nothing was unpacked")
-    return manifest
 
 
 def _manifest_of(member: tarfile.TarInfo, content: Any, file: Path) -> _Manifest:
@@ -365,7 +260,7 @@ def _manifest_of(member: tarfile.TarInfo, content: Any, file: Path) -> _Manifest
         raise UserError(
             f"{file} is of suite {brief(manifest.suite)}, and this is {__version__}, with other rules and other trials"
         )
-    _check_names(manifest.files, f"{file}: ")
+    check_names(manifest.files, f"{file}: ")
     study = PurePosixPath(os.path.normpath(f"files/{manifest.folder}/{manifest.study}")).as_posix()
     if study not in manifest.files:
         raise UserError(f"{file}: its study {brief(manifest.study)} is not in it")
@@ -373,16 +268,6 @@ def _manifest_of(member: tarfile.TarInfo, content: Any, file: Path) -> _Manifest
         if os.path.normpath(f"files/{manifest.folder}/{name}") not in manifest.files:
             raise UserError(f"{file}: its method file {brief(name)} is not in it")
     return manifest
-
-
-def _check_names(names: Iterable[str], where: str = "") -> None:
-    """Raise UserError for a name that has no place in a package."""
-    for name in names:
-        parts = name.split("/")
-        plain = name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(parts)
-        code = parts[0] == "files" and len(parts) > 1 and Path(name).suffix in _CODE
-        if not plain or not (code or any(place.fullmatch(name) for place in _PLACES)):
-            raise UserError(f"{where}{brief(name)} has no place in a package; nothing was written")
 
 
 def _check_results(results: Path, file: Path) -> None:
@@ -395,45 +280,6 @@ def _check_results(results: Path, file: Path) -> None:
         for each in sorted(folder.iterdir()):
             if each.name in files:
                 check_beside(folder, each.name, sha256_of(each), files)
-
-
-def _new_teachers(folder: Path, file: Path) -> list[Path]:
-    """The unpacked teachers and trainings that the cache does not have.
-
-    Raises:
-        UserError: one is damaged, or the cache has another under its key.
-    """
-    new = []
-    for source in sorted(folder.glob("*")) if folder.is_dir() else []:
-        there = teacher_folder() / source.name
-        if source.name.startswith("."):  # a training; its checkpoint is checked when it is read
-            key = source.name[1:].removesuffix(".work")
-            if not there.exists() and not (teacher_folder() / key / "passport.json").exists():
-                new.append(source)
-            continue
-        passport = read_passport(source)
-        weights = source / "weights.safetensors"
-        if passport["key"] != source.name or not weights.is_file() or sha256_of(weights) != passport["sha256"]:
-            raise UserError(f"{file}: the teacher {source.name} is damaged; nothing was unpacked")
-        if not (there / "passport.json").exists():
-            new.append(source)
-        elif read_passport(there)["sha256"] != passport["sha256"]:
-            raise UserError(
-                f"the cache has another teacher {source.name}: {there}; its trials would go on with other weights. Set "
-                "DFKD_CACHE to another folder"
-            )
-        else:
-            _add_anchors(source, there)
-    return new
-
-
-def _add_anchors(source: Path, there: Path) -> None:
-    for anchors in sorted(source.glob("anchors-*")):
-        place = anchor_folder(there.name, int(anchors.name.rpartition("-")[2]))
-        if not place.exists():
-            part = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-            shutil.copytree(anchors, part)
-            part.rename(place)
 
 
 def _described(manifest: _Manifest, absent: tuple[str, ...] = (), folder: Path = Path(), command: str = "") -> Package:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.execution.parts import StudyPart, part_of
 from bench.records import load_record, open_results
 from bench.records.folder import refuse_archive
 from bench.spec.expand import expand
@@ -28,6 +29,7 @@ class Plan:
     finished: frozenset[str]
     results: Path
     gpu: int | None
+    part: StudyPart | None = None  # the trials are those of this part of the study
 
     @property
     def waiting(self) -> list[Trial]:
@@ -43,16 +45,20 @@ def plan_study(
     method_files: Sequence[Path] = (),
     allow_altered: bool = False,
     data_folder: Path | None = None,
+    part: StudyPart | None = None,
 ) -> Plan:
     """Read a study and see what is left of it; writes nothing but the cache of decoded images.
 
-    ``data_folder`` is where to look for data sets first: a pool's content is part of a trial's identity.
+    ``data_folder`` is where to look for data sets first: a pool's content is part of a trial's identity. ``part``: plan
+    only this part of the study.
 
     Raises:
         UserError: the study, the device or the results folder cannot be used.
     """
     loaded = load_study(file, method_files)
-    return plan_loaded(loaded, results=results, device=device, allow_altered=allow_altered, data_folder=data_folder)
+    return plan_loaded(
+        loaded, results=results, device=device, allow_altered=allow_altered, data_folder=data_folder, part=part
+    )
 
 
 def plan_loaded(
@@ -62,8 +68,9 @@ def plan_loaded(
     device: str = "auto",
     allow_altered: bool = False,
     data_folder: Path | None = None,
+    part: StudyPart | None = None,
 ) -> Plan:
-    """What is left of a study that was read already.
+    """What is left of a study that was read already, or of one part of it.
 
     Raises:
         UserError: the device or the results folder cannot be used.
@@ -72,12 +79,12 @@ def plan_loaded(
     unique: dict[str, Trial] = {}
     for trial in expand(loaded, kind, allow_altered, data_folder):
         unique.setdefault(trial.id, trial)
-    folder = results or RUNS / loaded.study.name
+    folder = results or RUNS / (loaded.study.name + (part.suffix if part else ""))
     refuse_archive(folder)
     if (folder / "results.json").exists():
         open_results(folder)
-    trials = tuple(unique.values())
-    return Plan(loaded.study, trials, finished_of(folder, trials), folder, gpu)
+    trials = tuple(part_of(list(unique.values()), part))
+    return Plan(loaded.study, trials, finished_of(folder, trials), folder, gpu, part)
 
 
 @dataclass(frozen=True)
@@ -120,3 +127,8 @@ def finished_of(results: Path, trials: Iterable[Trial]) -> frozenset[str]:
     folder = results / "trials"
     there = [trial.id for trial in trials if (folder / trial.id).is_dir()]
     return frozenset(name for name in there if load_record(folder / name).status in ("ok", "unsupported"))
+
+
+def failed_of(plan: Plan) -> list[Trial]:
+    """The trials of a plan that have run and failed."""
+    return [trial for trial in plan.waiting if (plan.results / "trials" / trial.id).is_dir()]

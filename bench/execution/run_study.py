@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Protocol
 from filelock import FileLock, Timeout
 
 from bench import data
-from bench.errors import UserError, nearest
+from bench.errors import UserError
 from bench.execution.base_record import record_failure
-from bench.execution.executors import EXECUTORS, Watcher, Work, get_executor
+from bench.execution.driver import driving
+from bench.execution.durations import Durations, long_first
+from bench.execution.executors import Watcher, Work, check_executor, get_executor
 from bench.execution.isolation import ASKED, isolated
+from bench.execution.parts import StudyPart
 from bench.execution.plan import Plan, default_workers, finished_of, plan_study
 from bench.records import Record, load_record, open_results
 from bench.records.folder import writing
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from bench.harness.teachers.training import TrainingProgress
 
 CHECKPOINT_SECONDS = 30.0
+LIKE = 3  # finished trials of one kind that are read to know how long the others take
 
 
 @dataclass(frozen=True)
@@ -127,13 +131,14 @@ def run_study(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     isolation: str | None = None,
     audience: Audience | None = None,
+    part: StudyPart | None = None,
 ) -> Summary:
     """Run a study's trials that are not finished yet; a trial's failure becomes its record and the study continues.
 
     Args:
         file: the study.
         results: the results folder; ``runs/<study>`` if not named.
-        executor: one of ``EXECUTORS``.
+        executor: one of ``EXECUTORS``, or a site's own, with its options: ``slurm:partition=gpu``.
         workers: trials at a time (`inline`: always one); if not named, what the cores allow, or one on a GPU.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         method_files: method files beside those that the study names.
@@ -143,6 +148,7 @@ def run_study(
         checkpoint_seconds: how often a running trial is saved.
         isolation: ``auto``, ``process`` or ``none`` instead of what the study says.
         audience: called with the progress.
+        part: run only this part of the study; without ``results``, in the part's own folder.
 
     Raises:
         UserError: what the user has to fix before anything can run; nothing was written, or only complete files.
@@ -158,6 +164,7 @@ def run_study(
         method_files=method_files,
         allow_altered=allow_altered,
         data_folder=data_folder,
+        part=part,
     )
     return run_plan(
         plan,
@@ -200,8 +207,21 @@ def run_plan(
         _prepare_folder(plan, file)
         audience.planned(plan, count)
         work = Work(plan.results, data_folder, checkpoint_seconds, count, plan.gpu, weights, isolation)
-        run_trials(plan.waiting, refused, work, executor, audience, allow_altered=allow_altered)
+        order = long_first(plan.waiting, durations_of(plan))
+        with driving(plan, count, executor, audience) as beating:
+            run_trials(order, refused, work, executor, beating, allow_altered=allow_altered)
         return Summary(plan, tuple(_outcome(trial, plan.results) for trial in plan.trials))
+
+
+def durations_of(plan: Plan) -> Durations:
+    """What the finished trials of a plan tell of how long others take."""
+    known, looked_at = Durations(), Counter[tuple[str, ...]]()
+    for trial in plan.trials:
+        kind = (trial.task, trial.method, trial.label)
+        if trial.id in plan.finished and looked_at[kind] < LIKE:
+            looked_at[kind] += 1
+            known.add(trial.label, load_record(plan.results / "trials" / trial.id))
+    return known
 
 
 def refusals(
@@ -249,11 +269,6 @@ def _run_able(trials: Sequence[Trial], work: Work, executor: str, audience: Audi
     if reason := asked():
         raise Stopped(reason)
     get_executor(executor)(trials, work, audience)
-
-
-def check_executor(name: str) -> None:
-    if name not in EXECUTORS:
-        raise UserError(f"unknown executor {name!r}{nearest(name, EXECUTORS)}")
 
 
 def _check_teachers(trials: Iterable[Trial]) -> None:

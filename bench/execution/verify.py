@@ -14,14 +14,13 @@ from typing import Any
 from bench._version import __version__
 from bench.data.pool import content_name
 from bench.errors import UserError
-from bench.execution.executors import Work
+from bench.execution.executors import Work, check_executor
 from bench.execution.isolation import isolated
 from bench.execution.plan import finished_of
 from bench.execution.run_study import (
     CHECKPOINT_SECONDS,
     Audience,
     Silence,
-    check_executor,
     locked,
     refusals,
     run_trials,

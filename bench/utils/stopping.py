@@ -55,6 +55,12 @@ def asked() -> str:
     return here.reason
 
 
+def ask(reason: str) -> None:
+    """Have :func:`asked` say this, unless it says something already or nobody listens."""
+    if _listening:
+        _listening[0].reason = _listening[0].reason or reason
+
+
 @contextmanager
 def listening(ends: float = float("inf"), signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[None]:
     """Inside, the signals and the time ``ends`` (as ``time.time()`` has it) set what :func:`asked` says.

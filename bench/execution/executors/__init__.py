@@ -6,13 +6,19 @@ An executor runs trials to their records and knows nothing of what is in them. I
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from pydantic import ValidationError
+
+from bench.errors import UserError, nearest
 from bench.execution.progress import Progress
 from bench.spec.trial import Trial
+from bench.utils.text import shown
+from bench.utils.yaml import Strict
 
 if TYPE_CHECKING:
     from bench.records import Record
@@ -39,19 +45,87 @@ class Watcher(Protocol):
     def ended(self, trial: Trial, record: Record) -> None: ...
 
 
-class Executor(Protocol):
-    """Runs trials, each to its record; raises Stopped where :func:`bench.utils.stopping.asked` says so."""
+class Executor(Strict):
+    """Runs trials, each to its record. The fields are its options, each with a type, a default and a description.
 
-    def __call__(self, trials: Sequence[Trial], work: Work, watcher: Watcher) -> None: ...
+    Only the process that calls it writes into the study's results.
+    """
+
+    def __call__(self, trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
+        """Run all trials.
+
+        Raises:
+            Stopped: :func:`bench.utils.stopping.asked` says so, and what runs is saved.
+        """
+        raise NotImplementedError
+
+    def dry_run(self, trials: Sequence[Trial], work: Work) -> str:
+        """What it would hand to another program, as text; nothing is written."""
+        del trials, work
+        return ""
 
 
+ENTRY_POINTS = "dfkd.executors"  # a class of a site's own, by name
 EXECUTORS: Mapping[str, str] = {
     "inline": "trials one after the other in this process",
     "processes": "one process per trial, so a crash ends only its own trial",
+    "slurm": "array jobs of Slurm, such as slurm:partition=gpu,time=2h",
+}
+_CLASSES = {
+    "inline": "bench.execution.executors.inline:Inline",
+    "processes": "bench.execution.executors.processes:Processes",
+    "slurm": "bench.execution.executors.slurm:Slurm",
 }
 
 
-def get_executor(name: str) -> Executor:
-    """The executor of a name in ``EXECUTORS``."""
-    executor: Executor = importlib.import_module(f"bench.execution.executors.{name}").run
-    return executor
+def get_executor(words: str) -> Executor:
+    """The executor of words such as ``processes`` or ``slurm:partition=gpu,time=2h``.
+
+    Raises:
+        UserError: no such executor, option or value; the sentence has the nearest name.
+    """
+    name, _, rest = words.partition(":")
+    kind = _class(name)
+    options: dict[str, str] = {}
+    for word in filter(None, rest.split(",")):
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"executor {name}: an option is written NAME=VALUE, not {word!r}")
+        if key in options:
+            raise UserError(f"executor {name}: the option {key!r} is there twice")
+        if key not in kind.model_fields:
+            known = nearest(key, kind.model_fields) if kind.model_fields else "; it takes none"
+            raise UserError(f"executor {name} has no option {key!r}{known}")
+        options[key] = value
+    try:
+        return kind.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        said = shown(first["msg"]).removeprefix("Value error, ")
+        given = f"={options[key]}" if key in options else ""
+        raise UserError(f"executor {name}: {key}{given}: {said[:1].lower()}{said[1:]}") from None
+
+
+def check_executor(words: str) -> None:
+    """Raise UserError as :func:`get_executor` does; of the built-in ones without options, nothing is imported."""
+    if words not in _CLASSES:
+        get_executor(words)
+
+
+def _class(name: str) -> type[Executor]:
+    if name in _CLASSES:
+        place, _, found = _CLASSES[name].partition(":")
+        kind: type[Executor] = getattr(importlib.import_module(place), found)
+        return kind
+    entries = {entry.name: entry for entry in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+    if name not in entries:
+        raise UserError(f"unknown executor {name!r}{nearest(name, [*EXECUTORS, *entries])}")
+    origin = f"executor {name!r}, entry point {entries[name].value!r} ({ENTRY_POINTS})"
+    try:
+        loaded = entries[name].load()
+    except Exception as error:
+        raise UserError(f"{origin}: importing it fails with {type(error).__name__}: {shown(str(error))}") from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Executor)):
+        raise UserError(f"{origin} is no bench.execution.executors.Executor")
+    return loaded

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
-from bench.execution.executors import Watcher, Work, processes
+from bench.execution.executors import Executor, Watcher, Work, processes
 from bench.execution.isolation import isolated
+from bench.execution.progress import Progress, write_progress
 from bench.execution.run_trial import Setting, run_trial
 from bench.execution.status import Interrupted
 from bench.spec.trial import Trial
 from bench.utils.stopping import Stopped, asked
+
+
+class Inline(Executor):
+    def __call__(self, trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
+        run(trials, work, watcher)
 
 
 def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
@@ -28,7 +35,7 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
             data_folder=work.data_folder,
             weights=work.weights,
             checkpoint_seconds=work.checkpoint_seconds,
-            report=lambda progress, trial=trial: watcher.update(trial, progress),  # type: ignore[misc]
+            report=partial(_report, trial, work, watcher),
             stop=lambda: bool(asked()),
             isolation=how.way,
             not_isolated=how.why,
@@ -42,3 +49,8 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
             # What a method left in this process cannot be undone, and would reach into the next trial.
             processes.run(rest, replace(work, workers=1), watcher)
             return
+
+
+def _report(trial: Trial, work: Work, watcher: Watcher, progress: Progress) -> None:
+    write_progress(work.results / "work" / trial.id, progress)  # for `dfkd status` elsewhere
+    watcher.update(trial, progress)

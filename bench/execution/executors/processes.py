@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.errors import UserError
 from bench.execution.base_record import record_failure
-from bench.execution.executors import Watcher, Work
+from bench.execution.executors import Executor, Watcher, Work
 from bench.execution.executors.fork_server import ForkedWorker, close_server, fork_server
 from bench.execution.executors.worker import BAD_INPUT, INTERRUPTED, RECORD, outcome_file
 from bench.execution.progress import Progress, read_progress, work_folder
@@ -37,6 +37,11 @@ from bench.execution.executors.worker import main
 main(Path(sys.argv[1]), int(sys.argv[2]))
 """
 GRACE_SECONDS = 20.0  # for a worker to save itself, or to notice its own timeout
+
+
+class Processes(Executor):
+    def __call__(self, trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
+        run(trials, work, watcher)
 
 
 @dataclass

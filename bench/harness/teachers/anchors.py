@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from safetensors.torch import load
 from torch import Tensor, nn
 
@@ -27,6 +26,7 @@ from bench.harness.teachers.passport import read_passport
 from bench.harness.teachers.training import Report, train
 from bench.spec.task import TaskSpec, get_recipe
 from bench.spec.teacher_key import known_teachers, why_no_way
+from bench.utils.locks import waiting_for
 from bench.utils.paths import anchor_folder, teacher_folder
 from bench.utils.provenance import provenance
 
@@ -76,7 +76,7 @@ def _make_anchors(task: TaskSpec, key: str, dataset: Dataset, count: int, report
         raise UserError(f"recipe {spec.recipe!r} makes {steps} steps on {task.data}, too few for {count} anchors")
     work = teacher_folder() / f".{key}.anchors-{count}.work"
     make_folder(work)
-    with FileLock(str(teacher_folder() / f".{key}.anchors-{count}.lock")):
+    with waiting_for(teacher_folder() / f".{key}.anchors-{count}.lock"):
         if (anchor_folder(key, count) / "passport.json").exists():
             return
         check_anchors(key, count)

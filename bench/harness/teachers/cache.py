@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -24,6 +23,7 @@ from bench.models import build
 from bench.models.loading import check_values, fit, match_names, read_checkpoint, read_weights
 from bench.spec.task import TaskSpec, TeacherSpec, get_recipe
 from bench.spec.teacher_key import folder_name, known_teachers, teacher_key
+from bench.utils.locks import waiting_for
 from bench.utils.paths import teacher_folder
 from bench.utils.provenance import provenance
 
@@ -122,7 +122,7 @@ def train_teacher(
         prepare = lambda network: load_backbone(network, weights, backbone)  # noqa: E731
     folder = teacher_folder() / key
     make_folder(teacher_folder())
-    with FileLock(str(teacher_folder() / f".{key}.lock")):
+    with waiting_for(teacher_folder() / f".{key}.lock"):
         if (folder / "passport.json").exists():
             return folder
         work = work or teacher_folder() / f".{key}.work"
@@ -175,7 +175,7 @@ def import_teacher(task: TaskSpec, file: Path, dataset: Dataset) -> Path:
     }
     make_folder(teacher_folder())
     key = f"{folder_name(task.teacher.network)}-{task.data}-import-{digest[:12]}"
-    with FileLock(str(teacher_folder() / f".{key}.lock")):
+    with waiting_for(teacher_folder() / f".{key}.lock"):
         made_on = provenance(threads=1, deterministic=True)
         return _store(teacher_folder() / key, task, task.teacher.network, network, dataset, passport, made_on)
 

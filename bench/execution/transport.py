@@ -1,0 +1,294 @@
+"""Trials on their way to another process or machine as content, and what comes back.
+
+An *order* is a tar file with all that trials need: their method files, the study's own tasks with their networks,
+teachers with anchors, and checkpoints. Data sets are named with the checksum of their content, and the worker has them.
+An *answer* is a folder of the worker's own: records, and checkpoints of trials that were stopped. Only the driver
+writes into the study's results, through :func:`accept`. Neither believes what the other says without a look.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, ValidationError
+
+from bench import data
+from bench._version import __version__
+from bench.errors import UserError
+from bench.execution.package import (
+    LARGEST,
+    PackedFile,
+    check_names,
+    entries_of,
+    extract,
+    keep_teachers,
+    new_teachers,
+    teacher_files,
+    write_tar,
+)
+from bench.models.source import own_file
+from bench.records import Record, load_record, open_results, read_curve, write_trial
+from bench.records.folder import check_beside, load_finished, sync, writing
+from bench.records.foreign import brief, is_there, parse, refuse_links, sha256_of
+from bench.spec.method_registry import card_of
+from bench.spec.task import get_task
+from bench.spec.trial import Trial
+from bench.utils.user_code import own_files
+from bench.utils.yaml import Strict
+
+if TYPE_CHECKING:
+    from bench.execution.executors import Work
+
+SCHEMA = 1
+MANIFEST = "order.json"
+
+
+class _Set(Strict):
+    """A data set by name, and the checksum of its images and labels at a size."""
+
+    name: str
+    size: int
+    altered: bool
+    sha256: str
+
+
+class _Listed(Strict):
+    schema_: int = Field(alias="schema", strict=True)
+    suite: str
+    folder: str  # below files/, where paths of networks start
+    trials: tuple[Mapping[str, Any], ...]
+    data: tuple[_Set, ...]
+    data_folder: str | None
+    weights: str | None
+    checkpoint_seconds: float
+    isolation: str
+    files: Mapping[str, PackedFile]
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order that was opened: its trials, what is around them, and the folder to work in, where paths start."""
+
+    trials: tuple[Trial, ...]
+    folder: Path
+    data_folder: Path | None
+    weights: Path | None
+    checkpoint_seconds: float
+    isolation: str
+
+
+def write_order(target: Path, trials: Sequence[Trial], work: Work) -> None:
+    """Write an order for some trials of a study into a new file, whole or not at all.
+
+    Args:
+        target: the file.
+        trials: at least one. Their teachers are trained.
+        work: the study's; checkpoints in its results go with the order.
+
+    Raises:
+        UserError: a data set or teacher is missing or damaged, or a method needs files that cannot travel.
+    """
+    code, root, here = _code(trials)
+    content: dict[str, Path | bytes] = {f"files/{each.relative_to(root).as_posix()}": each for each in code}
+    content |= teacher_files({trial.teacher for trial in trials}, training=False)
+    for trial in trials:
+        content |= _saved(work.results / "work" / trial.id, trial.id)
+    check_names(content)
+    manifest = {
+        "schema": SCHEMA,
+        "suite": __version__,
+        "folder": here.relative_to(root).as_posix(),
+        "trials": [_on_the_way(trial, root) for trial in trials],
+        "data": _data_sets(trials, work.data_folder),
+        "data_folder": str(work.data_folder.resolve()) if work.data_folder else None,
+        "weights": str(work.weights.resolve()) if work.weights else None,
+        "checkpoint_seconds": work.checkpoint_seconds,
+        "isolation": work.isolation,
+        "files": entries_of(content),
+    }
+    write_tar(target, {MANIFEST: json.dumps(manifest).encode(), **content})
+
+
+def _code(trials: Sequence[Trial]) -> tuple[list[Path], Path, Path]:
+    """The files of methods and networks that are not the suite's; the folder that they all lie in; the current one."""
+    here = Path.cwd().resolve()
+    files = {file.resolve() for trial in trials for file in trial.method_files}
+    for name in {trial.task for trial in trials}:
+        task = get_task(name)
+        for network in (task.teacher.network, task.student):
+            if network.rpartition(":")[0].endswith(".py") and (found := own_file(network)) is not None:
+                files.add(found.resolve())
+    files |= {each for file in files for each in own_files(file)}
+    return sorted(files), Path(os.path.commonpath([here, *(each.parent for each in files)])), here
+
+
+def _on_the_way(trial: Trial, root: Path) -> dict[str, Any]:
+    values = trial.to_json()
+    names = [file.resolve().relative_to(root).as_posix() for file in trial.method_files]
+    return values | {"method_files": names}
+
+
+def _data_sets(trials: Iterable[Trial], folder: Path | None) -> list[dict[str, Any]]:
+    wanted = {(get_task(trial.task).data, get_task(trial.task).stored_size, trial.altered_data) for trial in trials}
+    found = []
+    for name, size, altered in sorted(wanted):
+        content = data.load(name, size=size, folder=folder, allow_altered=altered)
+        found.append({"name": name, "size": size, "altered": altered, "sha256": content.fingerprint})
+    return found
+
+
+def _saved(folder: Path, trial_id: str) -> dict[str, Path | bytes]:
+    """What an unfinished trial has saved, by its name in an order."""
+    if not is_there(folder / "checkpoint.pt"):
+        return {}
+    refuse_links(folder)
+    files = [folder / "checkpoint.pt", folder / "log.txt", *sorted((folder / "points").glob("*.safetensors"))]
+    return {f"results/work/{trial_id}/{each.relative_to(folder).as_posix()}": each for each in files if each.is_file()}
+
+
+# ---- the worker's side ---------------------------------------------------------------------------------------------
+
+
+def open_order(file: Path, folder: Path, results: Path) -> Order:
+    """Unpack an order into a new folder, its teachers into the cache, and its checkpoints into the worker's results.
+
+    Its tasks are known afterwards. The caller changes to the order's folder before a trial is run.
+
+    Args:
+        file: what :func:`write_order` wrote.
+        folder: does not exist yet.
+        results: the worker's own, for nobody else; made if needed.
+
+    Raises:
+        UserError: the order is damaged or of another version of the suite, a data set is missing or another one than
+            the driver's, or the cache has another teacher under a key.
+    """
+    with writing(folder.parent):
+        folder.mkdir(parents=True)
+    listed = extract(file, folder, _listed)
+    keep_teachers(new_teachers(folder / "teachers", file))
+    here = folder / "files" / listed.folder
+    here.mkdir(parents=True, exist_ok=True)
+    data_folder = Path(listed.data_folder) if listed.data_folder and Path(listed.data_folder).is_dir() else None
+    before = Path.cwd()
+    os.chdir(here)  # a task's network is a path from there
+    try:
+        trials = tuple(_arrived(values, folder / "files", file) for values in listed.trials)
+        for trial in trials:
+            card_of(trial)
+    finally:
+        os.chdir(before)
+    for each in listed.data:
+        _check_data(each, data_folder)
+    open_results(results, create=True)
+    for trial in trials:
+        if (folder / "results" / "work" / trial.id).is_dir():
+            take_saved(folder / "results" / "work" / trial.id, results, trial.id)
+    weights = Path(listed.weights) if listed.weights and Path(listed.weights).exists() else None
+    return Order(trials, here, data_folder, weights, listed.checkpoint_seconds, listed.isolation)
+
+
+def _listed(member: tarfile.TarInfo, content: Any, file: Path) -> _Listed:
+    if member.name != MANIFEST or member.size > LARGEST:
+        raise UserError(f"{file} is not an order: it does not begin with {MANIFEST}")
+    values = parse(content.read(LARGEST), f"{MANIFEST} of {file}")
+    if values.get("suite") != __version__:
+        raise UserError(
+            f"the order is of version {brief(values.get('suite'))} of the suite, and this worker has {__version__}; "
+            "install the same version on both sides"
+        )
+    try:
+        listed = _Listed.model_validate(values)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UserError(f"{MANIFEST} of {file}: {brief(place)} is missing or wrong") from None
+    check_names([*listed.files, f"files/{listed.folder}/x.py" if listed.folder != "." else "files/x.py"], f"{file}: ")
+    return listed
+
+
+def _arrived(values: Mapping[str, Any], files: Path, file: Path) -> Trial:
+    try:
+        trial = Trial.from_json(values)
+        name = trial.id
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{file} holds no trial that this version reads") from None
+    for each in trial.method_files:
+        if each.is_absolute() or ".." in each.parts or not (files / each).is_file():
+            raise UserError(f"{file} lacks the method file {brief(str(each))} of the trial {name}")
+    return replace(trial, method_files=tuple(files / each for each in trial.method_files))
+
+
+def _check_data(wanted: _Set, folder: Path | None) -> None:
+    found = data.load(wanted.name, size=wanted.size, folder=folder, allow_altered=wanted.altered)
+    if found.fingerprint != wanted.sha256:
+        raise UserError(
+            f"the data set {wanted.name} is another one here than on the driver's side: its checksum is "
+            f"{found.fingerprint[:12]}, and the order says {brief(wanted.sha256)[:12]}"
+        )
+
+
+# ---- the driver's side ---------------------------------------------------------------------------------------------
+
+
+def accept(answer: Path, trial: Trial, results: Path) -> Record | None:
+    """Take what a worker left of a trial into the study's results: its record, or else its checkpoint.
+
+    A worker may still be writing, and may have been given up: what is not whole is left alone.
+
+    Args:
+        answer: the worker's results folder.
+        trial: as it was ordered.
+        results: the study's.
+
+    Returns:
+        The record; None where the trial has not ended.
+
+    Raises:
+        UserError: a record is damaged or of another trial, or the results cannot be written.
+    """
+    source = answer / "trials" / trial.id
+    if source.is_dir():
+        record = load_finished(source)
+        if record.id != trial.id:
+            raise UserError(f"{source} is the record of another trial")
+        refuse_links(source)
+        for name in record.files:
+            check_beside(source, name, sha256_of(source / name), record.files)
+        files = {name: source / name for name in record.files if name != "curve.jsonl"}
+        if (source / "log.txt").is_file():
+            files["log.txt"] = source / "log.txt"
+        folder = write_trial(results, record, read_curve(source, record.files), files)
+        shutil.rmtree(results / "work" / trial.id, ignore_errors=True)
+        return load_record(folder)
+    saved = answer / "work" / trial.id
+    if is_there(saved / "checkpoint.pt"):
+        take_saved(saved, results, trial.id)
+    return None
+
+
+def take_saved(source: Path, results: Path, trial_id: str) -> None:
+    """Copy an unfinished trial's checkpoint to its work folder; the checkpoint itself last, so that it has its files.
+
+    Where it is not whole, the trial finds that out by its checksum and starts from the beginning.
+    """
+    refuse_links(source)
+    target = results / "work" / trial_id
+    with writing(results):
+        (target / "points").mkdir(parents=True, exist_ok=True)
+        names = [f"points/{each.name}" for each in sorted((source / "points").glob("*.safetensors"))]
+        for name in [*names, "log.txt", "checkpoint.pt"]:
+            if not (source / name).is_file():
+                continue
+            part = target / f"{name}.part"
+            with contextlib.suppress(FileNotFoundError):  # the worker has just ended the trial
+                shutil.copyfile(source / name, part)
+                sync(part)
+                part.replace(target / name)
