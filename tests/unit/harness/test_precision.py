@@ -39,7 +39,7 @@ def test_networks_compute_in_half_precision_and_answer_in_full(make_context: Mak
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_a_forward_pass_is_that_of_the_weights_as_they_are(make_context: MakeContext, precision: str) -> None:
-    """Autocast keeps converted weights to the end of its block: DFAD once learned nothing, by those of its first step."""
+    """Autocast keeps converted weights to the end of its block: DFAD learned nothing, by those of its first step."""
     with make_context(precision=precision) as context, computing(precision, torch.device("cpu")):
         context.clock.start()
         s = session_for(context.image, 10)
