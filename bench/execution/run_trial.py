@@ -15,7 +15,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
 from bench.errors import AccessDenied, UserError
@@ -32,6 +31,7 @@ from bench.harness.evaluation import Judge
 from bench.harness.isolation.template import MethodProcess
 from bench.harness.learning_curve import Curve
 from bench.harness.peak_memory import peak_memory_mib, reset_peak_memory
+from bench.harness.precision import computing
 from bench.harness.process_state import ProcessState
 from bench.harness.sealed import alone
 from bench.harness.session import session_for
@@ -213,7 +213,7 @@ class _RunningTrial:
         self.setting.inspect(context)
         reset_peak_memory(context.device)
         process = os.getpid()
-        with context, _autocast(prepared.trial, context.device):
+        with context, computing(prepared.trial.precision, context.device):
             context.clock.start()
             try:
                 method.run(session, options)
@@ -391,9 +391,3 @@ def _isolation(running: _RunningTrial | IsolatedTrial | None, setting: Setting) 
     if setting.isolation is not None:
         return {"mode": "process", "enforced_by": ""}
     return {"mode": "none", "why": setting.not_isolated}
-
-
-def _autocast(trial: Trial, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    if trial.precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=getattr(torch, trial.precision))

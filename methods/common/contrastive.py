@@ -41,7 +41,7 @@ def contrast(
         local, global_ = torch.cat([local, cached[0]]), torch.cat([global_, cached[1]])
     with torch.no_grad():
         targets = head(global_)
-    similar = head(local) @ targets.T / temperature
+    similar = (head(local) / temperature) @ targets.T  # the vectors are smaller than the products
     losses = F.cross_entropy(similar, torch.arange(len(similar), device=similar.device), reduction="none")
     own = len(losses) - (len(cached[0]) if cached is not None else 0)
     return losses[:own].mean() + (losses[own:].mean() if own < len(losses) else 0.0)

@@ -83,7 +83,9 @@ def serve(task: str, name: str, settings: dict[str, str], largest: int) -> None:
     )  # fmt: skip
     cast = contextlib.nullcontext()
     if more["precision"] != "float32":
-        cast = torch.autocast("cpu", dtype=getattr(torch, more["precision"]))
+        from bench.harness.precision import computing
+
+        cast = computing(more["precision"], torch.device("cpu"))
 
     def run() -> None:
         with context, cast:

@@ -22,6 +22,7 @@ from bench.harness.isolation.channel import HALF, Channel, Gone, Kind, Message
 from bench.harness.isolation.judge_side import MORE, Wanted
 from bench.harness.isolation.probe import Probe
 from bench.harness.isolation.remote import Remote, RemoteImages, Spent
+from bench.harness.precision import computing
 from bench.harness.session import session_for
 from bench.harness.trial_context import BudgetSpent, Hooks, TrialContext
 from bench.models import build
@@ -114,7 +115,7 @@ class _TrialHere:
         options = self._method.make_options(trial.options)
         self._remote.request(Message(Kind.START))
         process = os.getpid()
-        with context, _autocast(trial):
+        with context, computing(trial.precision, context.device):
             context.clock.start()
             try:
                 self._method.run(self._session, options)
@@ -221,12 +222,6 @@ def _images_of(capture: Capture) -> list[Tensor]:
         torch.zeros(0, *shape) if held is None else held,
         torch.zeros(0, dtype=torch.int64) if labels is None else labels,
     ]
-
-
-def _autocast(trial: Trial) -> contextlib.AbstractContextManager[Any]:
-    if trial.precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(torch.device(trial.device).type, dtype=getattr(torch, trial.precision))
 
 
 def _leak(error: BaseException, folders: Sequence[str]) -> DataLeak | None:

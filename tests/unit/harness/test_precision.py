@@ -12,6 +12,7 @@ from torch.optim import SGD
 from bench import image_generator
 from bench.execution.run_trial import Setting, run_trial
 from bench.harness.optimizer_steps import Updates
+from bench.harness.precision import computing
 from bench.harness.session import session_for
 from bench.harness.trial_context import TrialContext
 from bench.records import open_results
@@ -25,7 +26,7 @@ MakeContext = Callable[..., TrialContext]
 
 
 def test_networks_compute_in_half_precision_and_answer_in_full(make_context: MakeContext) -> None:
-    with make_context(precision="bfloat16") as context, torch.autocast("cpu", torch.bfloat16):
+    with make_context(precision="bfloat16") as context, computing("bfloat16", torch.device("cpu")):
         context.clock.start()
         s = session_for(context.image, 10)
         generator = s.keep("generator", image_generator(8, context.image, 4))
@@ -34,6 +35,24 @@ def test_networks_compute_in_half_precision_and_answer_in_full(make_context: Mak
         answers = [images, out.logits, s.student(images), s.teacher.copy()(images)]
         assert out.features.dtype is torch.bfloat16
         assert [answer.dtype for answer in answers] == [torch.float32] * 4
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_forward_pass_is_that_of_the_weights_as_they_are(make_context: MakeContext, precision: str) -> None:
+    """Autocast keeps converted weights to the end of its block: DFAD learned nothing, by those of its first step."""
+    with make_context(precision=precision) as context, computing(precision, torch.device("cpu")):
+        context.clock.start()
+        s = session_for(context.image, 10)
+        optimizer = s.keep("optimizer", SGD(s.student.parameters(), 0.1))
+        images = s.noise(8, *context.image.shape)
+        for _ in s.steps("train"):
+            before = s.student(images)
+            s.update(optimizer, before.square().mean())
+            after = s.student(images)  # with a graph, and without one
+            assert not torch.equal(before, after)
+            with torch.no_grad():
+                assert torch.equal(s.student(images), after)
+            break
 
 
 def test_double_precision_stays(make_context: MakeContext) -> None:
