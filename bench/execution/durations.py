@@ -59,3 +59,9 @@ def _weight(trial: Trial, known: Durations) -> float:
     pixels = get_task(trial.task).image.size ** 2
     unit, limit = next(iter(trial.budget.items()))
     return limit if unit == "gmacs" else limit * pixels
+
+
+def time_limit(trials: Sequence[Trial], at_once: int) -> float:
+    """Seconds that a task may take, with room for loading and evaluation; 0 where no budget tells."""
+    each = [trial.budget.get("seconds") or trial.timeout or 0.0 for trial in trials]
+    return 600.0 + 1.5 * max(sum(each) / at_once, *each) if all(each) else 0.0

@@ -1,8 +1,6 @@
-"""Array jobs of Slurm over parts of a study; ``sbatch`` alone is needed, and a folder that all nodes see.
+"""Array jobs of Slurm: each task works on an order in a folder of its own, and the driver takes over what has ended.
 
-Each task works on an order in a folder of its own, named by its job and restart count: an attempt that was given up may
-still be alive. The driver waits, takes over what has ended, and is the only one that writes into the results.
-"""
+An attempt that Slurm has given up may still be alive: the folder is named by the job and its restart count."""
 
 from __future__ import annotations
 
@@ -20,6 +18,7 @@ from pydantic import BeforeValidator, Field
 
 from bench.errors import UserError
 from bench.execution import slurm_queue as queue
+from bench.execution.durations import time_limit
 from bench.execution.executors import Executor, Watcher, Work
 from bench.execution.parts import split
 from bench.execution.progress import Progress, read_progress
@@ -29,6 +28,7 @@ from bench.spec.trial import Trial
 from bench.utils.stopping import Stopped, asked, seconds_of
 
 GRACE_SECONDS = 150.0  # for tasks to save themselves when the driver is asked to stop
+CLOSING_SECONDS = 30.0  # for tasks to leave the queue after their last trial
 Duration = Annotated[float, BeforeValidator(lambda value: seconds_of(value) if isinstance(value, str) else value)]
 
 
@@ -50,6 +50,7 @@ class Slurm(Executor):
             live = [folder for folder in jobs if not self._look(folder, left, work, watcher)]
             ordered = {name for folder in live for name in (folder / "trials.txt").read_text().split()}
             if not left:
+                self._drain(live, left, work, watcher, CLOSING_SECONDS)
                 return
             if reason := asked():
                 raise Stopped(reason, self._stop(live, left, work, watcher))
@@ -81,7 +82,7 @@ class Slurm(Executor):
 
     def _script(self, folder: Path, trials: Sequence[Trial], parts: int) -> str:
         workers = max(1, self.cpus // max(trial.threads for trial in trials))
-        seconds = self.time or _limit(trials, parts * workers)
+        seconds = self.time or time_limit(trials, parts * workers)
         given = {
             "job-name": folder.name,
             "array": f"1-{parts}",
@@ -98,9 +99,9 @@ class Slurm(Executor):
         }
         lines = [f"#SBATCH --{name}={value}" for name, value in given.items() if value != ""]
         path = shlex.quote(os.pathsep.join(place for place in sys.path if place))
-        command = f"{shlex.quote(sys.executable)} -m bench.execution.slurm_task {shlex.quote(str(folder.resolve()))}"
-        around = [f"export PYTHONPATH={path} DFKD_WORKERS={workers}", f"exec {command}"]  # exec: the signal reaches it
-        return "\n".join(["#!/bin/bash", *lines, "#SBATCH --requeue", *around, ""])
+        task = shlex.join([sys.executable, "-m", "bench.execution.slurm_task", str(folder.resolve())])
+        export = f"export PYTHONPATH={path} DFKD_WORKERS={workers}"
+        return "\n".join(["#!/bin/bash", *lines, "#SBATCH --requeue", export, f"exec {task}", ""])  # it gets the signal
 
     def _look(self, folder: Path, left: dict[str, Trial], work: Work, watcher: Watcher) -> bool:
         """Take over what has ended in a job, and what is saved once it is gone; whether it is gone."""
@@ -120,33 +121,31 @@ class Slurm(Executor):
                 if (ended or tasks == []) and (record := accept(answer, left[name], work.results)) is not None:
                     watcher.ended(left.pop(name), record)
                     break
-        errors = [file.read_text(encoding="utf-8") for file in folder.glob("tasks/*/error.txt")]
-        if errors and tasks == []:
+        if tasks == [] and (said := next(folder.glob("tasks/*/error.txt"), None)) is not None:
+            words = said.read_text(encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
-            raise UserError(f"a task of Slurm job {job} cannot work here: {errors[0]}")
+            raise UserError(f"a task of Slurm job {job} cannot work here: {words}")
         if tasks == [] and not any(name in left for name in (folder / "trials.txt").read_text().split()):
             shutil.rmtree(folder, ignore_errors=True)
         return tasks == []
 
-    def _stop(self, live: Sequence[Path], left: dict[str, Trial], work: Work, watcher: Watcher) -> int:
+    def _stop(self, live: list[Path], left: dict[str, Trial], work: Work, watcher: Watcher) -> int:
         """Have the tasks save themselves and take over what they saved; how many jobs did not manage in time."""
         for folder in live:
             (folder / "stop").touch()
             queue.stop((folder / queue.JOB).read_text(encoding="ascii"))
-        deadline = time.monotonic() + GRACE_SECONDS
+        return len(self._drain(live, left, work, watcher, GRACE_SECONDS))
+
+    def _drain(self, live: list[Path], left: dict[str, Trial], work: Work, watcher: Watcher, wait: float) -> list[Path]:
+        """Wait for jobs to leave the queue; those that have not in time."""
+        deadline = time.monotonic() + wait
         while live and time.monotonic() < deadline:
             time.sleep(min(1.0, self.poll))
             live = [folder for folder in live if not self._look(folder, left, work, watcher)]
-        return len(live)
+        return live
 
 
 def _seen(folder: Path) -> bool:
     """Whether a job that is gone brought its trials forward, or was stopped by its driver."""
     done = (*folder.glob("tasks/*/results/trials/*"), *folder.glob("tasks/*/results/work/*/checkpoint.pt"))
     return not folder.exists() or (folder / "stop").exists() or any(done)
-
-
-def _limit(trials: Sequence[Trial], at_once: int) -> float:
-    """Seconds that a task may take, with room for loading and evaluation; 0 where no budget tells."""
-    each = [trial.budget.get("seconds") or trial.timeout or 0.0 for trial in trials]
-    return 600.0 + 1.5 * max(sum(each) / at_once, *each) if all(each) else 0.0

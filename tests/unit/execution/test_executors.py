@@ -6,13 +6,16 @@ import importlib.metadata
 import sys
 import types
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from bench.cli import answer
 from bench.errors import UserError
+from bench.execution.durations import time_limit
 from bench.execution.executors import ENTRY_POINTS, EXECUTORS, Executor, Watcher, Work, check_executor, get_executor
 from bench.execution.executors.slurm import Slurm
+from bench.execution.slurm_queue import queue_words, submit, tasks_of
 from bench.spec.trial import Trial
 
 
@@ -82,3 +85,75 @@ def test_a_site_brings_its_own(installed: None) -> None:
         get_executor("other")
     with pytest.raises(UserError, match="importing it fails with ModuleNotFoundError"):
         get_executor("gone")
+
+
+def trial(seed: int = 0, **changes: object) -> Trial:
+    values: dict[str, object] = {
+        **{"suite": "0.1", "task": "digits/lenet5-half", "task_sha": "a", "teacher": "t", "method": "noise"},
+        **{"method_sha": "b", "options": {}, "budget": {"seconds": 60.0}, "threads": 2},
+        **changes,
+    }
+    return Trial(seed=seed, **values)  # type: ignore[arg-type]
+
+
+def test_the_script_of_slurm_says_what_was_asked_for(tmp_path: Path) -> None:
+    work = Work(tmp_path / "results", None, 30.0, 1)
+    trials = [trial(seed) for seed in range(4)]
+    script = get_executor("slurm:partition=gpu,parts=8,cpus=4,gpus=1,memory=8G").dry_run(trials, work)
+    lines = script.splitlines()
+    assert lines[0] == "#!/bin/bash"
+    for name, value in {
+        "array": "1-4",  # no more tasks than trials
+        "partition": "gpu",
+        "cpus-per-task": "4",
+        "gres": "gpu:1",
+        "mem": "8G",
+        "signal": "B:USR1@120",
+        "open-mode": "append",
+        "time": "12",  # minutes: 600 s, and 1.5 times the 60 s of one trial's budget
+    }.items():
+        assert f"#SBATCH --{name}={value}" in lines
+    assert "#SBATCH --requeue" in lines
+    assert "--account" not in script
+    assert "DFKD_WORKERS=2" in lines[-2]
+    assert lines[-1].startswith("exec ")  # so that the signal reaches the task
+    assert not (tmp_path / "results").exists()
+    assert "#SBATCH --time=90" in get_executor("slurm:time=1h30m").dry_run(trials, work)
+
+
+def test_the_limit_of_a_task_comes_from_the_budgets() -> None:
+    assert time_limit([trial(0), trial(1), trial(2)], 1) == 600 + 1.5 * 180
+    assert time_limit([trial(0), trial(1), trial(2)], 3) == 600 + 1.5 * 60
+    assert time_limit([trial(budget={"steps": 5}, timeout=100.0)], 1) == 600 + 1.5 * 100
+    assert time_limit([trial(0), trial(1, budget={"steps": 5})], 1) == 0.0  # nobody knows
+
+
+def test_where_there_is_no_slurm_a_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="there is no `sbatch` here"):
+        submit(tmp_path / "script.sh")
+
+
+SQUEUE = """#!/bin/sh
+case "$*" in
+  *--jobs=7*) printf '7_1|RUNNING|None\\n7_2|PENDING|BeginTime\\n7_[3-4]|PENDING|Resources\\n' ;;
+  *--jobs=8*) echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1 ;;
+  *) echo "Unable to contact slurm controller" >&2; exit 1 ;;
+esac
+"""
+
+
+def test_the_queue_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "squeue").write_text(SQUEUE, encoding="utf-8")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert [task.state for task in tasks_of("7") or []] == ["RUNNING", "PENDING", "PENDING"]
+    assert tasks_of("8") == []  # it is gone
+    assert tasks_of("9") is None  # who knows
+    for job in ("7", "8", "9"):
+        (tmp_path / "results" / "work" / f"slurm-{job}").mkdir(parents=True)
+        (tmp_path / "results" / "work" / f"slurm-{job}" / "job.txt").write_text(job, encoding="ascii")
+    assert queue_words(tmp_path / "results") == [
+        "Slurm job 7: 2 pending, 1 running",
+        "Slurm job 9: the queue does not answer",
+    ]
