@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +22,10 @@ from bench.analysis.regression.filing import (
     read_runs,
     unpack_filed,
 )
+from bench.analysis.regression.step_times import ROUNDS, Times, file_rounds, time_steps, untimed
 from bench.analysis.regression.summary import headline
 from bench.analysis.regression.until_decided import StudyCells, plan_looks, until_decided
+from bench.analysis.regression.verdicts import SEEDS
 from bench.cli import complete, out
 from bench.cli.run import audience_for, print_summary, stopped
 from bench.cli.settings import DataFolder, MethodFiles, Repo, Smallest, Tracked
@@ -52,6 +56,12 @@ def track(
     benchmark: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="A pytest-benchmark JSON file of this commit; may be repeated, one per run."),
+    ] = None,
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Time each method's step too, on the processor, and store the times.")
+    ] = False,
+    rounds: Annotated[
+        int | None, typer.Option(min=SEEDS, metavar="N", help=f"Rounds of --speed.  [default: {ROUNDS}]")
     ] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep students and images.  [default: only a hash of each student]")
@@ -92,6 +102,8 @@ def track(
     """
     if not decided and (against is not None or most is not None or smallest):
         raise UserError("--against, --max-seeds and --smallest are for --until-decided")
+    if rounds is not None and not speed:
+        raise UserError("--rounds is for --speed")
     if decided and (dirty or method):
         name = "--dirty" if dirty else "--method"
         raise UserError(f"{name} does not go with --until-decided, which runs commits as they are; commit it")
@@ -119,12 +131,21 @@ def track(
             )
     except KeyboardInterrupt as stop:
         raise typer.Exit(stopped(stop)) from None
+    times = []
+    if speed:
+        out.say(f"timing steps: {rounds or ROUNDS} rounds")
+        try:
+            times = time_steps(root, file, rounds or ROUNDS, data, method or [])
+        except KeyboardInterrupt as stop:
+            raise typer.Exit(stopped(stop)) from None
     with locked(folder):
         label(folder, head)
+        file_rounds(folder, times, head, dirty=folder.name != head.sha)
         file_runs(folder, runs)
         if not keep:
             lighten(folder)
     print_summary(summary)
+    _tell_times(times)
     if plan is not None:
         extra = ["--executor", executor, "--device", device]
         extra += ["--workers", str(workers)] if workers else []
@@ -138,6 +159,17 @@ def track(
     out.say(f"stored under {head.short} ({head.subject})")
     if summary.failures:
         raise typer.Exit(1)
+
+
+def _tell_times(rounds: Sequence[Times]) -> None:
+    for name in dict.fromkeys(name for times in rounds for name in times):
+        ratios = [each["seconds"] / each["calibration"] for times in rounds if "seconds" in (each := times[name])]
+        if ratios:
+            steps = [times[name]["seconds"] for times in rounds if "seconds" in times[name]]
+            said = f"{1000 * statistics.median(steps):.3g} ms of processor time"
+            out.say(f"a step of {name}: {said}, {statistics.median(ratios):.3g} calibrations")
+    for name, reason in untimed(rounds).items():
+        out.say(f"not timed: {name}: {reason}")
 
 
 def cells_of_study(file: Path) -> StudyCells:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,6 +118,29 @@ def test_seeds_are_added_at_both_commits_until_the_scores_are_decided(
     times = {file: file.stat().st_mtime_ns for file in tracked.rglob("record.json")}
     assert answer(command) == 0
     assert {file: file.stat().st_mtime_ns for file in tracked.rglob("record.json")} == times
+
+
+@pytest.mark.slow
+def test_steps_are_timed_and_stored_and_two_commits_are_timed_in_turn(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["track", "study.yaml", "--executor", "inline", "--quiet", "--speed", "--rounds", "3"]
+    assert answer(command) == 0
+    assert "a step of digits/lenet5-half: own: " in capsys.readouterr().out
+    folder = project / "results" / "tracked" / resolve(project, "HEAD").sha
+    assert len(list((folder / "speed").glob("*.json"))) == 3
+    slow = METHOD.replace("RATE", "0.05").replace(
+        "        s.distill",
+        "        for _ in range(10):\n            s.noise(16, *s.task.image.shape).sin().sum()\n        s.distill",
+    )
+    commit_file(project, "method.py", slow, "Ten times the noise")
+    (project / "notes.txt").write_text("mine\n", encoding="utf-8")
+    answer(["compare", "HEAD~1", "HEAD", "--interleave", "--study", "study.yaml", "--rounds", "3", "--json"])
+    (number,) = [each for each in json.loads(capsys.readouterr().out) if each.get("metric") == "step_seconds"]
+    assert number["pairs"] == 3
+    assert number["difference"] > 0
+    assert len(run_git(project, "worktree", "list").splitlines()) == 1
+    assert (project / "notes.txt").is_file()
 
 
 @pytest.mark.slow

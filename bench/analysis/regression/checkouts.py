@@ -8,7 +8,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,7 @@ def run_filed(
         The record of each trial, None where there is none; and the run, None where nothing was left to run. A study
         that cannot be planned there has no trials, and the run says why.
     """
-    file = folder / place / NAME
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(study), encoding="utf-8")  # JSON is YAML
-    try:
+    with study_in(folder, place, study) as file:
         planned = dfkd(folder, "run", str(file), "--results", str(results.resolve()), *extra, "--dry-run")
         ids = re.findall(r"^([0-9a-f]{16})\b", planned.stdout, flags=re.MULTILINE) if planned.returncode == 0 else []
         if not ids:
@@ -71,6 +69,16 @@ def run_filed(
                 label(results, here)
                 lighten(results)
         return filed_records(results, ids), ran
+
+
+@contextmanager
+def study_in(folder: Path, place: Path, study: Mapping[str, Any]) -> Iterator[Path]:
+    """A study as a file of a checkout, gone at the end; arguments as for ``run_filed``."""
+    file = folder / place / NAME
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(study), encoding="utf-8")  # JSON is YAML
+    try:
+        yield file
     finally:
         file.unlink(missing_ok=True)
 

@@ -112,6 +112,7 @@ def compare(
     earlier: Sequence[Filed] = (),
     renamed: Renamed | None = None,
     rule: str | None = None,
+    in_turn: tuple[Sequence[Number], Sequence[Missing]] | None = None,
 ) -> Comparison:
     """Compare two sides.
 
@@ -123,6 +124,7 @@ def compare(
         earlier: further commits; how much seeds differ there is used where it is as much as on both sides.
         renamed: older names of methods and options, and their names in ``head``.
         rule: the selection rule of the scores; by default the study's first.
+        in_turn: speeds of both sides that were measured in turn, in place of those that are filed.
     """
     looks = looks_between(base, head)
     level = look_level(looks)
@@ -157,8 +159,10 @@ def compare(
             numbers += _numbers(a.task, label, pairs, same, own or {}, only, missing, rule, pools, options, level)
         elif len(failed) == turns and not _unsupported(a, b):
             missing.append(Missing(a.task, label, "all numbers", "no seed ended well on both sides", decides=True))
-    timed = not only or TIME.name in only
+    timed = in_turn is None and (not only or TIME.name in only)
     speeds, lacking, notes = compare_speed(base.runs if timed else (), head.runs if timed else (), own or {})
+    if in_turn is not None:
+        speeds, lacking = list(in_turn[0]), list(in_turn[1])
     each = look_alpha(alpha, looks)
     decided = (*explained(decide(numbers, each), each), *explained(decide(speeds, alpha), alpha))
     everything_missing = (*missing, *lacking)

@@ -21,6 +21,9 @@ COUNTS = (
 FAILURES = Metric("failures", "trials that did not succeed", "cost", "trials", False)
 TIME = Metric("time", "a benchmark's fastest round over that of the calibration", "cost", "calibrations", False)
 
+STEP_SECONDS = Metric("step_seconds", "processor time of a step, of two commits in turn", "cost", "s", False)
+OTHERS = (FAILURES, TIME, STEP_SECONDS)
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -64,12 +67,13 @@ SMALLEST: Mapping[str, Effect] = {
     **dict.fromkeys(COUNTS, Effect(0.01, relative=True)),
     FAILURES.name: Effect(1.0),
     TIME.name: Effect(0.1, relative=True),
+    STEP_SECONDS.name: Effect(0.1, relative=True),
 }
 
 
 def metric_named(name: str) -> Metric | None:
-    """The declaration of a number: a metric's, or one of the two that only several trials, or no trial, have."""
-    return {FAILURES.name: FAILURES, TIME.name: TIME}.get(name) or metric_of(name)
+    """The declaration of a number: a metric's, or one of those that only several trials, or no trial, have."""
+    return {each.name: each for each in OTHERS}.get(name) or metric_of(name)
 
 
 def smallest_effect(name: str, own: Mapping[str, Effect] | None = None) -> Effect | None:
@@ -105,7 +109,7 @@ def own_effects(written: Iterable[str]) -> dict[str, Effect]:
 def check_name(name: str) -> None:
     """UserError for a name that no number bears."""
     if metric_named(name) is None:
-        raise UserError(f"unknown number {name!r}{nearest(name, [*METRICS, FAILURES.name, TIME.name])}")
+        raise UserError(f"unknown number {name!r}{nearest(name, [*METRICS, *(each.name for each in OTHERS)])}")
 
 
 def check_rule(name: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Speed from pytest-benchmark's JSON: every benchmark as a multiple of a calibration loop in the same file.
+"""Speed: the time of a method's step, or of a benchmark of pytest-benchmark, as a multiple of a calibration loop.
 
 Machines differ, and one machine differs from hour to hour. The calibration is a fixed loop that no commit changes; a
 benchmark divided by it is a number that moves much less. It is measured at both ends of a run, which tells whether the
@@ -20,13 +20,14 @@ from bench.records.folder import read_json
 from bench.records.foreign import parse
 
 CALIBRATION = "test_calibration"  # benchmarks whose function is named so
+STEPS = "dfkd steps 1"  # the form of a filed round of steps
 DRIFT = 0.1  # a run whose calibrations differ by more is of no use
 _KEPT = ("min", "median", "mean", "stddev", "rounds", "iterations")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One call of pytest-benchmark."""
+    """One call of pytest-benchmark, or one round of steps."""
 
     file: Path
     commit: str | None
@@ -39,6 +40,28 @@ class Run:
         return self.drift <= DRIFT
 
 
+def round_file(times: Mapping[str, Mapping[str, Any]], commit: str, dirty: bool, when: str) -> dict[str, Any]:
+    """A round of ``step_speed.py`` as it is filed: no host, no single timings. Cells that could not be timed are left
+    out."""
+    steps = {name: dict(each) for name, each in times.items() if "reason" not in each}
+    return {"format": STEPS, "commit": commit, "dirty": dirty, "datetime": when, "steps": steps}
+
+
+def _read_round(content: Mapping[str, Any], file: Path) -> Run:
+    """Its calibrations are between the steps: a machine that changes its pace changes both."""
+    try:
+        times = {
+            str(name): (float(each["seconds"]), float(each["calibration"])) for name, each in content["steps"].items()
+        }
+        commit, dirty = content["commit"], content["dirty"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{file} is not a round of `dfkd track --speed`: {error!r}") from None
+    if any(not (math.isfinite(time) and time > 0) for pair in times.values() for time in pair):
+        raise UserError(f"{file}: the time of a step and of the calibration must be above 0")
+    ratios = {name: seconds / loop for name, (seconds, loop) in times.items()}
+    return Run(file, commit if isinstance(commit, str) else None, ratios, bool(dirty), 0.0)
+
+
 def read_run(file: Path, text: str | None = None) -> Run:
     """Read what ``pytest --benchmark-json=FILE`` wrote; ``text``: the file's, where it lies in an archive.
 
@@ -49,6 +72,8 @@ def read_run(file: Path, text: str | None = None) -> Run:
         UserError: it is no such file, or has no calibration.
     """
     content = read_json(file) if text is None else parse(text, str(file))
+    if content.get("format") == STEPS:
+        return _read_round(content, file)
     try:
         times = {str(each["fullname"]): float(each["stats"]["min"]) for each in content["benchmarks"]}
         about = content.get("commit_info") or {}

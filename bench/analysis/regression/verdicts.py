@@ -208,6 +208,44 @@ def ratio_number(
     )
 
 
+def paired_ratio_number(
+    names: tuple[str, str, str], metric: Metric, effect: Effect, base: Sequence[float], head: Sequence[float]
+) -> Number:
+    """A positive number measured in rounds of both sides, by Student's t-test of the logarithms; undecided.
+
+    Args:
+        names, metric, effect: as for ``paired_number``.
+        base, head: one value a round, in the same order.
+    """
+    before, after = ([math.log(value) for value in values] for values in (base, head))
+    differences = [b - a for a, b in zip(before, after, strict=True)]
+    first, mean = math.exp(statistics.fmean(before)), statistics.fmean(differences)
+    low, high, p = None, None, None
+    enough = len(base) >= SEEDS
+    if enough and max(differences) == min(differences):
+        low = high = first * math.expm1(mean)  # no spread to test against
+    elif enough:
+        error, freedom = statistics.stdev(differences) / math.sqrt(len(base)), len(base) - 1
+        half = _quantile((1 - LEVEL) / 2, freedom) * error
+        low, high = first * math.expm1(mean - half), first * math.expm1(mean + half)
+        p = _p_value(mean, (Test(1.0, error, freedom),), two_sided=metric.higher_is_better is None)
+    return Number(
+        *names,
+        unit=metric.unit,
+        higher_is_better=metric.higher_is_better,
+        pairs=len(base),
+        base=first,
+        head=first * math.exp(mean),
+        difference=first * math.expm1(mean),
+        low=low,
+        high=high,
+        smallest=effect.at(first),
+        p=p,
+        why="" if enough else f"{len(base)} rounds; the test needs {SEEDS}",
+        family="speed",
+    )
+
+
 def decide(numbers: Sequence[Number], alpha: float) -> list[Number]:
     """The same numbers with corrected p-values and verdicts, each family by itself.
 
