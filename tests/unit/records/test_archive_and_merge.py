@@ -251,10 +251,12 @@ def test_a_report_of_small_sheets_has_the_same_numbers_and_curves(results: Path,
     render(tmp_path / "a.parquet", tmp_path / "two")
     one, two = files(tmp_path / "one"), files(tmp_path / "two")
     differing = {name for name in one | two if one.get(name) != two.get(name)}
-    pictures = {name for name in one if name.startswith(("tasks/", "trials/")) or name.endswith("-images.png")}
+    shown = ("tasks/", "trials/", "images/", ".report-files")
+    pictures = {name for name in one | two if name.startswith(shown) or name.endswith("-images.png")}
     assert differing
     assert differing <= pictures
-    assert b"data:image/webp;base64," in two["tasks/digits-lenet5-half.html"]
+    assert b'src="../images/' in two["tasks/digits-lenet5-half.html"]
+    assert {Path(name).suffix for name in two if name.startswith("images/")} == {".webp"}
 
 
 @pytest.mark.parametrize(
