@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from bench.analysis.report.figures.curves import DOTTED, FAINT, VARIANTS, Layout, at_common_places
 from bench.analysis.report.figures.layout import SteadyLayout
-from bench.analysis.report.figures.looks import GREY, GREY_LOOK, OUT, grey_handle, standing_out, symbol_text
+from bench.analysis.report.figures.looks import GREY, GREY_LOOK, OUT, grey_handle, label_text, standing_out, symbol_text
 from bench.analysis.report.figures.scatter import logarithmic, tick
 from bench.analysis.report.sections.sweeps import Measure, Sweep, SweepCell
 
@@ -54,9 +54,10 @@ def draw_sweep(sweep: Sweep, colours: Mapping[str, str], layout: Layout = "wide"
         axis.remove()
     below: dict[str, Any] = {"loc": "outside lower center", "ncols": 2}
     beside: dict[str, Any] = {"loc": "outside right center"}
+    words = [label_text(cell.label, 28) for cell in sweep.cells]
     handles = [
-        Line2D([], [], **_line_look(look), marker=look["marker"], markersize=4, label=_short(cell.label, 28))
-        for place, (cell, look) in enumerate(zip(sweep.cells, looks, strict=True))
+        Line2D([], [], **_line_look(look), marker=look["marker"], markersize=4, label=text)
+        for place, (look, (text, _)) in enumerate(zip(looks, words, strict=True))
         if place in spread
     ]
     if len(spread) < len(looks):
@@ -71,6 +72,8 @@ def draw_sweep(sweep: Sweep, colours: Mapping[str, str], layout: Layout = "wide"
         handlelength=2.4,
     )
     legend.get_title().set_parse_math(mathematics)
+    for entry, (_, in_label) in zip(legend.get_texts(), (words[place] for place in sorted(spread)), strict=False):
+        entry.set_parse_math(in_label)
     return figure
 
 

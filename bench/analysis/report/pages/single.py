@@ -41,7 +41,7 @@ def one_page(contents: Mapping[str, bytes]) -> str:
         environment()
         .get_template("single.html")
         .render(
-            nav=[(page["title"], f"#{page['place']}") for page in pages],
+            nav=[(page["title"].rpartition(": ")[0] or page["title"], f"#{page['place']}") for page in pages],
             title=pages[0]["title"],
             pages=pages,
             curves='class="interactive"' in whole,
