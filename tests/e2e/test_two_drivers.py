@@ -41,7 +41,7 @@ def test_a_teacher_is_trained_once_however_many_wait(tmp_path: Path) -> None:
     assert [run.returncode for run in runs] == [0, 0], said
     assert sum("the teacher of own is trained" in each for each in said) == 1, said
     teachers = {
-        str(record.teacher["sha256"] if record.teacher else "")
+        record.teacher.sha256 if record.teacher else ""
         for name in ("one", "two")
         for record in load_records(tmp_path / "runs" / name)
     }
