@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bench.data import Dataset
 from bench.errors import Unsupported, UserError
 from bench.harness.teachers.cache import CPU, make_folder, serialised, silent, train_teacher, write_file
-from bench.harness.teachers.passport import read_passport
+from bench.harness.teachers.passport import check_passport, passport_text, read_passport
 from bench.harness.teachers.training import Report, train
 from bench.spec.task import TaskSpec, get_recipe
 from bench.spec.teacher_key import known_teachers, why_no_way
@@ -106,7 +106,7 @@ def _make_anchors(task: TaskSpec, key: str, dataset: Dataset, count: int, report
                 threads=get_recipe(spec.recipe).threads, deterministic=device.type == "cpu", device=str(device)
             ),
         }
-        write_file(work / "passport.json", json.dumps(content, indent=1).encode())
+        write_file(work / "passport.json", passport_text(content))
         shutil.rmtree(anchor_folder(key, count), ignore_errors=True)  # one without a passport
         work.replace(anchor_folder(key, count))  # whole or not at all
 
@@ -159,6 +159,7 @@ def _read(folder: Path) -> Mapping[str, Any]:
         [(entry["file"], entry["sha256"]) for entry in found["anchors"]], found["teacher_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{file} is not a passport of anchors; delete {folder} to create it again") from None
+    check_passport(found, file)
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch import nn
 from bench.data import Dataset
 from bench.errors import Diverged, UserError, nearest
 from bench.harness.evaluation import answers, score_network
-from bench.harness.teachers.passport import SCHEMA, passports, read_passport
+from bench.harness.teachers.passport import SCHEMA, passport_text, passports, read_passport
 from bench.harness.teachers.training import Report, TrainingProgress, Watch, has_bfloat16, train
 from bench.models import build
 from bench.models.loading import check_values, fit, match_names, read_checkpoint, read_weights
@@ -257,7 +256,7 @@ def _store(
     }
     make_folder(folder)
     write_file(folder / "weights.safetensors", content)
-    write_file(folder / "passport.json", json.dumps(passport, indent=1).encode())  # last: a folder with it is whole
+    write_file(folder / "passport.json", passport_text(passport))  # last: a folder with it is whole
     return folder
 
 

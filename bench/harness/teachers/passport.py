@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,29 @@ from bench.records.foreign import parse
 from bench.utils.paths import teacher_folder
 
 SCHEMA = 1
+CHECKSUM = "checksum"  # of the passport itself; those of earlier versions have none
 REQUIRED = ("key", "network", "data", "image", "sha256", "score", "recipe", "seed")
 
 
+def passport_text(passport: Mapping[str, Any]) -> bytes:
+    """What is written to disk: the passport with its checksum."""
+    plain = {name: value for name, value in passport.items() if name != CHECKSUM}
+    return json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=1).encode()
+
+
+def check_passport(passport: Mapping[str, Any], file: Path) -> None:
+    """Raise UserError for a passport that is not as it was written."""
+    plain = {name: value for name, value in passport.items() if name != CHECKSUM}
+    if CHECKSUM in passport and passport[CHECKSUM] != _checksum(plain):
+        raise UserError(f"{file} has changed since it was written; delete {file.parent} and make its teacher again")
+
+
+def _checksum(plain: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
 def read_passport(folder: Path) -> dict[str, Any]:
-    """A cached teacher's passport; UserError when it is damaged or of a newer version."""
+    """A cached teacher's passport; UserError when it is damaged, was changed, or is of a newer version."""
     file = folder / "passport.json"
     try:
         passport = parse(file.read_bytes(), str(file))
@@ -24,6 +44,7 @@ def read_passport(folder: Path) -> dict[str, Any]:
         raise UserError(f"{file} is not a passport; delete {folder} and train or import the teacher again") from None
     if schema > SCHEMA:
         raise UserError(f"{file} has version {schema}; this version of the suite reads up to {SCHEMA}")
+    check_passport(passport, file)
     if lacking := [name for name in REQUIRED if name not in passport]:
         raise UserError(f"{file} lacks {', '.join(lacking)}; delete {folder} and train or import the teacher again")
     return dict(passport)

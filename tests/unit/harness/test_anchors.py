@@ -20,6 +20,7 @@ from bench.errors import MethodError, Unsupported, UserError
 from bench.harness.teachers import training
 from bench.harness.teachers.anchors import check_anchors, get_anchors, step_of
 from bench.harness.teachers.cache import get_teacher, import_teacher, train_teacher
+from bench.harness.teachers.passport import passport_text
 from bench.harness.teachers.training import TrainingProgress
 from bench.spec.method_registry import find_methods
 from bench.spec.requirements import why_no_anchors
@@ -66,7 +67,7 @@ def put_weights(change: float) -> None:
 
 def write_passport(folder: Path, **values: Any) -> None:
     passport = json.loads((folder / "passport.json").read_text())
-    (folder / "passport.json").write_text(json.dumps({**passport, **values}))
+    (folder / "passport.json").write_bytes(passport_text({**passport, **values}))
 
 
 def test_they_are_the_weights_at_even_steps_of_the_training(digits: Dataset) -> None:

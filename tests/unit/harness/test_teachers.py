@@ -26,6 +26,7 @@ from bench.harness.teachers.cache import (
     read_passport,
     train_teacher,
 )
+from bench.harness.teachers.passport import passport_text
 from bench.models import build
 from bench.spec.task import TeacherSpec, get_task
 from bench.spec.teacher_key import teacher_key
@@ -160,6 +161,13 @@ def test_a_damaged_or_newer_passport_is_named(digits: Dataset) -> None:
     file.write_text(json.dumps({**good, "schema": 99}), encoding="utf-8")
     with pytest.raises(UserError, match="version 99; this version of the suite reads up to 1"):
         load_teacher(folder, TASK, 10)
+    file.write_text(json.dumps({**good, "score": 0.999}), encoding="utf-8")
+    with pytest.raises(UserError, match="has changed since it was written; delete"):
+        load_teacher(folder, TASK, 10)
+    file.write_bytes(passport_text({**good, "score": 0.999}))  # as somebody who may do so writes it
+    load_teacher(folder, TASK, 10)
+    file.write_text(json.dumps({name: good[name] for name in good if name != "checksum"}), encoding="utf-8")
+    load_teacher(folder, TASK, 10)  # one of an earlier version
     file.write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="is not a passport"):
         load_teacher(folder, TASK, 10)
