@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from axe import needs_axe, violations
 from commit_history import BACK, BETTER, COMMITS, NOISE, WORSE, new_repository, planted_levels, run_git
 from commit_history import history as make_history
 from simulate_history import EFFECT, SHAPES, false_comparisons, false_histories
@@ -18,6 +20,8 @@ from bench.analysis.regression.filing import open_filed
 from bench.analysis.regression.history import find_steps, history, timeline
 from bench.cli import answer
 from bench.utils.git import Commit
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +154,22 @@ def test_the_command_prints_a_table_and_writes_a_page_that_needs_nothing(
     assert [step["commit"] for step in rows["dafl"]["steps"]] == [commits[WORSE].sha, commits[BACK].sha]
     assert len(rows["kd"]["points"]) == 30
     assert page.read_bytes() == before
+
+
+@needs_axe
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+def test_axe_finds_nothing_on_the_page(planted: tuple[Path, list[Commit]], tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    page = tmp_path / "history.html"
+    assert answer(["history", "--repo", str(planted[0]), "--metric", "accuracy", "--out", str(page)]) == 0
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for scheme in ("light", "dark"):
+            for width in (390, 1280):
+                assert violations(browser, page, width, scheme) == []
+        browser.close()
 
 
 def test_a_page_shows_a_subject_as_it_was_written(tmp_path: Path) -> None:

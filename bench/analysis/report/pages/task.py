@@ -27,7 +27,7 @@ from bench.analysis.report.sections import (
 from bench.analysis.report.sections.groups import Group, Row, tables_of
 from bench.analysis.report.sections.sensitivity_text import IMPORTANCE
 from bench.analysis.report.sections.study import STUDY, StudyWords, finished, records_of
-from bench.analysis.report.sections.verdict import AMONG, Verdict, verdicts
+from bench.analysis.report.sections.verdict import AMONG, LeadVerdict, verdicts
 
 UP = "../"  # from the page to the report's folder
 FIRST = 12  # rows of a ranking, and of the costs; the others are folded
@@ -68,7 +68,7 @@ def section(
     return shown
 
 
-def _verdict(found: Verdict) -> dict[str, Any]:
+def _verdict(found: LeadVerdict) -> dict[str, Any]:
     said, _, rest = found.sentence.partition(found.row.label)
     return {
         "before": said,

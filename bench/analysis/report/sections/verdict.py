@@ -21,7 +21,7 @@ AMONG = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class LeadVerdict:
     """What is said of one ranking."""
 
     need: str
@@ -52,25 +52,25 @@ class Verdict:
 
 
 @once
-def verdicts(group: Group) -> list[Verdict]:
+def verdicts(group: Group) -> list[LeadVerdict]:
     """One for each ranking in which a row has a score, data-free methods first; noise leads only where it is alone."""
     found = [each for table in tables_of(group) if (each := _verdict(group, table)) is not None]
     return [each for each in found if each.row.method != FLOOR or each.chance] or found
 
 
-def leading(group: Group) -> Verdict | None:
+def leading(group: Group) -> LeadVerdict | None:
     """The verdict on the data-free methods, or on those with other real images where these alone are compared."""
     return next((found for found in verdicts(group) if found.need != "train"), None)
 
 
-def _verdict(group: Group, table: Table) -> Verdict | None:
+def _verdict(group: Group, table: Table) -> LeadVerdict | None:
     ranking = [row for _, row in table.ranked if row.ok]
     if not ranking:
         return None
     best, chance = ranking[0], chance_level(group)
     known = best.score is not None and (chance is None or best.score.value > chance)
     clear = _clear(ranking)
-    return Verdict(
+    return LeadVerdict(
         table.need,
         best,
         known,
