@@ -200,6 +200,9 @@ def test_a_command_of_the_documentation_would_be_understood(command: str) -> Non
     elif program == "make":
         targets = set(re.findall(r"^([\w-]+):", text_of("Makefile"), flags=re.MULTILINE))
         assert {word for word in words if "=" not in word} <= targets
+    elif program == "python" and words[0].startswith("tests/"):
+        script = text_of(words[0])
+        assert all(f'"{word}"' in script for word in words if word.startswith("--"))
     else:
         assert program in OUTSIDE
 

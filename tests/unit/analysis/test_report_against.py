@@ -18,7 +18,7 @@ from bench.analysis.report.sections.against import (
     NOTES,
     OVER_HEAD,
     TITLE,
-    Line,
+    Reproduction,
     against,
     against_table,
     facts_of,
@@ -36,7 +36,7 @@ PAPERS = dict(find_methods()["dfad"].defaults() | preset(find_methods()["dfad"],
 QUOTE = {"method": "dfad", "score": 0.983, "deviation": 0.002, "paper": "dfad", "teacher_images": 40_000}
 
 
-def lines(finals: list[float], quote: dict[str, Any] | None = None, **changes: Any) -> list[Line]:
+def lines(finals: list[float], quote: dict[str, Any] | None = None, **changes: Any) -> list[Reproduction]:
     """The lines of one row, whose records have 40,000 teacher images and a teacher of 97.2 %; its best is 0.8 above."""
     of_row = {"options": PAPERS, "task": TASK, "headline": "last", **changes}
     records = [make_record("dfad", seed, final=final, **of_row) for seed, final in enumerate(finals)]

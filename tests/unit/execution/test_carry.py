@@ -20,6 +20,7 @@ from bench.execution.carry import MANIFEST, unpack
 from bench.execution.progress import Progress
 from bench.execution.run_study import Silence, run_study
 from bench.harness.teachers import training
+from bench.harness.teachers.passport import passport_text
 from bench.records import load_records
 from bench.spec.trial import Trial
 from bench.utils.paths import teacher_folder
@@ -343,7 +344,7 @@ def test_a_truncated_package_is_refused(package: Path, tmp_path: Path) -> None:
 def test_a_cache_with_another_teacher_is_left_alone(package: Path, tmp_path: Path) -> None:
     (teacher,) = (each for each in teacher_folder().iterdir() if (each / "passport.json").exists())
     passport = json.loads((teacher / "passport.json").read_text(encoding="utf-8"))
-    (teacher / "passport.json").write_text(json.dumps({**passport, "sha256": "0" * 64}), encoding="utf-8")
+    (teacher / "passport.json").write_bytes(passport_text({**passport, "sha256": "0" * 64}))
     with pytest.raises(UserError, match="the cache has another teacher"):
         unpack(package, tmp_path / "there")
     assert not (tmp_path / "there").exists()

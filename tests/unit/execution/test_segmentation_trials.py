@@ -52,6 +52,7 @@ methods:
   - zskd
 budget: {steps: 6}
 points: 3
+average: points
 image_metrics: [class_balance, confidence, intra_class_pixel_std]
 """
 REASON = "zskd is for classification, and tiny is segmentation"

@@ -45,7 +45,7 @@ Verdict = Literal["reproduced", "differs", "not decided", "not comparable", "fai
 
 
 @dataclass(frozen=True)
-class Line:
+class Reproduction:
     """A quoted number and what was measured for it."""
 
     quoted: Quoted
@@ -79,7 +79,7 @@ def against_table(group: Group) -> list[list[str]]:
     return [list(HEAD), *map(cells, lines)] if lines else []
 
 
-def cells(line: Line) -> list[str]:
+def cells(line: Reproduction) -> list[str]:
     """A line's texts, one for each column of ``HEAD``."""
     quote = line.quoted.quote
     return [
@@ -94,12 +94,12 @@ def cells(line: Line) -> list[str]:
 
 
 @once
-def against(group: Group) -> Sequence[Line]:
+def against(group: Group) -> Sequence[Reproduction]:
     """Each quoted number of this group's task with the row that comes nearest to the paper's options."""
     return tuple(_lines(group))
 
 
-def _lines(group: Group) -> Iterator[Line]:
+def _lines(group: Group) -> Iterator[Reproduction]:
     for quote in group.published.methods:
         rows = [row for row in group.rows if row.method == quote.method]
         if not rows:
@@ -112,7 +112,7 @@ def _lines(group: Group) -> Iterator[Line]:
         images = row.mean(lambda record: record.meter.teacher_images)
         share = images / quoted.teacher_images if images is not None and quoted.teacher_images else None
         teacher = group.teacher.score - quoted.teacher if group.teacher and quoted.teacher is not None else None
-        yield Line(quoted, row, found, share, teacher, tuple(_reasons(quoted, row, share, teacher, options)))
+        yield Reproduction(quoted, row, found, share, teacher, tuple(_reasons(quoted, row, share, teacher, options)))
 
 
 def _score(record: Record, quoted: Quoted) -> float:
@@ -169,7 +169,7 @@ def _share(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.095 else f"{100 * share:.2g} %"
 
 
-def _measured(line: Line) -> str:
+def _measured(line: Reproduction) -> str:
     if line.found is None:
         return ABSENT
     mean = 100 * (line.quoted.quote.score + line.found.difference)
