@@ -133,9 +133,12 @@ def _beside(folder: Path) -> Iterator[None]:
     before = set(sys.modules)
     importlib.invalidate_caches()  # a neighbour may have been written a moment ago
     sys.path.insert(0, str(folder))
+    # Bytecode is known by its source's size and second: that of a neighbour that changed twice within one is stale.
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, sys.dont_write_bytecode or folder != BUILT_IN
     try:
         yield
     finally:
+        sys.dont_write_bytecode = writes
         with suppress(ValueError):
             sys.path.remove(str(folder))
         for name in set(sys.modules) - before:

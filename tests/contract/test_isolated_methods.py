@@ -68,7 +68,7 @@ def test_both_modes_give_the_same_bits(name: str, memory_format: str, tmp_path: 
 
 # with three channels, and maps that have places: what LeNet on grey images cannot tell apart
 @pytest.mark.skipif(available() is None, reason=why_not())
-@pytest.mark.parametrize("name", ["dfad", "kd"])
+@pytest.mark.parametrize("name", [pytest.param("dfad", marks=pytest.mark.slow), "kd"])
 def test_both_modes_give_the_same_bits_in_channels_last_for_segmentation(name: str, tmp_path: Path) -> None:
     card = find_methods()[name]
     stages = {

@@ -305,7 +305,10 @@ def test_the_hash_follows_shared_built_in_modules(tmp_path: Path) -> None:
     assert len(set(files.values())) == len(files)
 
 
-def test_each_method_file_gets_its_own_neighbours(write: Write) -> None:
+def test_each_method_file_gets_its_own_neighbours(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys, "dont_write_bytecode", False
+    )  # a neighbour that changes within a second is new all the same
     text = "import helper_of_mine\n" + HEAD + DECLARED + "def run(s):\n    return helper_of_mine.X\n"
     one, two = write(text, "a/mine.py"), write(text, "b/mine.py")
     for value, file in ((1, one), (2, two), (3, one)):
