@@ -249,11 +249,15 @@ class Channel:
         kind = _TYPES[code]
         if not count:
             return torch.empty(shape, dtype=kind), mark
-        flat = self._view(self._other + place, kind, count).clone()
-        permuted = order[:axes]
-        if tuple(permuted) == tuple(range(axes)):
-            tensor = flat.view(kept)
-        else:
-            back = [permuted.index(axis) for axis in range(axes)]
-            tensor = flat.view([kept[axis] for axis in permuted]).permute(back)
+        # A tensor that owns its memory, and no view: autograd adds gradients up in place only where nobody else sees
+        # them, and elsewhere the sum may lie in another order, and go through another kernel.
+        permuted = tuple(order[:axes])
+        strides = [0] * axes
+        stride = 1
+        for axis in reversed(permuted):
+            strides[axis] = stride
+            stride *= kept[axis]
+        tensor = torch.empty_strided(kept, strides, dtype=kind)
+        seen = self._view(self._other + place, kind, count)
+        tensor.permute(permuted).copy_(seen.view([kept[axis] for axis in permuted]))
         return (tensor.expand(shape) if expanded else tensor), mark

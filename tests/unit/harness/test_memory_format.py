@@ -76,6 +76,7 @@ def test_a_tensor_has_the_same_strides_on_the_other_side_of_a_channel(shape: tup
     for before, after in zip(sent, found, strict=True):
         assert torch.equal(before, after)
         assert before.stride() == after.stride()
+        assert after._base is None  # autograd adds up gradients otherwise where one is a view, in other strides
 
 
 def test_all_networks_of_a_trial_lie_in_its_format(make_context: MakeContext) -> None:
