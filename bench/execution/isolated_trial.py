@@ -112,6 +112,7 @@ class IsolatedTrial:
                 "classes": prepared.classes,
                 "image": prepared.task.image.model_dump(mode="json"),
                 "student": placed(prepared.task.student),
+                "taps": dict(prepared.task.places("student")),
                 "dense": prepared.dataset.dense,
                 "teacher": placed(prepared.teacher.passport["network"]),
                 "anchors": len(prepared.anchors) + 1 if prepared.anchors else 0,

@@ -18,6 +18,7 @@ from bench.harness.teachers.anchors import get_anchors
 from bench.harness.teachers.cache import Teacher, get_teacher
 from bench.harness.teachers.training import TrainingProgress
 from bench.models import build
+from bench.models.taps import tap
 from bench.spec.budget import Budget
 from bench.spec.method import Access, Data, Method
 from bench.spec.method_card import MethodCard
@@ -100,7 +101,9 @@ def prepare(
     if card.data not in (Data.NONE, Data.TRAIN):
         pool = pool_of(trial.pool, trial.pool_path, task, data_folder, trial.altered_data)
     seed_everything(derive(trial.seed, "student"))
-    student = lay_out(build(task.student, task.image, len(dataset.classes)), trial.memory_format)
+    student = build(task.student, task.image, len(dataset.classes))
+    tap(student, f"task {task.name!r}, taps of the student", task.image.shape, task.places("student"))
+    student = lay_out(student, trial.memory_format)
     lay_out(teacher.network, trial.memory_format)
     method: Method | MethodCard = card
     if not isolated:

@@ -272,12 +272,17 @@ def _run_able(trials: Sequence[Trial], work: Work, executor: str, audience: Audi
 
 
 def _check_teachers(trials: Iterable[Trial]) -> None:
-    """Verify the cached teachers; UserError for one that is damaged, does not fit or cannot be had."""
+    """Verify the cached teachers, and the places that tasks name in their networks.
+
+    Raises:
+        UserError: a teacher is damaged, does not fit or cannot be had, or there is no such place.
+    """
     for task, key, anchors in _teachers_of(trials):
         from bench.harness.teachers.anchors import check_anchors
-        from bench.harness.teachers.cache import cached_teacher
+        from bench.harness.teachers.cache import cached_teacher, check_taps
 
-        cached_teacher(task, key, len(data.find(task.data).classes))
+        check_taps(task, task.classes)
+        cached_teacher(task, key, task.classes)
         for count in anchors:
             check_anchors(key, count)
 

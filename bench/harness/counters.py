@@ -25,6 +25,7 @@ from bench.harness.sealed import alone, sealed
 from bench.models import head, linear_classifier, stages
 from bench.models.cost import MultiplyAdds, bare_copy
 from bench.models.layer_groups import LayerGroups
+from bench.models.taps import HOW
 from bench.spec.budget import Meter
 
 PRICES = 1000  # kinds of calls of one network whose cost is remembered
@@ -527,7 +528,7 @@ def tapped_stages(network: nn.Module) -> list[nn.Module]:
     """
     found = stages(network)
     if not found:
-        raise Unsupported(f"{type(network).__name__} names no stages, and the method needs its groups")
+        raise Unsupported(f"{type(network).__name__} names no stages, and the method needs its groups; {HOW}")
     return found
 
 

@@ -14,6 +14,7 @@ from bench.data.image_spec import ImageSpec
 from bench.errors import Unavailable, UserError, nearest
 from bench.harness.teachers.cache import cached_teacher, weights_hash
 from bench.metrics.embedding import ANTIALIASED, Embedding, Extractor, embed, grey, identity_of, resized, rgb, tapped
+from bench.models import taps
 from bench.models.foreign import PREFIX, call_own
 from bench.spec.metric_names import FEATURE_EXTRACTORS, INCEPTION, OPEN_WORDS, RANDOM
 from bench.spec.task import TaskSpec, tasks
@@ -84,7 +85,8 @@ def _teacher(around: MetricContext) -> Extractor:
     def run(images: Tensor) -> Embedding:
         return answer(normalise(images.to(around.device), image))
 
-    identity = identity_of("teacher", around.teacher_sha, preprocessing)
+    head = "".join(f" {name}" for name in taps.tapped(around.teacher, "head"))  # of other features
+    identity = identity_of("teacher", around.teacher_sha + head, preprocessing)
     return Extractor("teacher", identity, preprocessing, _batch(image), run)
 
 

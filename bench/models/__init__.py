@@ -10,7 +10,8 @@ A network's ``head`` is the module from its features to the logits: the features
 head's input, as the papers define them. Its last layer is the classifier. Networks with stages that a method may tap
 (ResNets: the four stages; wide ResNets: the three groups; LeNets: the two poolings) list these modules as ``stages``.
 Networks with more finely divided inner maps list all modules that make them as ``layers`` (ResNets and wide
-ResNets: the blocks; VGGs: the convolutions, after ReLU; LeNets: convolution, batch norm and ReLU).
+ResNets: the blocks; VGGs: the convolutions, after ReLU; LeNets: convolution, batch norm and ReLU). Where a task names
+these places itself (``taps``), they go before the network's own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bench.errors import Unsupported, UserError, nearest
+from bench.models.taps import tapped
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -102,11 +104,13 @@ def build(name: str, image: ImageSpec, classes: int) -> nn.Module:
 def head(network: nn.Module) -> nn.Module:
     """The module whose input is the network's features.
 
-    It is the network's ``head``. A network that names none (torchvision's, a user's own) has its classifier for a head:
-    the last of its linear layers and 1x1 convolutions.
+    It is the one that the task names, or the network's ``head``. A network without either (torchvision's, a user's own)
+    has its classifier for a head: the last of its linear layers and 1x1 convolutions.
     """
     from torch import nn
 
+    if named := tapped(network, "head"):
+        return next(iter(named.values()))
     found = getattr(network, "head", None)
     if isinstance(found, nn.Module):
         return found
@@ -121,7 +125,8 @@ def stages(network: nn.Module) -> list[nn.Module]:
 
     They are the network's ``stages``; empty for a network that names none.
     """
-    return list(getattr(network, "stages", ()))
+    named = tapped(network, "stages")
+    return list(named.values()) if named else list(getattr(network, "stages", ()))
 
 
 def layers(network: nn.Module) -> list[nn.Module]:
@@ -129,7 +134,8 @@ def layers(network: nn.Module) -> list[nn.Module]:
 
     They are the network's ``layers``; empty for a network that names none.
     """
-    return list(getattr(network, "layers", ()))
+    named = tapped(network, "layers")
+    return list(named.values()) if named else list(getattr(network, "layers", ()))
 
 
 def classifier_weight(network: nn.Module) -> Tensor:

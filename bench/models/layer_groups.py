@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from bench.errors import MethodError, Unsupported
 from bench.models import layers
 from bench.models.cost import bare_copy
+from bench.models.taps import HOW
 
 Shape = tuple[int, int, int]  # channels, height, width
 
@@ -29,7 +30,7 @@ class LayerGroups:
         self._layers = layers(network)
         name = type(network).__name__
         if not self._layers:
-            raise Unsupported(f"{name} names no layers, and the method needs their maps")
+            raise Unsupported(f"{name} names no layers, and the method needs their maps; {HOW}")
         found = _shapes(network, image_shape)
         if len(found) != len(self._layers) or any(len(shape) != 3 for shape in found):
             raise Unsupported(f"not all layers that {name} names make a map (N, C, h, w) and are passed just once")

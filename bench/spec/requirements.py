@@ -57,8 +57,9 @@ def why_unsupported(card: MethodCard, task: TaskSpec, options: Mapping[str, Any]
     if card.needs_batch_norm(options or {}) and has_batch_norm(task.teacher.network) is False:
         where = f" with {card.batch_norm} above 0" if isinstance(card.batch_norm, str) else ""
         return f"{card.name} needs batch-norm statistics{where}, and the teacher of {task.name} has no batch norm"
-    for network in (task.teacher.network, task.student) if card.layers else ():
-        if has_layers(network) is False:
+    networks = ((task.teacher.network, task.places("teacher")), (task.student, task.places("student")))
+    for network, places in networks if card.layers else ():
+        if has_layers(network) is False and not places.get("layers"):
             return (
                 f"{card.name} needs the feature maps of both networks' layers, and {network} of {task.name} names none"
             )

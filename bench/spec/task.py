@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +38,19 @@ class TaskTeacher(TeacherSpec):
     quick: str = Field(default="", description="a recipe for two CPU cores; empty if no useful one is known")
 
 
+class Taps(Strict):
+    """Places in a network that does not name them itself, by the names of its modules (``named_modules()``)."""
+
+    head: str = Field(default="", description="the module from the features to the logits")
+    stages: tuple[str, ...] = Field(default=(), description="modules that make maps (N, C, h, w), for groups")
+    layers: tuple[str, ...] = Field(default=(), description="all modules that make inner maps, for layer groups")
+
+    @property
+    def places(self) -> dict[str, Sequence[str]]:
+        """What is named, as :func:`bench.models.taps.tap` takes it."""
+        return {"head": (self.head,) if self.head else (), "stages": self.stages, "layers": self.layers}
+
+
 class TaskSpec(Strict):
     """One task as its YAML file states it."""
 
@@ -53,6 +66,10 @@ class TaskSpec(Strict):
     augment: Augmentation | None = None
     teacher: TaskTeacher
     student: str
+    taps: Mapping[Literal["teacher", "student"], Taps] = Field(
+        default={},
+        description="places in networks that do not name them: head, stages, layers, by `teacher`, `student`",
+    )
     pools: Mapping[Literal["related", "unrelated", "wild"], str] = Field(
         default={},
         description="other real images for methods that distil with them, by role: `pool`, or the name of a data set",
@@ -100,9 +117,15 @@ class TaskSpec(Strict):
         """Hash of what can change an outcome: data, geometry, teacher and student, but no published number."""
         identity = self.model_dump(mode="json", include={"data", "image", "student"}) | self.geometry
         identity["teacher"] = self.teacher.network
+        if named := self.model_dump(mode="json", include={"taps"}, exclude_defaults=True):
+            identity |= named
         if own := source_hashes(self.teacher.network, self.student):
             identity["networks"] = own
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    def places(self, which: Literal["teacher", "student"]) -> Mapping[str, Sequence[str]]:
+        """The places that the task names in one of its networks."""
+        return self.taps[which].places if which in self.taps else {}
 
     @model_validator(mode="after")
     def _known(self) -> TaskSpec:

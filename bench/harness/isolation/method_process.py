@@ -27,6 +27,7 @@ from bench.harness.remedies import remedy
 from bench.harness.session import session_for
 from bench.harness.trial_context import BudgetSpent, Hooks, TrialContext
 from bench.models import build
+from bench.models.taps import tap
 from bench.spec.method import Access, Data, Method
 from bench.spec.method_loader import load_declared
 from bench.spec.task import tasks
@@ -88,6 +89,7 @@ class _TrialHere:
         device = torch.device(trial.device)
         seed_everything(derive(trial.seed, "student"))
         student = build(setup["student"], image, classes)
+        tap(student, "taps of the student", image.shape, setup["taps"])
         seed_everything(derive(trial.seed, "method"))
         remote.anchors = int(setup["anchors"])
         remote.build_teacher = lambda: build(setup["teacher"], image, classes)

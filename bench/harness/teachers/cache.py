@@ -20,6 +20,7 @@ from bench.harness.teachers.passport import SCHEMA, passport_text, passports, re
 from bench.harness.teachers.training import Report, TrainingProgress, Watch, has_bfloat16, train
 from bench.models import build
 from bench.models.loading import check_values, fit, match_names, read_checkpoint, read_weights
+from bench.models.taps import tap
 from bench.spec.task import TaskSpec, TeacherSpec, get_recipe
 from bench.spec.teacher_key import folder_name, known_teachers, teacher_key
 from bench.utils.locks import waiting_for
@@ -63,6 +64,22 @@ def get_teacher(
         spec, altered = known_teachers(task)[key]
         teacher = load_teacher(train_teacher(task, spec, dataset, report, altered, device), task, classes)
     return teacher
+
+
+def check_taps(task: TaskSpec, classes: int) -> None:
+    """Try the places that a task names in its networks, before anything is trained.
+
+    Raises:
+        UserError: as :func:`bench.models.taps.tap`.
+    """
+    for name, where, places in (
+        (task.teacher.network, "teacher", task.places("teacher")),
+        (task.student, "student", task.places("student")),
+    ):
+        if places:
+            with torch.random.fork_rng(devices=[]):
+                network = build(name, task.image, classes)
+            tap(network, f"task {task.name!r}, taps of the {where}", task.image.shape, places)
 
 
 def cached_teacher(task: TaskSpec, key: str, classes: int) -> Teacher | None:
@@ -225,6 +242,7 @@ def load_teacher(folder: Path, task: TaskSpec, classes: int) -> Teacher:
         )
     network = build(str(passport["network"]), task.image, classes)
     fit(network, load_file(file), file)
+    tap(network, f"task {task.name!r}, taps of the teacher", task.image.shape, task.places("teacher"))
     return Teacher(network.eval().requires_grad_(False), passport)
 
 

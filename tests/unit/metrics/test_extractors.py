@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -19,6 +20,7 @@ from bench.errors import Unavailable
 from bench.harness.teachers.cache import load_teacher
 from bench.metrics.embedding import Extractor, embed, grey, resized, rgb
 from bench.metrics.extractors import get_extractor
+from bench.models.taps import tap
 from bench.spec.task import TaskSpec, get_task
 from bench.spec.teacher_key import teacher_key
 from bench.utils.paths import teacher_folder
@@ -112,6 +114,11 @@ def test_identity_is_of_weights_and_preprocessing() -> None:
     ]
     assert first not in {get_extractor("teacher", each).identity for each in changed}
     assert len(first) == 64
+    deeper = copy.deepcopy(around.teacher)
+    tap(
+        deeper, "task", around.task.image.shape, {"head": ("head.2",)}
+    )  # a task that names another head: other features
+    assert get_extractor("teacher", dataclasses.replace(around, teacher=deeper)).identity != first
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4])
