@@ -51,6 +51,13 @@ class Taps(Strict):
         return {"head": (self.head,) if self.head else (), "stages": self.stages, "layers": self.layers}
 
 
+class NetworkTaps(Strict):
+    """The places in a task's two networks."""
+
+    teacher: Taps = Taps()
+    student: Taps = Taps()
+
+
 class TaskSpec(Strict):
     """One task as its YAML file states it."""
 
@@ -66,10 +73,7 @@ class TaskSpec(Strict):
     augment: Augmentation | None = None
     teacher: TaskTeacher
     student: str
-    taps: Mapping[Literal["teacher", "student"], Taps] = Field(
-        default={},
-        description="places in networks that do not name them: head, stages, layers, by `teacher`, `student`",
-    )
+    taps: NetworkTaps = NetworkTaps()
     pools: Mapping[Literal["related", "unrelated", "wild"], str] = Field(
         default={},
         description="other real images for methods that distil with them, by role: `pool`, or the name of a data set",
@@ -125,7 +129,8 @@ class TaskSpec(Strict):
 
     def places(self, which: Literal["teacher", "student"]) -> Mapping[str, Sequence[str]]:
         """The places that the task names in one of its networks."""
-        return self.taps[which].places if which in self.taps else {}
+        taps: Taps = getattr(self.taps, which)
+        return taps.places
 
     @model_validator(mode="after")
     def _known(self) -> TaskSpec:

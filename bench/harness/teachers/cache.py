@@ -76,7 +76,7 @@ def check_taps(task: TaskSpec, classes: int) -> None:
         (task.teacher.network, "teacher", task.places("teacher")),
         (task.student, "student", task.places("student")),
     ):
-        if places:
+        if any(places.values()):
             with torch.random.fork_rng(devices=[]):
                 network = build(name, task.image, classes)
             tap(network, f"task {task.name!r}, taps of the {where}", task.image.shape, places)

@@ -216,8 +216,13 @@ def test_a_wrong_place_in_a_study_is_told_before_anything_is_trained(
     assert answer(["run", str(study(own, wrong)), "--executor", "inline"]) == 2
     said = capsys.readouterr().err
     assert "task 'own/foreign', taps of the student: stages: the network has no module 'features.9'; did you" in said
-    assert answer(["run", str(study(own, {"pupil": NAMED})), "--executor", "inline"]) == 2
-    assert "study.yaml, line 1" in capsys.readouterr().err
+    for taps, sentence in (
+        ({"studnet": NAMED}, "unknown key 'studnet'; did you mean 'student'?"),
+        (NAMED, "unknown key 'head'; allowed: student, teacher"),
+        ({"student": {"stage": ["features.2"]}}, "unknown key 'stage'; did you mean 'stages'?"),
+    ):
+        assert answer(["run", str(study(own, taps)), "--executor", "inline"]) == 2
+        assert f"study.yaml, line 1: {sentence}" in capsys.readouterr().err
 
 
 @pytest.mark.slow
