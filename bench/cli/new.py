@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from bench.cli import out
-from bench.cli.plain import PLAIN, Group
+from bench.cli.plain import PLAIN, VerbGroup
 from bench.cli.settings import MethodFiles, TaskFiles
 from bench.spec.starts import new_method, new_study, new_task
 
 app = typer.Typer(
     help="Write a start of a method, task or study of your own, into the current folder.",
     no_args_is_help=True,
-    cls=Group,
+    cls=VerbGroup,
     **PLAIN,
 )
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name, and that of its file; nothing is overwritten.")]

@@ -16,7 +16,7 @@ class _Plain(TypedDict):
 PLAIN: _Plain = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 
 
-class Group(TyperGroup):
+class VerbGroup(TyperGroup):
     """A verb with verbs of its own: an unknown one is answered with the nearest, or else with all."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
