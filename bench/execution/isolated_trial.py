@@ -14,7 +14,7 @@ from torch import Tensor
 from bench.errors import UserError
 from bench.execution.prepare import PreparedTrial
 from bench.execution.progress import Progress
-from bench.execution.status import Ending, Interrupted, TimedOut, signal_name
+from bench.execution.status import Ending, Interrupted, TimedOut
 from bench.harness.checkpoint import load_trial, lost, save_checkpoint
 from bench.harness.evaluation import Judge
 from bench.harness.isolation.channel import BrokenMessage, Channel, Gone, Kind
@@ -28,7 +28,7 @@ from bench.spec.method_fence import fenced_folders
 from bench.spec.task import get_task
 from bench.spec.trial import Trial
 from bench.utils.confinement import Way
-from bench.utils.stopping import SIGNALS
+from bench.utils.stopping import SIGNALS, signal_name
 
 if TYPE_CHECKING:
     from bench.execution.run_trial import Setting
