@@ -15,7 +15,7 @@ from bench.errors import UserError
 from bench.execution.prepare import PreparedTrial
 from bench.execution.progress import Progress
 from bench.execution.running_trial import RunningTrial
-from bench.execution.status import Interrupted, signal_name
+from bench.execution.status import Interrupted
 from bench.harness.checkpoint import save_checkpoint
 from bench.harness.isolation.channel import BrokenMessage, Channel, Gone, Kind
 from bench.harness.isolation.judge_side import JUDGED, Course, JudgeSide, MethodFailed, Wanted
@@ -27,7 +27,7 @@ from bench.spec.method_fence import fenced_folders
 from bench.spec.task import get_task
 from bench.spec.trial import Trial
 from bench.utils.confinement import Way
-from bench.utils.stopping import SIGNALS
+from bench.utils.stopping import SIGNALS, signal_name
 
 if TYPE_CHECKING:
     from bench.execution.run_trial import Setting

@@ -16,6 +16,7 @@ from bench.errors import UserError
 from bench.execution.executors import Work, get_executor
 from bench.execution.progress import Progress
 from bench.execution.transport import open_order, take_saved
+from bench.harness.teachers.progress import TrainingProgress
 from bench.records import Record
 from bench.records.foreign import is_there
 from bench.spec.trial import Trial
@@ -26,6 +27,9 @@ ERROR = "error.txt"
 
 
 class _Quiet:
+    def teacher(self, task: str, progress: TrainingProgress) -> None:
+        pass
+
     def update(self, trial: Trial, progress: Progress) -> None:
         pass
 

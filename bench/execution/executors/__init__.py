@@ -10,12 +10,14 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import ValidationError
 
 from bench.errors import UserError, nearest
 from bench.execution.progress import Progress
+from bench.execution.teachers import WantedTeacher
+from bench.harness.teachers.progress import TrainingProgress
 from bench.spec.trial import Trial
 from bench.utils.text import shown
 from bench.utils.yaml import Strict
@@ -35,14 +37,18 @@ class Work:
     gpu: int | None = None  # the number of the GPU to use; None: the first
     weights: Path | None = None  # where to look first for the weights of image metrics
     isolation: str = "auto"  # whether methods run in processes of their own: auto, process or none
+    teachers: tuple[WantedTeacher, ...] = ()  # those that are missing, for an executor that trains them
 
 
 class Watcher(Protocol):
-    """Told how trials come along."""
+    """Told how trials come along, and the teachers that an executor trains."""
 
     def update(self, trial: Trial, progress: Progress) -> None: ...
 
     def ended(self, trial: Trial, record: Record) -> None: ...
+
+    def teacher(self, task: str, progress: TrainingProgress) -> None:
+        """A task's teacher is being trained; told at the start, every few seconds, and at the end."""
 
 
 class Executor(Strict):
@@ -50,6 +56,10 @@ class Executor(Strict):
 
     Only the process that calls it writes into the study's results.
     """
+
+    trains_teachers: ClassVar[bool] = (
+        False  # whether it trains those of its work; else all are there before it is called
+    )
 
     def __call__(self, trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
         """Run all trials.

@@ -20,7 +20,7 @@ from bench.execution.progress import Progress
 from bench.execution.run_study import Summary, run_study
 from bench.harness.teachers.cache import import_teacher
 from bench.harness.teachers.passport import passports
-from bench.harness.teachers.training import TrainingProgress
+from bench.harness.teachers.progress import TrainingProgress
 from bench.records import Record, load_record
 from bench.spec.task import get_task, tasks
 from bench.spec.teacher_key import teacher_key
