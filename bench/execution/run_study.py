@@ -17,7 +17,7 @@ from bench.errors import UserError
 from bench.execution.base_record import record_failure
 from bench.execution.driver import driving
 from bench.execution.durations import Durations, long_first
-from bench.execution.executors import Watcher, Work, check_executor, get_executor
+from bench.execution.executors import Watcher, Work, check_executor, get_executor, require_executor
 from bench.execution.isolation import ASKED, isolated
 from bench.execution.parts import StudyPart
 from bench.execution.plan import Plan, default_workers, finished_of, plan_study
@@ -194,7 +194,10 @@ def run_plan(
     audience: Audience | None = None,
 ) -> Summary:
     """Run what is left of a plan of the study in ``file``; the rest is as in :func:`run_study`."""
-    check_executor(executor)
+    if plan.waiting:
+        require_executor(executor)
+    else:
+        check_executor(executor)
     audience = audience or Silence()
     isolation = isolation or plan.study.isolation
     for trial in plan.trials:

@@ -59,6 +59,13 @@ class Executor(Strict):
         """
         raise NotImplementedError
 
+    def check(self) -> None:
+        """Look whether what it needs is installed here.
+
+        Raises:
+            UserError: something is missing; the sentence says what to install.
+        """
+
     def dry_run(self, trials: Sequence[Trial], work: Work) -> str:
         """What it would hand to another program, as text; nothing is written."""
         del trials, work
@@ -70,11 +77,13 @@ EXECUTORS: Mapping[str, str] = {
     "inline": "trials one after the other in this process",
     "processes": "one process per trial, so a crash ends only its own trial",
     "slurm": "array jobs of Slurm, such as slurm:partition=gpu,time=2h",
+    "ray": "a task of Ray per trial, on this machine or a cluster, such as ray:address=head:6379",
 }
 _CLASSES = {
     "inline": "bench.execution.executors.inline:Inline",
     "processes": "bench.execution.executors.processes:Processes",
     "slurm": "bench.execution.executors.slurm:Slurm",
+    "ray": "bench.execution.executors.ray:Ray",
 }
 
 
@@ -111,6 +120,11 @@ def check_executor(words: str) -> None:
     """Raise UserError as :func:`get_executor` does; of the built-in ones without options, nothing is imported."""
     if words not in _CLASSES:
         get_executor(words)
+
+
+def require_executor(words: str) -> None:
+    """Raise UserError as :func:`get_executor` does, and where what the executor needs is not installed here."""
+    get_executor(words).check()
 
 
 def _class(name: str) -> type[Executor]:
