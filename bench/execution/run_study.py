@@ -139,8 +139,8 @@ def run_study(
         file: the study.
         results: the results folder; ``runs/<study>`` if not named.
         executor: one of ``EXECUTORS``, or a site's own, with its options: ``slurm:partition=gpu``.
-        workers: trials at a time (`inline`: always one); if not named, what the cores allow, or one on a GPU.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        workers: trials at a time (`inline`: always one); if not named, what the cores allow, on GPUs one on each.
+        device: ``auto``, ``cpu``, ``cuda`` (with `processes`, all that are visible) or ``cuda:N``.
         method_files: method files beside those that the study names.
         data_folder: where to look for data sets first.
         weights: a folder or file to look in first for the weights of image metrics.

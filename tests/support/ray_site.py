@@ -37,17 +37,17 @@ class Site:
         self._port = _free()
         self.address = f"127.0.0.1:{self._port}"
         self.nodes: list[subprocess.Popen[bytes]] = []
-        self.killed: list[subprocess.Popen[bytes]] = []
 
     def start_node(self) -> subprocess.Popen[bytes]:
-        """One more node, with one CPU; it has joined when :meth:`wait` says so."""
+        """One more node, with one CPU. Of two that start at the same moment, one may fail: they share a folder."""
         words = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats", "--block"]
         words += [f"--dashboard-agent-listen-port={_free()}", f"--temp-dir={self._base}"]
         if self.nodes:
             words.append(f"--address={self.address}")
         else:
             words += ["--head", f"--port={self._port}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
-        with (self._base / f"node{len(self.nodes)}.txt").open("wb") as log:
+        file = self._base / f"node{len(self.nodes)}.txt"
+        with file.open("wb") as log:
             self.nodes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "ray.scripts.scripts", "start", *words],
@@ -57,6 +57,11 @@ class Site:
                     start_new_session=True,
                 )
             )
+        deadline = time.monotonic() + float(START_SECONDS)
+        while "Ray runtime started" not in file.read_text(errors="replace"):
+            assert self.nodes[-1].poll() is None, self.log()
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.1)
         return self.nodes[-1]
 
     def wait(self, nodes: int, seconds: float = 300) -> None:
@@ -66,23 +71,9 @@ class Site:
             "ray.init(address=sys.argv[1], log_to_driver=False)\n"
             "while sum(node['Alive'] for node in ray.nodes()) != int(sys.argv[2]): time.sleep(0.2)\n"
         )
-        deadline = time.monotonic() + seconds
-        while not _listens(self._port):
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.2)
         command = [sys.executable, "-c", code, self.address, str(nodes)]
-        looking = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        try:
-            while looking.poll() is None:
-                assert time.monotonic() < deadline, self.log()
-                for node in [node for node in self.nodes if node.poll() is not None and node not in self.killed]:
-                    self.nodes.remove(node)  # it could not start: another process took its port
-                    self.start_node()
-                time.sleep(0.2)
-        finally:
-            looking.kill()
-            said, _ = looking.communicate()
-        assert looking.returncode == 0, said + self.log()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        assert done.returncode == 0, done.stderr + self.log()
 
     def workers(self, node: subprocess.Popen[bytes]) -> list[tuple[psutil.Process, int]]:
         """The processes of Ray's that run a trial on a node, each with the trial's seed."""
@@ -91,7 +82,6 @@ class Site:
 
     def kill(self, node: subprocess.Popen[bytes]) -> None:
         """The node dies, with all that runs on it."""
-        self.killed.append(node)
         for each in [*_below(node), psutil.Process(node.pid)]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
@@ -134,8 +124,6 @@ def ray_site(nodes: int = 3) -> Iterator[Site]:
     try:
         for _ in range(nodes):
             site.start_node()
-            if len(site.nodes) == 1:
-                site.wait(1)
         site.wait(nodes)
         yield site
     finally:
@@ -153,8 +141,3 @@ def _free() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as attempt:
-        return attempt.connect_ex(("127.0.0.1", port)) == 0

@@ -32,7 +32,7 @@ class Work:
     data_folder: Path | None
     checkpoint_seconds: float
     workers: int
-    gpu: int | None = None  # the number of the GPU to use; None: the first
+    gpu: int | None = None  # the number of the GPU to use; None: all, or where trials run one by one, the first
     weights: Path | None = None  # where to look first for the weights of image metrics
     isolation: str = "auto"  # whether methods run in processes of their own: auto, process or none
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from bench.execution.progress import Progress, read_progress, work_folder
 from bench.execution.status import signal_name
 from bench.records import load_record
 from bench.spec.trial import Trial
+from bench.utils.hardware import gpu_count
 from bench.utils.stopping import Stopped, asked
 
 POLL_SECONDS = 0.2
@@ -50,6 +52,7 @@ class _Job:
     work: Path
     process: subprocess.Popen[bytes] | ForkedWorker
     started: float
+    gpu: int | None = None
     killed_for_time: bool = False
 
 
@@ -66,7 +69,8 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
                     raise Stopped(reason, late)
                 return
             while waiting and len(jobs) < work.workers:
-                jobs.append(_start(waiting.pop(0), work))
+                trial = waiting.pop(0)
+                jobs.append(_start(trial, work, _free_gpu(trial, jobs, work)))
                 watcher.update(jobs[-1].trial, Progress())
             _rest(jobs)
             for job in list(jobs):
@@ -103,7 +107,15 @@ def _rest(jobs: Sequence[_Job]) -> None:
         select.select(handles, [], [], POLL_SECONDS)
 
 
-def _start(trial: Trial, work: Work) -> _Job:
+def _free_gpu(trial: Trial, jobs: Sequence[_Job], work: Work) -> int | None:
+    """The GPU that a trial gets: the one that was asked for, or else the one with the fewest trials on it."""
+    if work.gpu is not None or trial.device == "cpu":
+        return work.gpu
+    taken = Counter(job.gpu for job in jobs)
+    return min(range(gpu_count()), key=lambda number: taken[number], default=None)
+
+
+def _start(trial: Trial, work: Work, gpu: int | None) -> _Job:
     folder = work_folder(work.results, trial.id)
     order = {
         "trial": trial.to_json(),
@@ -111,7 +123,7 @@ def _start(trial: Trial, work: Work) -> _Job:
         "data_folder": str(work.data_folder) if work.data_folder else None,
         "weights": str(work.weights) if work.weights else None,
         "checkpoint_seconds": work.checkpoint_seconds,
-        "gpu": work.gpu,
+        "gpu": gpu,
         "isolation": work.isolation,
     }
     (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
@@ -126,7 +138,7 @@ def _start(trial: Trial, work: Work) -> _Job:
         server = fork_server(environment) if trial.device == "cpu" else None
         if server is not None:
             try:
-                return _Job(trial, folder, server.start(folder, environment, log.fileno()), time.monotonic())
+                return _Job(trial, folder, server.start(folder, environment, log.fileno()), time.monotonic(), gpu)
             except OSError:  # it has ended: memory ran out, or somebody killed it
                 close_server()
         process = subprocess.Popen(
@@ -137,7 +149,7 @@ def _start(trial: Trial, work: Work) -> _Job:
             env=environment,
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks the workers to stop
         )
-    return _Job(trial, folder, process, time.monotonic())
+    return _Job(trial, folder, process, time.monotonic(), gpu)
 
 
 def _collect(job: _Job, work: Work, watcher: Watcher) -> None:
