@@ -35,7 +35,7 @@ FolderOfResults = Annotated[
 Executor = Annotated[str, typer.Option(help="; ".join(f"{name}: {doc}" for name, doc in EXECUTORS.items()) + ".")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Trials to run in parallel.  [default: as the cores allow; 1 on a GPU]"),
+    typer.Option(min=1, metavar="N", help="Trials to run in parallel.  [default: as the cores allow; 1 on each GPU]"),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print plain lines instead of the live table.")]

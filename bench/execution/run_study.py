@@ -17,7 +17,7 @@ from bench.errors import UserError
 from bench.execution.base_record import record_failure
 from bench.execution.driver import driving
 from bench.execution.durations import Durations, long_first
-from bench.execution.executors import Watcher, Work, check_executor, get_executor
+from bench.execution.executors import Watcher, Work, check_executor, get_executor, require_executor
 from bench.execution.isolation import ASKED, isolated
 from bench.execution.parts import StudyPart
 from bench.execution.plan import Plan, default_workers, finished_of, plan_study
@@ -134,8 +134,8 @@ def run_study(
         file: the study.
         results: the results folder; ``runs/<study>`` if not named.
         executor: one of ``EXECUTORS``, or a site's own, with its options: ``slurm:partition=gpu``.
-        workers: trials at a time (`inline`: always one); if not named, what the cores allow, or one on a GPU.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        workers: trials at a time (`inline`: always one); if not named, what the cores allow, on GPUs one on each.
+        device: ``auto``, ``cpu``, ``cuda`` (with `processes`, all that are visible) or ``cuda:N``.
         method_files: method files beside those that the study names.
         data_folder: where to look for data sets first.
         weights: a folder or file to look in first for the weights of image metrics.
@@ -189,7 +189,10 @@ def run_plan(
     audience: Audience | None = None,
 ) -> Summary:
     """Run what is left of a plan of the study in ``file``; the rest is as in :func:`run_study`."""
-    check_executor(executor)
+    if plan.waiting:
+        require_executor(executor)
+    else:
+        check_executor(executor)
     audience = audience or Silence()
     isolation = isolation or plan.study.isolation
     for trial in plan.trials:

@@ -39,6 +39,8 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("repo
 BY_HAND = [page for page in PAGES if "reports" not in page.relative_to(ROOT).parts]
 EXAMPLE = ROOT / "tests" / "contract" / "good" / "one_hot.py"
 OUTSIDE = {
+    "pip",
+    "ray",
     "source",
     "sudo",
     "pre-commit",

@@ -34,7 +34,7 @@ class Work:
     data_folder: Path | None
     checkpoint_seconds: float
     workers: int
-    gpu: int | None = None  # the number of the GPU to use; None: the first
+    gpu: int | None = None  # the number of the GPU to use; None: all, or where trials run one by one, the first
     weights: Path | None = None  # where to look first for the weights of image metrics
     isolation: str = "auto"  # whether methods run in processes of their own: auto, process or none
     teachers: tuple[WantedTeacher, ...] = ()  # those that are missing, for an executor that trains them
@@ -69,6 +69,13 @@ class Executor(Strict):
         """
         raise NotImplementedError
 
+    def check(self) -> None:
+        """Look whether what it needs is installed here.
+
+        Raises:
+            UserError: something is missing; the sentence says what to install.
+        """
+
     def dry_run(self, trials: Sequence[Trial], work: Work) -> str:
         """What it would hand to another program, as text; nothing is written."""
         del trials, work
@@ -80,11 +87,13 @@ EXECUTORS: Mapping[str, str] = {
     "inline": "trials one after the other in this process",
     "processes": "one process per trial, so a crash ends only its own trial",
     "slurm": "array jobs of Slurm, such as slurm:partition=gpu,time=2h",
+    "ray": "a task of Ray per trial, on this machine or a cluster, such as ray:address=head:6379",
 }
 _CLASSES = {
     "inline": "bench.execution.executors.inline:Inline",
     "processes": "bench.execution.executors.processes:Processes",
     "slurm": "bench.execution.executors.slurm:Slurm",
+    "ray": "bench.execution.executors.ray:Ray",
 }
 
 
@@ -121,6 +130,11 @@ def check_executor(words: str) -> None:
     """Raise UserError as :func:`get_executor` does; of the built-in ones without options, nothing is imported."""
     if words not in _CLASSES:
         get_executor(words)
+
+
+def require_executor(words: str) -> None:
+    """Raise UserError as :func:`get_executor` does, and where what the executor needs is not installed here."""
+    get_executor(words).check()
 
 
 def _class(name: str) -> type[Executor]:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from bench.execution.progress import Progress, read_progress, work_folder
 from bench.execution.teachers import WantedTeacher
 from bench.records import load_record
 from bench.spec.trial import Trial
+from bench.utils.hardware import gpu_count
 from bench.utils.stopping import Stopped, asked, signal_name
 
 POLL_SECONDS = 0.2
@@ -54,6 +56,7 @@ class _Job:
     work: Path
     process: Process
     started: float
+    gpu: int | None = None
     killed_for_time: bool = False
 
 
@@ -79,7 +82,7 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
                 free -= slots
             while free > 0 and not untrained and (trial := _next(waiting, trainings)) is not None:
                 waiting.remove(trial)
-                jobs.append(_start(trial, work))
+                jobs.append(_start(trial, work, _free_gpu(trial, jobs, work)))
                 watcher.update(trial, Progress())
                 free -= 1
             _rest([*jobs, *trainings])
@@ -136,7 +139,15 @@ def _rest(running: Sequence[_Job | Training]) -> None:
         select.select(handles, [], [], POLL_SECONDS)
 
 
-def _start(trial: Trial, work: Work) -> _Job:
+def _free_gpu(trial: Trial, jobs: Sequence[_Job], work: Work) -> int | None:
+    """The GPU that a trial gets: the one that was asked for, or else the one with the fewest trials on it."""
+    if work.gpu is not None or trial.device == "cpu":
+        return work.gpu
+    taken = Counter(job.gpu for job in jobs)
+    return min(range(gpu_count()), key=lambda number: taken[number], default=None)
+
+
+def _start(trial: Trial, work: Work, gpu: int | None) -> _Job:
     folder = work_folder(work.results, trial.id)
     order = {
         "trial": trial.to_json(),
@@ -144,14 +155,14 @@ def _start(trial: Trial, work: Work) -> _Job:
         "data_folder": str(work.data_folder) if work.data_folder else None,
         "weights": str(work.weights) if work.weights else None,
         "checkpoint_seconds": work.checkpoint_seconds,
-        "gpu": work.gpu,
+        "gpu": gpu,
         "isolation": work.isolation,
     }
     (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
     (folder / "progress.json").unlink(missing_ok=True)
     outcome_file(folder).unlink(missing_ok=True)
     with (folder / "log.txt").open("ab") as log:
-        return _Job(trial, folder, _process(trial, folder, log), time.monotonic())
+        return _Job(trial, folder, _process(trial, folder, log), time.monotonic(), gpu)
 
 
 def _train(wanted: WantedTeacher, slots: int, work: Work) -> Training:

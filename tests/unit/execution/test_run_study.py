@@ -378,6 +378,17 @@ def test_workers_by_cores_and_threads(
     assert default_workers(plan) == workers
 
 
+@pytest.mark.parametrize(("cores", "threads", "workers"), [(16, 1, 4), (8, 4, 2), (2, 4, 1)])
+def test_a_worker_for_each_gpu_as_far_as_the_cores_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, workers: int
+) -> None:
+    monkeypatch.setattr("bench.execution.plan.usable_cores", lambda: cores)
+    monkeypatch.setattr("bench.execution.plan.gpu_count", lambda: 4)
+    monkeypatch.setattr(hardware, "gpus", lambda: ["A GPU"] * 4)
+    plan = plan_study(study(tmp_path, extra=f"threads: {threads}"), device="cuda")
+    assert default_workers(plan) == workers
+
+
 def test_one_worker_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "gpus", lambda: ["A GPU", "Another"])
     plan = plan_study(study(tmp_path), device="cuda:1")
