@@ -40,6 +40,7 @@ HELP = {
     "archive": "Pack a results folder into one Parquet file.",
     "merge": "Join the results of several machines.",
     "bisect": "Find the commit that changed a number.",
+    "new": "Write a start of a method, task or study of your own.",
     "check": "Test a method against the contract.",
     "teacher": "Train, import and inspect teachers.",
     "data": "Inspect and download data sets.",
@@ -52,7 +53,7 @@ _MODULES = {  # where it is not the verb's own
     **dict.fromkeys(("archive", "merge"), "query"),
     **{"list": "lists", "report": "show"},
 }
-_GROUPS = ("list", "teacher", "data", "weights")
+_GROUPS = ("list", "new", "teacher", "data", "weights")
 
 
 class _Verbs(MutableMapping[str, "Command"]):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import complete, out
-from bench.cli.plain import PLAIN
+from bench.cli.plain import PLAIN, Group
 from bench.cli.settings import DataFolder, Json
 from bench.data import NAMES, FileStatus, Source, find, search_folders
 from bench.data import fetch as fetch_data
@@ -18,7 +18,9 @@ from bench.data import status as data_status
 from bench.data.files import archive_seen, folder_of
 from bench.errors import UserError
 
-app = typer.Typer(help="Inspect and download data sets; nothing else downloads.", no_args_is_help=True, **PLAIN)
+app = typer.Typer(
+    help="Inspect and download data sets; nothing else downloads.", no_args_is_help=True, cls=Group, **PLAIN
+)
 
 Names = Annotated[
     list[str] | None,

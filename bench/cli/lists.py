@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import complete, out
-from bench.cli.plain import PLAIN
+from bench.cli.plain import PLAIN, Group
 from bench.cli.settings import Json, MethodFiles, TaskFiles, know
 from bench.spec.budget import in_words
 from bench.spec.method_card import MethodCard
@@ -21,7 +21,7 @@ from bench.spec.task import TaskSpec
 from bench.spec.task import tasks as all_tasks
 from bench.utils.text import cut
 
-app = typer.Typer(help="List tasks, methods, metrics and studies.", no_args_is_help=True, **PLAIN)
+app = typer.Typer(help="List tasks, methods, metrics and studies.", no_args_is_help=True, cls=Group, **PLAIN)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import complete, out
-from bench.cli.plain import PLAIN
+from bench.cli.plain import PLAIN, Group
 from bench.cli.run import stopped
 from bench.cli.settings import AllowAltered, DataFolder, Json, TaskFiles, know
 from bench.cli.watch import TeacherLines
@@ -20,7 +20,7 @@ from bench.utils.hardware import choose_device
 from bench.utils.paths import teacher_folder
 from bench.utils.stopping import listening
 
-app = typer.Typer(help="Train, import and inspect teachers.", no_args_is_help=True, **PLAIN)
+app = typer.Typer(help="Train, import and inspect teachers.", no_args_is_help=True, cls=Group, **PLAIN)
 
 
 @app.command()

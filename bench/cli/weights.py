@@ -9,12 +9,15 @@ from typing import Annotated
 import typer
 
 from bench.cli import out
-from bench.cli.plain import PLAIN
+from bench.cli.plain import PLAIN, Group
 from bench.cli.settings import Json, Weights
 from bench.metrics.weights import FILES, WeightsStatus, fetch_weights, known, weights_folders, weights_status
 
 app = typer.Typer(
-    help="Inspect and download the metrics' weights files; no metric downloads any.", no_args_is_help=True, **PLAIN
+    help="Inspect and download the metrics' weights files; no metric downloads any.",
+    no_args_is_help=True,
+    cls=Group,
+    **PLAIN,
 )
 
 ONE_OF = f"Of: {', '.join(FILES)}."

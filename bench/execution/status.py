@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from bench.errors import AccessDenied, DataLeak, Diverged, MethodError, MissingData, Unsupported, UserError
+from bench.harness.remedies import remedy
 from bench.utils.tracebacks import leaves_of, place, printable, told
 
 
@@ -50,7 +51,7 @@ def ending_of(error: BaseException, file: Path, *, from_method: bool = False) ->
     for types, status in _KINDS:
         for leaf in leaves:
             if isinstance(leaf, types) and not (from_method and isinstance(leaf, MissingData)):
-                return Ending(status, told(leaf))
+                return Ending(status, told(leaf) + remedy(leaf))
     if isinstance(error, UserError) and not from_method:
         return None
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and not from_method:
@@ -60,4 +61,4 @@ def ending_of(error: BaseException, file: Path, *, from_method: bool = False) ->
     if isinstance(error, MethodError):
         return Ending("crashed", text)
     inner = "" if leaves == [error] else f" ({', '.join(sorted({type(leaf).__name__ for leaf in leaves}))})"
-    return Ending("crashed", printable(f"{type(error).__name__}: {text}{inner}{place(error, file)}"))
+    return Ending("crashed", printable(f"{type(error).__name__}: {text}{inner}{place(error, file)}{remedy(error)}"))

@@ -211,7 +211,7 @@ class Counter:
         self.before()
         inputs = list(_tensors((args, kwargs)))
         if network.whole:
-            self._must_be_images(network.name, inputs)
+            self._must_be_images(network.name, inputs, args)
             if type(inputs[0]) is not Tensor:
                 args, kwargs = tree_map_only(Tensor, plain, (args, kwargs))
         calls = self._here.calls
@@ -267,11 +267,11 @@ class Counter:
             call.made = count
         return lambda _: None
 
-    def _must_be_images(self, who: str, inputs: list[Tensor]) -> None:
+    def _must_be_images(self, who: str, inputs: list[Tensor], args: Sequence[Any]) -> None:
         shapes = [tuple(plain(each).shape) for each in inputs]
         if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1:] != self._image_shape:
             wanted = ", ".join(map(str, self._image_shape))
-            found = " and ".join(map(str, shapes)) or "no tensor"
+            found = " and ".join(map(str, shapes)) or ", ".join(type(each).__name__ for each in args) or "nothing"
             raise MethodError(f"{who} takes images (N, {wanted}), as this task has them, not {found}")
 
     def _images_through(self, inputs: list[Tensor], outputs: list[Tensor]) -> int:

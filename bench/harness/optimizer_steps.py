@@ -38,19 +38,24 @@ class Updates:
             raise MethodError("the loss depends on no trainable parameter (was it detached?)")
         self._finite &= torch.isfinite(loss.detach())
         with torch.autocast(self._device.type, enabled=False):
-            if self._scaled:
-                scaler = self._scaler(optimizer)
-                scaler.scale(loss).backward(inputs=parameters)
-            else:
-                loss.backward(inputs=parameters)
+            scaler = self._scaler(optimizer) if self._scaled else None
+            try:
+                (loss if scaler is None else scaler.scale(loss)).backward(inputs=parameters)
+            except RuntimeError as error:
+                if "through the graph a second time" not in str(error):
+                    raise
+                raise MethodError(
+                    "a backward pass went through this loss before: leave out loss.backward(), since s.update computes "
+                    "the gradients; where two losses share a part, detach it for one of them"
+                ) from error
         if all(parameter.grad is None for parameter in parameters):
             raise MethodError("the loss does not depend on any parameter of the optimiser: no gradient reaches them")
         self.on_gradients(optimizer)
         if clip is not None:
-            if self._scaled:
+            if scaler is not None:
                 scaler.unscale_(optimizer)
             clip_grad_norm_(parameters, clip)
-        if self._scaled:
+        if scaler is not None:
             scaler.step(optimizer)
             scaler.update()
             _clear_overflow(parameters)

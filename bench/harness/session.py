@@ -19,6 +19,7 @@ from bench.data.batches import RealImages
 from bench.data.image_spec import ImageSpec
 from bench.errors import DataLeak, MethodError
 from bench.harness.losses import kl_divergence
+from bench.harness.no_tensor import Named, must_be_optimizer, must_be_tensor
 from bench.harness.student_view import GroupBy
 from bench.harness.teacher_view import BatchNormStatistics, TeacherOutput, TeacherView, need
 from bench.harness.trial_context import current, whole_number
@@ -34,7 +35,7 @@ Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
-class TaskView:
+class TaskView(Named):
     """What a method may know about its task.
 
     Attributes:
@@ -48,7 +49,7 @@ class TaskView:
     segmentation: bool = False
 
 
-class Session:
+class Session(Named):
     """One trial, as its method sees it: the first argument of a method.
 
     Images are always normalised, float32 (N, C, H, W), on the trial's device.
@@ -246,6 +247,8 @@ class Session:
         Raises:
             MethodError: no parameter of the optimiser has a part in the loss.
         """
+        must_be_optimizer(optimizer, "s.update(optimizer, loss)")
+        must_be_tensor(loss, "the loss of s.update(optimizer, loss)")
         current().update(optimizer, loss, clip)
 
     def apply(self, optimizer: Optimizer, gradients: Sequence[Tensor], *, clip: float | None = None) -> None:
@@ -256,6 +259,7 @@ class Session:
             gradients: one for each of its parameters, in their order and shapes.
             clip: the largest common L2 norm of the gradients, as in ``update``.
         """
+        must_be_optimizer(optimizer, "s.apply(optimizer, gradients)")
         current().apply(optimizer, gradients, clip)
 
     def distill(
@@ -308,6 +312,11 @@ class Session:
             Unsupported: a network does not have the groups or the classifier that are asked for.
         """
         context = current()
+        must_be_optimizer(optimizer, "s.distill(optimizer, images)")
+        must_be_tensor(images, "s.distill(optimizer, images)")
+        for given, name in ((logits, "logits"), (labels, "labels"), (rows, "rows")):
+            if given is not None:
+                must_be_tensor(given, f"{name}= of s.distill")
         images = images.detach()
         asks_groups = group_loss is not None and groups is None
         if logits is None or asks_groups:

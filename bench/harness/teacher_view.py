@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 from bench.errors import AccessDenied, MethodError
 from bench.harness.classes import classes_of
 from bench.harness.counters import Pooled, Question
+from bench.harness.no_tensor import NoModule, NoTensor, must_be_tensor
 from bench.harness.plain_tensors import transforms
 from bench.harness.sealed import BATCHED, FORWARD
 from bench.harness.trial_context import current
@@ -35,10 +36,11 @@ class BatchNormStatistics:
     running_var: Tensor
 
 
-class TeacherOutput:
+class TeacherOutput(NoTensor):
     """The teacher's answer to a batch of N images, as far as the method's declared access goes.
 
-    What was not asked for raises an ``AttributeError`` that says how to ask.
+    What was not asked for raises an ``AttributeError`` that says how to ask. It is no tensor itself: a function of
+    tensors that gets it raises a ``TypeError`` that says so.
     """
 
     def __init__(
@@ -126,8 +128,10 @@ class TeacherOutput:
         return self._layers
 
 
-class TeacherView:
+class TeacherView(NoModule):
     """The frozen teacher, in evaluation mode. Calling it is metered and limited to the declared access."""
+
+    _answer = TeacherOutput
 
     def __call__(
         self,
@@ -165,6 +169,7 @@ class TeacherView:
         """
         context = current()
         need(Access.LABELS, "the teacher")
+        must_be_tensor(images, "s.teacher(images)")
         if features:
             need(Access.FEATURES, "the teacher's features")
         if batch_norm:

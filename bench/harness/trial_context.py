@@ -198,6 +198,11 @@ class TrialContext:
     # ---- the loop --------------------------------------------------------------------------------------------------
 
     def steps(self, phase: str, share: float | None) -> Iterator[float]:
+        if not isinstance(phase, str):
+            raise MethodError(
+                f"s.steps(phase) takes the phase's name, such as s.steps('train'), not {type(phase).__name__}: "
+                "the budget says how many steps there are"
+            )
         if phase in self.phases:
             raise MethodError(f"two loops are named {phase!r}")
         if self._in_step:
@@ -408,6 +413,8 @@ class TrialContext:
     # ---- keeping ---------------------------------------------------------------------------------------------------
 
     def keep(self, name: str, thing: Any) -> Any:
+        if not isinstance(name, str):
+            raise MethodError(f"s.keep(name, thing) takes a name first, such as 'opt_s', not {type(name).__name__}")
         if name in self.kept:
             raise MethodError(f"two objects are kept as {name!r}")
         checkpoint.check_kept(name, thing)

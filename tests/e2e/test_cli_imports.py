@@ -11,7 +11,10 @@ HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "scipy", "sklearn", "nu
 LIGHT = [
     ["--version"],
     ["--help"],
-    *([verb, "--help"] for verb in ("run", "list", "show", "report", "check", "teacher", "data", "weights", "doctor")),
+    *(
+        [verb, "--help"]
+        for verb in ("run", "list", "show", "report", "check", "teacher", "data", "weights", "doctor", "new")
+    ),
     *(["list", what] for what in ("tasks", "methods", "metrics", "studies")),
     *(["list", what, "--json"] for what in ("tasks", "methods", "metrics", "studies")),
     ["list", "methods", "dafl"],

@@ -23,6 +23,7 @@ from bench.harness.isolation.judge_side import MORE, Wanted
 from bench.harness.isolation.probe import Probe
 from bench.harness.isolation.remote import Remote, RemoteImages, Spent
 from bench.harness.precision import computing
+from bench.harness.remedies import remedy
 from bench.harness.session import session_for
 from bench.harness.trial_context import BudgetSpent, Hooks, TrialContext
 from bench.models import build
@@ -245,7 +246,7 @@ def _told(error: BaseException, file: Path) -> dict[str, str]:
     reason = f"{type(error).__name__}: {told(error)[:_TEXT]}{inner}"
     trace = ""
     with contextlib.suppress(BaseException):
-        reason += place(error, file)
+        reason += place(error, file) + remedy(error)
         trace = "".join(traceback.format_exception(error))[-_TRACE:]
     return {"type": kind, "text": text, "reason": printable(reason), "traceback": trace}
 

@@ -143,7 +143,7 @@ def test_earlier_results_hold_real_images_and_are_fenced(tmp_path: Path, results
     body = f"open({str(results / 'results.json')!r})"
     record = run_trial(trial_of(tmp_path, body), Setting(results))
     assert record.status == "leaked"
-    assert record.reason == "the method opened real data: results.json"
+    assert record.reason.startswith("the method opened real data: results.json; ")
 
 
 def test_missing_data_is_a_record(tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
