@@ -81,6 +81,11 @@ ROUNDS: Mapping[str, tuple[Round, ...]] = {
     "fast_dfkd": (
         Round(("generator", "generator", "student"), 3, {"iterations": 2, "warm_up": 0, "student_steps": 1}),
     ),
+    "nayer": (
+        Round(
+            ("generator", "generator", "student"), 3, {"iterations": 2, "warm_up": 0, "calls": 1, "student_steps": 1}
+        ),
+    ),
     "ssd_kd": (Round(("generator", "generator", "student"), 5, {"student_steps": 1}),),
 }
 CASES = [

@@ -247,6 +247,12 @@ def fast_dfkd(o: Any) -> Passes:
     }
 
 
+def nayer(o: Any) -> Passes:
+    """The generator takes labels; ``warm-up``: a generator step before the student begins."""
+    adversarial = _adversarial(o.batch_synthesis, training=False)
+    return {"warm-up": adversarial[:2], "generator": adversarial, "student": _student_step(o.batch)}
+
+
 NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "noise": noise,
     "kd": kd,
@@ -275,4 +281,5 @@ NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "cmi": cmi,
     "fast_dfkd": fast_dfkd,
     "ssd_kd": fast_dfkd,
+    "nayer": nayer,
 }

@@ -46,6 +46,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "dfad": ("mnist/lenet5-half", *CIFAR, *LARGE),
     "dfq": PAIRS,
     "fast_dfkd": PAIRS,
+    "nayer": PAIRS,
     "pre_dfkd": ("mnist/lenet5-half", *CIFAR),
     "rdskd": ("mnist/lenet5-half", "svhn/wrn16-1", "cifar10/resnet18"),
     "ssd_kd": (*PAIRS, "nyuv2/deeplabv3-mobilenetv2"),
@@ -79,6 +80,13 @@ def fast_dfkd(_: str, o: Options) -> Phases:
     after = 220 - o["warm_up"]
     updates = [(calls * o["iterations"], o["batch_synthesis"]) for calls in (o["warm_up"], after)]
     return [*updates, (after * o["student_steps"], o["batch"])]
+
+
+def nayer(_: str, o: Options) -> Phases:
+    rounds = 320 - o["warm_up"]
+    calls = (o["warm_up"] * o["calls_warm_up"], rounds * o["calls"])
+    updates = [(number * o["iterations"], o["batch_synthesis"]) for number in calls]
+    return [*updates, (rounds * o["student_steps"], o["batch"])]
 
 
 def pre_dfkd(_: str, o: Options) -> Phases:
@@ -141,6 +149,7 @@ PHASES: Mapping[str, Callable[[str, Options], Phases]] = {
     "dfad": dfad,
     "dfq": dfq,
     "fast_dfkd": fast_dfkd,
+    "nayer": nayer,
     "pre_dfkd": pre_dfkd,
     "rdskd": rdskd,
     "ssd_kd": ssd_kd,
