@@ -247,6 +247,20 @@ def fast_dfkd(o: Any) -> Passes:
     }
 
 
+def lra(o: Any) -> Passes:
+    """The virtual step's two passes learn too: the student's gradient goes through both.
+
+    ``first student``: of a student step that has nothing to remember yet.
+    """
+    remembered = min(o.batch_memory, o.batch)
+    virtual = [Pass("student", o.batch, WEIGHTS), Pass("student", remembered, WEIGHTS)] if o.retention else []
+    return {
+        "generator": _adversarial(o.batch),
+        "first student": [Pass("generator", o.batch), *_student_step(o.batch)],
+        "student": [Pass("generator", o.batch), *_student_step(o.batch + remembered), *virtual],
+    }
+
+
 def nayer(o: Any) -> Passes:
     """The generator takes labels; ``warm-up``: a generator step before the student begins."""
     adversarial = _adversarial(o.batch_synthesis, training=False)
@@ -281,5 +295,6 @@ NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "cmi": cmi,
     "fast_dfkd": fast_dfkd,
     "ssd_kd": fast_dfkd,
+    "lra": lra,
     "nayer": nayer,
 }

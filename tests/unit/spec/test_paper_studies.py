@@ -46,6 +46,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "dfad": ("mnist/lenet5-half", *CIFAR, *LARGE),
     "dfq": PAIRS,
     "fast_dfkd": PAIRS,
+    "lra": CIFAR,
     "nayer": PAIRS,
     "pre_dfkd": ("mnist/lenet5-half", *CIFAR),
     "rdskd": ("mnist/lenet5-half", "svhn/wrn16-1", "cifar10/resnet18"),
@@ -80,6 +81,15 @@ def fast_dfkd(_: str, o: Options) -> Phases:
     after = 220 - o["warm_up"]
     updates = [(calls * o["iterations"], o["batch_synthesis"]) for calls in (o["warm_up"], after)]
     return [*updates, (after * o["student_steps"], o["batch"])]
+
+
+def lra(_: str, o: Options) -> Phases:
+    rounds, steps = 400 * 72, o["student_steps"]
+    return [
+        (rounds * o["generator_steps"], o["batch"]),
+        (o["first"] * steps, o["batch"]),  # with an empty memory
+        ((rounds - o["first"]) * steps, o["batch"] + o["batch_memory"]),
+    ]
 
 
 def nayer(_: str, o: Options) -> Phases:
@@ -149,6 +159,7 @@ PHASES: Mapping[str, Callable[[str, Options], Phases]] = {
     "dfad": dfad,
     "dfq": dfq,
     "fast_dfkd": fast_dfkd,
+    "lra": lra,
     "nayer": nayer,
     "pre_dfkd": pre_dfkd,
     "rdskd": rdskd,
