@@ -82,6 +82,7 @@ ROUNDS: Mapping[str, tuple[Round, ...]] = {
         Round(("generator", "generator", "student"), 3, {"iterations": 2, "warm_up": 0, "student_steps": 1}),
     ),
     "lra": (Round(("generator", "student"), 2, {"first": 1, "student_steps": 1}),),
+    "mad": (Round(("student", "generator"), 2, {"student_steps": 1}),),
     "nayer": (
         Round(
             ("generator", "generator", "student"), 3, {"iterations": 2, "warm_up": 0, "calls": 1, "student_steps": 1}

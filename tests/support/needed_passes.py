@@ -261,6 +261,12 @@ def lra(o: Any) -> Passes:
     }
 
 
+def mad(o: Any) -> Passes:
+    """The student follows on a batch of the generator's and one of its average's, in one pass."""
+    fresh = [Pass(name, o.batch) for name in ("generator", "average")]
+    return {"student": [*fresh, *_student_step(2 * o.batch)], "generator": _adversarial(o.batch)}
+
+
 def nayer(o: Any) -> Passes:
     """The generator takes labels; ``warm-up``: a generator step before the student begins."""
     adversarial = _adversarial(o.batch_synthesis, training=False)
@@ -296,5 +302,6 @@ NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "fast_dfkd": fast_dfkd,
     "ssd_kd": fast_dfkd,
     "lra": lra,
+    "mad": mad,
     "nayer": nayer,
 }

@@ -47,6 +47,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "dfq": PAIRS,
     "fast_dfkd": PAIRS,
     "lra": CIFAR,
+    "mad": CIFAR,
     "nayer": PAIRS,
     "pre_dfkd": ("mnist/lenet5-half", *CIFAR),
     "rdskd": ("mnist/lenet5-half", "svhn/wrn16-1", "cifar10/resnet18"),
@@ -90,6 +91,11 @@ def lra(_: str, o: Options) -> Phases:
         (o["first"] * steps, o["batch"]),  # with an empty memory
         ((rounds - o["first"]) * steps, o["batch"] + o["batch_memory"]),
     ]
+
+
+def mad(_: str, o: Options) -> Phases:
+    rounds = 500 * 50
+    return [(rounds * o["student_steps"], 2 * o["batch"]), (rounds, o["batch"])]
 
 
 def nayer(_: str, o: Options) -> Phases:
@@ -160,6 +166,7 @@ PHASES: Mapping[str, Callable[[str, Options], Phases]] = {
     "dfq": dfq,
     "fast_dfkd": fast_dfkd,
     "lra": lra,
+    "mad": mad,
     "nayer": nayer,
     "pre_dfkd": pre_dfkd,
     "rdskd": rdskd,
