@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bench.errors import Unsupported
     from bench.harness.losses import kl_divergence
     from bench.harness.session import BatchNormStatistics, Session, TeacherOutput
+    from bench.harness.torchdistill_losses import torchdistill_criterion, torchdistill_group_loss
     from bench.models.generators import cmi_generator, dcgan_generator, image_generator, zskt_generator
     from bench.spec.method import Access, Data, method
     from bench.spec.options import option
@@ -32,6 +33,8 @@ _WHERE = {
     "kl_divergence": "bench.harness.losses",
     "method": "bench.spec.method",
     "option": "bench.spec.options",
+    "torchdistill_criterion": "bench.harness.torchdistill_losses",
+    "torchdistill_group_loss": "bench.harness.torchdistill_losses",
     "zskt_generator": "bench.models.generators",
 }
 
@@ -48,6 +51,8 @@ __all__ = [
     "kl_divergence",
     "method",
     "option",
+    "torchdistill_criterion",
+    "torchdistill_group_loss",
     "zskt_generator",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -46,7 +47,7 @@ def pack(
     out.pairs(_counts(packed.finished, packed.unfinished, packed.saved, packed.teachers, packed.training))
     for each in packed.absent:
         out.say(f"not packed, and needed there: {each}")
-    out.say(f"next: dfkd unpack {file} FOLDER")
+    out.say(f"next: dfkd unpack {shlex.quote(str(file))} FOLDER")
 
 
 def unpack(

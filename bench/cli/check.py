@@ -20,7 +20,7 @@ from bench.utils.text import shown
 
 if TYPE_CHECKING:
     from bench.execution.contract import Finding
-    from bench.harness.teachers.training import TrainingProgress
+    from bench.harness.teachers.progress import TrainingProgress
 
 
 def check(

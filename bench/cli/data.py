@@ -155,6 +155,5 @@ def _print_set(name: str, files: Sequence[FileStatus], folder: Path | None) -> N
 
 def _remedy(source: Source, archive: Path | None) -> str:
     if archive is not None:
-        folder = shlex.quote(str(archive.parent))
-        return f"`dfkd data fetch {source.name} --data {folder}`, which unpacks {archive}"
+        return f"`dfkd data fetch {source.name} --data {shlex.quote(str(archive.parent))}`, which unpacks {archive}"
     return f"{f'`dfkd data fetch {source.name}`, or ' if source.files else ''}{source.how_to_place}"

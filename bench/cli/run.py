@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -34,7 +35,7 @@ FolderOfResults = Annotated[
 Executor = Annotated[str, typer.Option(help="; ".join(f"{name}: {doc}" for name, doc in EXECUTORS.items()) + ".")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Trials to run in parallel.  [default: as the cores allow; 1 on a GPU]"),
+    typer.Option(min=1, metavar="N", help="Trials to run in parallel.  [default: as the cores allow; 1 on each GPU]"),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print plain lines instead of the live table.")]
@@ -189,15 +190,15 @@ def print_summary(summary: Summary) -> None:
     out.say(f"{ok} of {out.count(len(plan.trials), 'trial')} ok{kept}{again}")
     if summary.unmeasured:
         out.say(f"not measured on earlier trials: {', '.join(summary.unmeasured)}")
-        out.say(f"  `dfkd score {plan.results}` measures them from the stored images")
+        out.say(f"  `dfkd score {shlex.quote(str(plan.results))}` measures them from the stored images")
     if summary.not_isolated:
         out.say(f"methods ran in the harness's own process, and are held by less: {summary.not_isolated}")
     out.say(f"records: {plan.results / 'trials'}")
     if plan.part is not None:
-        whole = str(plan.results).removesuffix(plan.part.suffix)
+        whole = shlex.quote(str(plan.results).removesuffix(plan.part.suffix))
         every = f"{whole}.part-*-of-{plan.part.count}"
         return out.say(f"part {plan.part}; when all parts have run: dfkd merge {every} --out {whole}")
-    return out.say(f"next: dfkd report --results {plan.results}")
+    return out.say(f"next: dfkd report --results {shlex.quote(str(plan.results))}")
 
 
 def _print_unsupported(outcomes: list[TrialResult]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -69,7 +70,7 @@ def score(
             found.append(scored)
     if not found:
         raise UserError(f"{folder} has no successful trial")
-    out.say(f"\nrecords: {folder / 'trials'}\nnext: dfkd report --results {folder}")
+    out.say(f"\nrecords: {folder / 'trials'}\nnext: dfkd report --results {shlex.quote(str(folder))}")
     if any(scored.reason or _lacking(scored.record, names) for scored in found):
         raise typer.Exit(1)
 

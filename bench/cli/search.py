@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,7 +123,7 @@ def _print(found: Sequence[tuple[Space, list[Suggestion]]], folder: Path) -> Non
     out.say(
         "\nheld-out agreement: with the teacher, on held-out synthetic images; the test score is not used to choose"
     )
-    out.say(f"next: dfkd report --results {folder}")
+    out.say(f"next: dfkd report --results {shlex.quote(str(folder))}")
 
 
 def _words(cell: Suggestion) -> str:

@@ -71,7 +71,9 @@ def track(
     ] = "processes",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Trials to run in parallel.  [default: as the cores allow; 1 on a GPU]"),
+        typer.Option(
+            min=1, metavar="N", help="Trials to run in parallel.  [default: as the cores allow; 1 on each GPU]"
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", help="Print plain lines instead of the live table.")] = False,

@@ -24,7 +24,7 @@ from bench.spec.trial import Trial
 from bench.utils.text import cut
 
 if TYPE_CHECKING:
-    from bench.harness.teachers.training import TrainingProgress
+    from bench.harness.teachers.progress import TrainingProgress
 
 REDRAW_SECONDS = 0.2
 COLUMNS = ("method", "task", "seed", "state", "", "spent", "score", "left")  # the one without a name is a bar

@@ -20,7 +20,7 @@ def normalise(pixels: Tensor, image: ImageSpec) -> Tensor:
     """uint8 pixels (N, C, H, W) as (pixel / 255 - mean) / std, float32."""
     mean = torch.tensor(image.mean, device=pixels.device).view(1, -1, 1, 1)
     std = torch.tensor(image.std, device=pixels.device).view(1, -1, 1, 1)
-    return (pixels.float() / 255 - mean) / std
+    return pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)  # in place: the maps are large
 
 
 def middle(images: Tensor, size: int) -> Tensor:

@@ -221,6 +221,8 @@ def _below(root: Path) -> list[Path]:
                 continue
             path = folder / entry.name
             if not entry.is_dir():
+                if not entry.is_file() and path.exists() and path.suffix.lower() in ENDINGS:
+                    raise UserError(f"{path} is no file but a pipe, a socket or a device; remove it")
                 found.append(path)
             elif (own := _identity(path)) in above:
                 raise UserError(f"{path} is a link to a folder that it lies in; remove it, or name another folder")

@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.data import decoded
 from bench.data.source import Pair, Source
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     Integers = NDArray[np.int32]
 
@@ -34,9 +37,20 @@ UNIT = 256  # sines and cosines are integers: 256 times the real ones
 
 
 def make() -> tuple[Pair, Pair]:
-    """The train and test pairs: images uint8 (N, 3, 64, 64), labels uint8 (N, 64, 64) in 0..4, none of them void."""
-    train, test = (_split(index, count) for index, count in enumerate(COUNTS))
-    return train, test
+    """The train and test pairs: images uint8 (N, 3, 64, 64), labels uint8 (N, 64, 64) in 0..4, none of them void.
+
+    Drawn once and kept in the cache: drawing takes a second, and every trial is a process of its own.
+    """
+    code = Path(__file__)
+    kept = decoded.cached("shapes", code.parent, [code], SIZE, _draw_all)
+    return (kept["train_images"], kept["train_labels"]), (kept["test_images"], kept["test_labels"])
+
+
+def _draw_all() -> dict[str, Tensor]:
+    found = {}
+    for index, (name, count) in enumerate(zip(("train", "test"), COUNTS, strict=True)):
+        found[f"{name}_images"], found[f"{name}_labels"] = _split(index, count)
+    return found
 
 
 def _split(index: int, count: int) -> Pair:

@@ -30,7 +30,7 @@ from bench.utils.stopping import ask
 
 if TYPE_CHECKING:
     from bench.execution.run_study import Audience
-    from bench.harness.teachers.training import TrainingProgress
+    from bench.harness.teachers.progress import TrainingProgress
 
 FILE, CANCEL = "run.json", ".cancel"
 SCHEMA = 1

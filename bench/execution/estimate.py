@@ -67,7 +67,7 @@ def estimate(
             refused = refusals(tries, data_folder, allow_altered)
             for trial, each in zip(trials, tries, strict=True):
                 wall, busy = time.perf_counter(), time.process_time()
-                run_trials([each], refused, work, "inline", audience or Silence(), allow_altered=allow_altered)
+                run_trials([each], refused, work, "inline", audience or Silence())
                 share = (time.process_time() - busy) / (time.perf_counter() - wall) / trial.threads
                 share = min(1.0, share) if trial.device == "cpu" else 1.0
                 place = results / "trials" / each.id

@@ -14,21 +14,20 @@ from torch import Tensor
 from bench.errors import UserError
 from bench.execution.prepare import PreparedTrial
 from bench.execution.progress import Progress
-from bench.execution.status import Ending, Interrupted, TimedOut, signal_name
-from bench.harness.checkpoint import load_trial, lost, save_checkpoint
-from bench.harness.evaluation import Judge
+from bench.execution.running_trial import RunningTrial
+from bench.execution.status import Interrupted
+from bench.harness.checkpoint import save_checkpoint
 from bench.harness.isolation.channel import BrokenMessage, Channel, Gone, Kind
 from bench.harness.isolation.judge_side import JUDGED, Course, JudgeSide, MethodFailed, Wanted
 from bench.harness.isolation.template import MethodProcess, start
-from bench.harness.learning_curve import Curve
-from bench.harness.peak_memory import peak_memory_mib, reset_peak_memory
+from bench.harness.peak_memory import reset_peak_memory
 from bench.models.source import own_file, placed
 from bench.spec.method_card import MethodCard
 from bench.spec.method_fence import fenced_folders
 from bench.spec.task import get_task
 from bench.spec.trial import Trial
 from bench.utils.confinement import Way
-from bench.utils.stopping import SIGNALS
+from bench.utils.stopping import SIGNALS, signal_name
 
 if TYPE_CHECKING:
     from bench.execution.run_trial import Setting
@@ -54,21 +53,15 @@ def start_method(trial: Trial, card: MethodCard, setting: Setting, way: Way, log
     return start(order, way, log)
 
 
-class IsolatedTrial:
+class IsolatedTrial(RunningTrial):
     """Evaluates, saves, resumes and stops a method in another process; what remains of it is as of any trial."""
 
+    context: JudgeSide
+
     def __init__(self, prepared: PreparedTrial, setting: Setting, started: float, process: MethodProcess) -> None:
-        self.prepared = prepared
-        self.setting = setting
-        self.started = started  # as time.perf_counter() has it; the study's timeout counts from here
+        super().__init__(prepared, setting, started, isolated=True)
         self.process = process
-        self.resumed = 0
         self._enforced = ""
-        self._saved = time.perf_counter()
-        self._shown = 0.0
-        self.stopping = False  # the user wants it
-        self.restarted = ""  # why the work before a stop was lost
-        self._checkpoint = load_trial(prepared.work, prepared.trial.id, self._on_lost, isolated=True)
         self.context = JudgeSide(
             image=prepared.task.image,
             teacher=prepared.teacher.network,
@@ -82,18 +75,7 @@ class IsolatedTrial:
             augment=prepared.task.augment,
             anchors=prepared.anchors,
         )
-        self.judge = Judge(
-            prepared.student,
-            prepared.teacher.network,
-            prepared.dataset.test,
-            prepared.task.image,
-            prepared.device,
-            prepared.dataset.classes,
-        )
-        selects = "teacher_agreement" in prepared.trial.selection
-        self.curve = Curve(
-            self.context, self.judge, prepared.trial.points, prepared.work, selects, prepared.trial.averages
-        )
+        self.judge, self.curve = self._judged_by(self.context)
 
     def play(self) -> None:
         """Serve the method's process until it has ended."""
@@ -158,9 +140,6 @@ class IsolatedTrial:
             return Wanted.RESUME if phase == self._checkpoint["judge"]["phase"] else Wanted.NOTHING
         return Wanted.NOTHING if self.curve.rows else Wanted.STUDENT
 
-    def _on_lost(self, reason: str) -> None:
-        self.restarted = lost(self.prepared.work, reason)
-
     def _resume(self) -> None:
         assert self._checkpoint is not None
         self.context.restore(self._checkpoint["judge"])
@@ -206,27 +185,10 @@ class IsolatedTrial:
         seconds = self.context.meter.seconds
         self.setting.report(Progress("running", self.context.progress, self.curve.latest, seconds))
 
-    def _check_time(self) -> None:
-        timeout = self.prepared.trial.timeout
-        if timeout is not None and time.perf_counter() - self.started > timeout:
-            raise TimedOut(f"ran longer than the study's timeout of {timeout:g} s")
-
     # ---- the record --------------------------------------------------------------------------------------------------
 
-    def measured(self, ending: Ending) -> dict[str, Any]:
-        """The fields of the record that every trial has whose method began."""
-        prepared, context = self.prepared, self.context
-        context.meter.peak_memory_mib = peak_memory_mib(context.device) + self.process.memory_mib
-        spent, unit = context.budget.progress(context.meter)
-        names = ("sha256", "network", "recipe", "seed", "score")
-        values = {
-            "teacher": {name: prepared.teacher.passport[name] for name in names},
-            "meter": context.meter.as_record(),
-            "resumed": self.resumed,
-        }
-        if ending.status == "ok":
-            values["stopped_by"] = unit if spent >= 1.0 else "method"
-        return values
+    def _elsewhere_mib(self) -> float:
+        return self.process.memory_mib
 
     def isolation(self) -> dict[str, Any]:
         """For the record's provenance: what held the method, and whose word the meter is."""

@@ -15,7 +15,7 @@ from bench.spec.expand import expand
 from bench.spec.method_registry import card_of
 from bench.spec.study import LoadedStudy, Study, load_study
 from bench.spec.trial import Trial
-from bench.utils.hardware import choose_device, usable_cores
+from bench.utils.hardware import choose_device, gpu_count, usable_cores
 
 RUNS = Path("runs")  # where a study's results go, by its name, unless another folder is named
 
@@ -116,9 +116,11 @@ def idle_sweeps(trials: Iterable[Trial]) -> list[IdleSweep]:
 
 
 def default_workers(plan: Plan) -> int:
-    """Trials at a time: the cores divided by a trial's threads; one where they would share a GPU."""
-    on_cpu = all(trial.device == "cpu" for trial in plan.trials)
-    return max(1, usable_cores() // plan.study.threads) if on_cpu else 1
+    """Trials at a time: the cores divided by a trial's threads, and no two that would share a GPU."""
+    fit = max(1, usable_cores() // plan.study.threads)
+    if all(trial.device == "cpu" for trial in plan.trials):
+        return fit
+    return min(fit, max(1, gpu_count())) if plan.gpu is None else 1
 
 
 def finished_of(results: Path, trials: Iterable[Trial]) -> frozenset[str]:

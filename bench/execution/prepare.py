@@ -16,7 +16,7 @@ from bench.execution.progress import Progress
 from bench.harness.pool import pool_of
 from bench.harness.teachers.anchors import get_anchors
 from bench.harness.teachers.cache import Teacher, get_teacher
-from bench.harness.teachers.training import TrainingProgress
+from bench.harness.teachers.progress import TrainingProgress
 from bench.models import build
 from bench.models.taps import tap
 from bench.spec.budget import Budget

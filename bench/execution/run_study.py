@@ -7,32 +7,30 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from filelock import FileLock, Timeout
 
-from bench import data
 from bench.errors import UserError
 from bench.execution.base_record import record_failure
 from bench.execution.driver import driving
 from bench.execution.durations import Durations, long_first
-from bench.execution.executors import Watcher, Work, check_executor, get_executor
+from bench.execution.executors import Watcher, Work, check_executor, get_executor, require_executor
 from bench.execution.isolation import ASKED, isolated
 from bench.execution.parts import StudyPart
 from bench.execution.plan import Plan, default_workers, finished_of, plan_study
+from bench.execution.teachers import WantedTeacher, check_teacher, missing_teachers, train_teacher, wanted_teachers
 from bench.records import Record, load_record, open_results
 from bench.records.folder import writing
 from bench.spec.custom_tasks import save_tasks
-from bench.spec.method_registry import card_of
 from bench.spec.requirements import missing_data, unsupported
-from bench.spec.task import TaskSpec, get_task
 from bench.spec.trial import Trial
-from bench.utils.paths import anchor_folder, teacher_folder
 from bench.utils.stopping import Stopped, asked, listening
 
 if TYPE_CHECKING:
-    from bench.harness.teachers.training import TrainingProgress
+    from bench.harness.teachers.progress import TrainingProgress
 
 CHECKPOINT_SECONDS = 30.0
 LIKE = 3  # finished trials of one kind that are read to know how long the others take
@@ -97,9 +95,6 @@ class Audience(Watcher, Protocol):
 
     def planned(self, plan: Plan, workers: int) -> None: ...
 
-    def teacher(self, task: str, progress: TrainingProgress) -> None:
-        """A task's teacher is being trained; told at the start, every few seconds, and at the end."""
-
 
 class Silence:
     """An audience that prints nothing."""
@@ -139,8 +134,8 @@ def run_study(
         file: the study.
         results: the results folder; ``runs/<study>`` if not named.
         executor: one of ``EXECUTORS``, or a site's own, with its options: ``slurm:partition=gpu``.
-        workers: trials at a time (`inline`: always one); if not named, what the cores allow, or one on a GPU.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        workers: trials at a time (`inline`: always one); if not named, what the cores allow, on GPUs one on each.
+        device: ``auto``, ``cpu``, ``cuda`` (with `processes`, all that are visible) or ``cuda:N``.
         method_files: method files beside those that the study names.
         data_folder: where to look for data sets first.
         weights: a folder or file to look in first for the weights of image metrics.
@@ -194,7 +189,10 @@ def run_plan(
     audience: Audience | None = None,
 ) -> Summary:
     """Run what is left of a plan of the study in ``file``; the rest is as in :func:`run_study`."""
-    check_executor(executor)
+    if plan.waiting:
+        require_executor(executor)
+    else:
+        check_executor(executor)
     audience = audience or Silence()
     isolation = isolation or plan.study.isolation
     for trial in plan.trials:
@@ -209,7 +207,7 @@ def run_plan(
         work = Work(plan.results, data_folder, checkpoint_seconds, count, plan.gpu, weights, isolation)
         order = long_first(plan.waiting, durations_of(plan))
         with driving(plan, count, executor, audience) as beating:
-            run_trials(order, refused, work, executor, beating, allow_altered=allow_altered)
+            run_trials(order, refused, work, executor, beating)
         return Summary(plan, tuple(_outcome(trial, plan.results) for trial in plan.trials))
 
 
@@ -235,7 +233,8 @@ def refusals(
     unfit = unsupported(trials)
     able = [trial for trial in trials if trial.id not in unfit]
     missing = missing_data(able, data_folder, allow_altered)
-    _check_teachers(able)
+    for wanted in wanted_teachers(able):
+        check_teacher(wanted)
     return {name: ("unsupported", reason) for name, reason in unfit.items()} | {
         name: ("missing_data", reason) for name, reason in missing.items()
     }
@@ -247,8 +246,6 @@ def run_trials(
     work: Work,
     executor: str,
     audience: Audience,
-    *,
-    allow_altered: bool = False,
 ) -> None:
     """Run trials in a folder that is locked. Those that :func:`refusals` names get their record without a run."""
     able = []
@@ -260,61 +257,26 @@ def run_trials(
             able.append(trial)
     if able:
         with listening():
-            _run_able(able, work, executor, audience, allow_altered)
+            _run_able(able, work, executor, audience)
 
 
-def _run_able(trials: Sequence[Trial], work: Work, executor: str, audience: Audience, allow_altered: bool) -> None:
+def _run_able(trials: Sequence[Trial], work: Work, executor: str, audience: Audience) -> None:
     gpu = work.gpu is not None or any(trial.device != "cpu" for trial in trials)
-    _train_teachers(trials, work.data_folder, allow_altered, f"cuda:{work.gpu or 0}" if gpu else "cpu", audience)
+    runs = get_executor(executor)
+    missing = missing_teachers(trials)
+    if missing and not gpu and getattr(runs, "trains_teachers", False):
+        work = replace(work, teachers=tuple(missing))
+    else:
+        _train_teachers(missing, work.data_folder, f"cuda:{work.gpu or 0}" if gpu else "cpu", audience)
     if reason := asked():
         raise Stopped(reason)
-    get_executor(executor)(trials, work, audience)
+    runs(trials, work, audience)
 
 
-def _check_teachers(trials: Iterable[Trial]) -> None:
-    """Verify the cached teachers, and the places that tasks name in their networks.
-
-    Raises:
-        UserError: a teacher is damaged, does not fit or cannot be had, or there is no such place.
-    """
-    for task, key, anchors in _teachers_of(trials):
-        from bench.harness.teachers.anchors import check_anchors
-        from bench.harness.teachers.cache import cached_teacher, check_taps
-
-        check_taps(task, task.classes)
-        cached_teacher(task, key, task.classes)
-        for count in anchors:
-            check_anchors(key, count)
-
-
-def _train_teachers(
-    trials: Iterable[Trial], folder: Path | None, allow_altered: bool, device: str, audience: Audience
-) -> None:
+def _train_teachers(missing: Iterable[WantedTeacher], folder: Path | None, device: str, audience: Audience) -> None:
     """Train what is not cached, once and here: every trial of a task needs the same teacher, and some its anchors."""
-    for task, key, anchors in _teachers_of(trials):
-        folders = [teacher_folder() / key, *(anchor_folder(key, count) for count in anchors)]
-        if all((folder / "passport.json").exists() for folder in folders):
-            continue
-        import torch
-
-        from bench.harness.teachers.anchors import get_anchors
-        from bench.harness.teachers.cache import get_teacher
-
-        def report(progress: TrainingProgress, task: TaskSpec = task) -> None:
-            audience.teacher(task.name, progress)
-
-        dataset = data.load(task.data, size=task.stored_size, folder=folder, allow_altered=allow_altered)
-        for count in anchors:  # a missing teacher is trained here
-            get_anchors(task, key, dataset, count, report, torch.device(device))
-        get_teacher(task, key, dataset, report, torch.device(device))
-
-
-def _teachers_of(trials: Iterable[Trial]) -> list[tuple[TaskSpec, str, list[int]]]:
-    """Task, key, and the numbers of anchors that methods want, of every teacher."""
-    wanted: dict[tuple[str, str], set[int]] = {}
-    for trial in trials:
-        wanted.setdefault((trial.task, trial.teacher), set()).add(card_of(trial).anchors)
-    return [(get_task(name), key, sorted(anchors - {0})) for (name, key), anchors in wanted.items()]
+    for wanted in missing:
+        train_teacher(wanted, folder, device, partial(audience.teacher, wanted.trial.task))
 
 
 @contextmanager

@@ -24,13 +24,12 @@ from bench.execution.isolated_trial import IsolatedTrial, start_method
 from bench.execution.isolation import ASKED
 from bench.execution.prepare import PreparedTrial, prepare
 from bench.execution.progress import Progress, progress_files, work_folder
-from bench.execution.status import Ending, Interrupted, TimedOut, ending_of
+from bench.execution.running_trial import RunningTrial
+from bench.execution.status import Ending, Interrupted, ending_of
 from bench.harness import checkpoint
-from bench.harness.checkpoint import load_trial, lost, save_checkpoint
-from bench.harness.evaluation import Judge
+from bench.harness.checkpoint import save_checkpoint
 from bench.harness.isolation.template import MethodProcess
-from bench.harness.learning_curve import Curve
-from bench.harness.peak_memory import peak_memory_mib, reset_peak_memory
+from bench.harness.peak_memory import reset_peak_memory
 from bench.harness.precision import computing
 from bench.harness.process_state import ProcessState
 from bench.harness.sealed import alone
@@ -77,7 +76,7 @@ def run_trial(trial: Trial, setting: Setting) -> Record:
     card = card_of(trial)
     started = time.perf_counter()
     ending = Ending()
-    running: _RunningTrial | IsolatedTrial | None = None
+    running: _TrialHere | IsolatedTrial | None = None
     process: MethodProcess | None = None
     with _noticing_ctrl_c() as asked:
         try:
@@ -89,7 +88,7 @@ def run_trial(trial: Trial, setting: Setting) -> Record:
                 else:
                     guard = _Guard(setting, around)
                     prepared = prepare(trial, card, work, setting.data_folder, setting.report, guard.begin)
-                    running = _RunningTrial(prepared, setting, started, guard.state)
+                    running = _TrialHere(prepared, setting, started, guard.state)
                 running.play()
         except BaseException as error:
             users = isinstance(error, KeyboardInterrupt) and (
@@ -98,7 +97,7 @@ def run_trial(trial: Trial, setting: Setting) -> Record:
             if users or (isinstance(error, Interrupted) and running is not None and running.stopping):
                 raise
             # What the method's own process raised comes here in words of the judge's, who raises it himself.
-            from_method = isinstance(running, _RunningTrial) and error is not running.own_error
+            from_method = isinstance(running, _TrialHere) and error is not running.own_error
             ended = ending_of(error, card.file, from_method=from_method)
             if ended is None:
                 raise
@@ -156,21 +155,15 @@ def _noticing_ctrl_c() -> Iterator[list[bool]]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class _RunningTrial:
-    """A trial whose method runs: evaluated, saved, resumed and stopped on the way."""
+class _TrialHere(RunningTrial):
+    """A trial whose method runs in this process."""
+
+    context: TrialContext
 
     def __init__(self, prepared: PreparedTrial, setting: Setting, started: float, state: ProcessState) -> None:
-        self.prepared = prepared
-        self.stopping = False  # the user wants it
+        super().__init__(prepared, setting, started, isolated=False)
         self.own_error: BaseException | None = None  # of the harness's own work, and not of the method
         self._state = state
-        self.setting = setting
-        self.started = started  # as time.perf_counter() has it; the study's timeout counts from here
-        self.resumed = 0
-        self._saved = time.perf_counter()
-        self._shown = 0.0
-        self.restarted = ""  # why the work before a stop was lost
-        self._checkpoint = load_trial(prepared.work, prepared.trial.id, self._on_lost)
         self._teacher_hash = weights_hash(prepared.teacher.network)
         self.context = TrialContext(
             image=prepared.task.image,
@@ -190,18 +183,7 @@ class _RunningTrial:
             hooks=Hooks(self._after_step, self._on_phase, self._on_keep, state.looks_untouched),
             skip_phases=() if self._checkpoint is None else tuple(self._checkpoint["context"]["phases"][:-1]),
         )
-        self.judge = Judge(
-            prepared.student,
-            prepared.teacher.network,
-            prepared.dataset.test,
-            prepared.task.image,
-            prepared.device,
-            prepared.dataset.classes,
-        )
-        selects = "teacher_agreement" in prepared.trial.selection
-        self.curve = Curve(
-            self.context, self.judge, prepared.trial.points, prepared.work, selects, prepared.trial.averages
-        )
+        self.judge, self.curve = self._judged_by(self.context)
 
     def play(self) -> None:
         """Run the method until it returns or its budget is spent, and score what it leaves; inside the fence."""
@@ -244,9 +226,6 @@ class _RunningTrial:
         with self._state.own_switches(), alone():
             yield
 
-    def _on_lost(self, reason: str) -> None:
-        self.restarted = lost(self.prepared.work, reason)
-
     def _on_keep(self, name: str, thing: Any) -> None:
         """While resuming, code before the resumed loop already sees the saved state."""
         if self._checkpoint is not None and name in self._checkpoint["context"]["kept"]:
@@ -265,7 +244,6 @@ class _RunningTrial:
         due = self.curve.due()
         now = time.perf_counter()
         stop = self.setting.stop()
-        timeout = self.prepared.trial.timeout
         if due:
             self._pause(self._evaluate)
         if stop or now - self._saved > self.setting.checkpoint_seconds:
@@ -274,8 +252,7 @@ class _RunningTrial:
         if stop:
             self.stopping = True
             raise Interrupted
-        if timeout is not None and now - self.started > timeout:
-            raise TimedOut(f"ran longer than the study's timeout of {timeout:g} s")
+        self._check_time()
         if due or now - self._shown > 0.25:
             self._shown = now
             self._pause(self._show)
@@ -310,27 +287,12 @@ class _RunningTrial:
         state = {"context": self.context.state(), "curve": self.curve.state(), "resumed": self.resumed}
         save_checkpoint(self.prepared.work, self.prepared.trial.id, state)
 
-    def measured(self, ending: Ending) -> dict[str, Any]:
-        """The fields of the record that every trial has whose method began."""
-        prepared, context = self.prepared, self.context
-        context.meter.peak_memory_mib = peak_memory_mib(context.device)
-        spent, unit = context.budget.progress(context.meter)
-        names = ("sha256", "network", "recipe", "seed", "score")
-        values = {
-            "teacher": {name: prepared.teacher.passport[name] for name in names},
-            "meter": context.meter.as_record(),
-            "resumed": self.resumed,
-        }
-        if ending.status == "ok":
-            values["stopped_by"] = unit if spent >= 1.0 else "method"
-        return values
-
 
 def _finish(
     trial: Trial,
     card: MethodCard,
     work: Path,
-    running: _RunningTrial | IsolatedTrial | None,
+    running: _TrialHere | IsolatedTrial | None,
     ending: Ending,
     setting: Setting,
 ) -> Record:
@@ -363,7 +325,7 @@ def _finish(
 def _record(
     trial: Trial,
     card: MethodCard,
-    running: _RunningTrial | IsolatedTrial | None,
+    running: _TrialHere | IsolatedTrial | None,
     ending: Ending,
     setting: Setting,
 ) -> tuple[Record, dict[str, Path]]:
@@ -384,7 +346,7 @@ def _record(
     return Record.model_validate(values), files
 
 
-def _isolation(running: _RunningTrial | IsolatedTrial | None, setting: Setting) -> dict[str, Any]:
+def _isolation(running: _TrialHere | IsolatedTrial | None, setting: Setting) -> dict[str, Any]:
     """For the record's provenance."""
     if isinstance(running, IsolatedTrial):
         return running.isolation()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,11 +62,3 @@ def ending_of(error: BaseException, file: Path, *, from_method: bool = False) ->
         return Ending("crashed", text)
     inner = "" if leaves == [error] else f" ({', '.join(sorted({type(leaf).__name__ for leaf in leaves}))})"
     return Ending("crashed", printable(f"{type(error).__name__}: {text}{inner}{place(error, file)}{remedy(error)}"))
-
-
-def signal_name(number: int) -> str:
-    """Its name, or its number where it has none."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time one
-        return f"signal {number}"

@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -41,6 +41,7 @@ from bench.records.foreign import brief, is_there, parse, refuse_links, sha256_o
 from bench.spec.method_registry import card_of
 from bench.spec.task import get_task
 from bench.spec.trial import Trial
+from bench.utils.scratch import scratch_folder
 from bench.utils.user_code import own_files
 from bench.utils.yaml import Strict
 
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from bench.execution.executors import Work
 
 SCHEMA = 1
-MANIFEST = "order.json"
+MANIFEST, ANSWER = "order.json", "answer.json"
 
 
 class _Set(Strict):
@@ -71,6 +72,15 @@ class _Listed(Strict):
     checkpoint_seconds: float
     isolation: str
     files: Mapping[str, PackedFile]
+
+
+class _Answer(Strict):
+    schema_: int = Field(alias="schema", strict=True)
+    trial: str
+    files: Mapping[str, PackedFile]
+
+
+M = TypeVar("M", bound=Strict)
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,13 @@ def write_order(target: Path, trials: Sequence[Trial], work: Work) -> None:
         "files": entries_of(content),
     }
     write_tar(target, {MANIFEST: json.dumps(manifest).encode(), **content})
+
+
+def packed_order(trials: Sequence[Trial], work: Work) -> bytes:
+    """The content of :func:`write_order`."""
+    with scratch_folder("dfkd-order-") as folder:
+        write_order(folder / "order.tar", trials, work)
+        return (folder / "order.tar").read_bytes()
 
 
 def _code(trials: Sequence[Trial]) -> tuple[list[Path], Path, Path]:
@@ -196,6 +213,26 @@ def open_order(file: Path, folder: Path, results: Path) -> Order:
     return Order(trials, here, data_folder, weights, listed.checkpoint_seconds, listed.isolation)
 
 
+def write_answer(target: Path, results: Path, trial_id: str) -> None:
+    """Write what a worker's results hold of a trial into a new file, for a driver that does not see the folder.
+
+    That is its record, or else its checkpoint, or else nothing.
+
+    Raises:
+        FileNotFoundError: the trial has changed meanwhile, as one that runs may.
+        UserError: the results hold what no trial leaves there.
+    """
+    folder = results / "trials" / trial_id
+    if folder.is_dir():
+        refuse_links(folder)
+        content: dict[str, Path | bytes] = {f"results/trials/{trial_id}/{each.name}": each for each in folder.iterdir()}
+    else:
+        content = _saved(results / "work" / trial_id, trial_id)
+    check_names(content)
+    manifest = {"schema": SCHEMA, "trial": trial_id, "files": entries_of(content)}
+    write_tar(target, {ANSWER: json.dumps(manifest).encode(), **content})
+
+
 def _listed(member: tarfile.TarInfo, content: Any, file: Path) -> _Listed:
     if member.name != MANIFEST or member.size > LARGEST:
         raise UserError(f"{file} is not an order: it does not begin with {MANIFEST}")
@@ -205,13 +242,17 @@ def _listed(member: tarfile.TarInfo, content: Any, file: Path) -> _Listed:
             f"the order is of version {brief(values.get('suite'))} of the suite, and this worker has {__version__}; "
             "install the same version on both sides"
         )
-    try:
-        listed = _Listed.model_validate(values)
-    except ValidationError as error:
-        place = ".".join(map(str, error.errors()[0]["loc"]))
-        raise UserError(f"{MANIFEST} of {file}: {brief(place)} is missing or wrong") from None
+    listed = _valid(_Listed, values, MANIFEST, file)
     check_names([*listed.files, f"files/{listed.folder}/x.py" if listed.folder != "." else "files/x.py"], f"{file}: ")
     return listed
+
+
+def _valid(kind: type[M], values: Mapping[str, Any], name: str, file: Path) -> M:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UserError(f"{name} of {file}: {brief(place)} is missing or wrong") from None
 
 
 def _arrived(values: Mapping[str, Any], files: Path, file: Path) -> Trial:
@@ -236,6 +277,28 @@ def _check_data(wanted: _Set, folder: Path | None) -> None:
 
 
 # ---- the driver's side ---------------------------------------------------------------------------------------------
+
+
+def open_answer(file: Path, folder: Path) -> Path:
+    """Unpack what :func:`write_answer` wrote below a folder that exists; the results folder in it, for :func:`accept`.
+
+    Raises:
+        UserError: it is damaged, or no answer.
+    """
+    with writing(folder):
+        extract(file, folder, _answered)
+    return folder / "results"
+
+
+def _answered(member: tarfile.TarInfo, content: Any, file: Path) -> _Answer:
+    if member.name != ANSWER or member.size > LARGEST:
+        raise UserError(f"{file} is not an answer: it does not begin with {ANSWER}")
+    answer = _valid(_Answer, parse(content.read(LARGEST), f"{ANSWER} of {file}"), ANSWER, file)
+    places = (f"results/trials/{answer.trial}/", f"results/work/{answer.trial}/")
+    if other := next((name for name in answer.files if not name.startswith(places)), None):
+        raise UserError(f"{file} answers for the trial {brief(answer.trial)}, and holds {brief(other)}")
+    check_names(answer.files, f"{file}: ")
+    return answer
 
 
 def accept(answer: Path, trial: Trial, results: Path) -> Record | None:
@@ -272,6 +335,13 @@ def accept(answer: Path, trial: Trial, results: Path) -> Record | None:
     if is_there(saved / "checkpoint.pt"):
         take_saved(saved, results, trial.id)
     return None
+
+
+def accept_packed(answer: bytes, trial: Trial, results: Path) -> Record | None:
+    """:func:`accept` for the content of an answer's file."""
+    with scratch_folder("dfkd-answer-") as folder:
+        (folder / "answer.tar").write_bytes(answer)
+        return accept(open_answer(folder / "answer.tar", folder), trial, results)
 
 
 def take_saved(source: Path, results: Path, trial_id: str) -> None:

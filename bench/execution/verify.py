@@ -14,7 +14,7 @@ from typing import Any
 from bench._version import __version__
 from bench.data.pool import content_name
 from bench.errors import UserError
-from bench.execution.executors import Work, check_executor
+from bench.execution.executors import Work, require_executor
 from bench.execution.isolation import isolated
 from bench.execution.plan import finished_of
 from bench.execution.run_study import (
@@ -101,7 +101,7 @@ def verify(
     Raises:
         UserError: this machine cannot isolate a method, or the folder cannot be used.
     """
-    check_executor(executor)
+    require_executor(executor)
     isolated("process", "cpu")
     register_saved_tasks(results)
     open_results(again, create=True)

@@ -8,24 +8,29 @@ Exit code: 0 all have ended, 2 the order cannot be worked on (``FOLDER/error.txt
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.execution.executors import Work, get_executor
+from bench.execution.executors import Watcher, Work, get_executor
 from bench.execution.progress import Progress
 from bench.execution.transport import open_order, take_saved
+from bench.harness.teachers.progress import TrainingProgress
 from bench.records import Record
 from bench.records.foreign import is_there
 from bench.spec.trial import Trial
-from bench.utils.stopping import Stopped, listening
+from bench.utils.stopping import SIGNALS, Stopped, listening
 
 DONE, REFUSED, SAVED = 0, 2, 75
 ERROR = "error.txt"
 
 
 class _Quiet:
+    def teacher(self, task: str, progress: TrainingProgress) -> None:
+        pass
+
     def update(self, trial: Trial, progress: Progress) -> None:
         pass
 
@@ -33,15 +38,31 @@ class _Quiet:
         print(f"{record.status} {trial.id}", flush=True)
 
 
-def work_on(file: Path, folder: Path, earlier: Sequence[Path] = (), workers: int = 1) -> int:
+def work_on(
+    file: Path,
+    folder: Path,
+    earlier: Sequence[Path] = (),
+    workers: int = 1,
+    watcher: Watcher | None = None,
+    signals: Sequence[signal.Signals] = SIGNALS,
+) -> int:
     """Work on an order in a new folder; the exit code.
 
+    Args:
+        file: the order.
+        folder: made if needed.
+        earlier: the folders of attempts before.
+        workers: trials at a time.
+        watcher: told how they come along; without one, their ends are printed.
+        signals: which of them save what runs.
+
     Raises:
-        Stopped: a signal came, and what ran is saved.
+        Stopped: a signal came, or the watcher asked for it, and what ran is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    before = Path.cwd()
     try:
-        with listening():
+        with listening(signals=signals):
             results = folder.resolve() / "results"
             order = open_order(file.resolve(), folder.resolve() / "order", results)
             waiting = [trial for trial in order.trials if not _ended(trial, earlier)]
@@ -50,13 +71,15 @@ def work_on(file: Path, folder: Path, earlier: Sequence[Path] = (), workers: int
             os.chdir(order.folder)
             around = (order.data_folder, order.checkpoint_seconds, workers, None, order.weights, order.isolation)
             work = Work(results, *around)
-            get_executor("processes")(waiting, work, _Quiet())
+            get_executor("processes")(waiting, work, watcher or _Quiet())
     except UserError as error:
         part = folder / f".{ERROR}"
         part.write_text(str(error), encoding="utf-8", errors="backslashreplace")
         part.replace(folder / ERROR)
         print(error, file=sys.stderr, flush=True)
         return REFUSED
+    finally:
+        os.chdir(before)
     return DONE
 
 

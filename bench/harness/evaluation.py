@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -46,17 +48,21 @@ class Judge:
     ) -> None:
         """``classes`` are their names, for segmentation."""
         self._network = bare_copy(student).to(device).eval().requires_grad_(False)
-        self._test = Split(test.images.to(device), test.labels.to(device))
+        self._images = test.images.to(device)
         self._classes = classes
         self._image = image
-        self._teacher_classes = answers(teacher, self._test.images, image)
+        teachers = answers(teacher, self._images, image)
+        labels = test.labels.to(device)
+        self._score: Callable[[Tensor], Verdict]
+        if labels.ndim == 1:
+            self._score = partial(_verdict, labels=labels, teachers=teachers)
+        else:
+            self._score = partial(_dense_verdict, pairs=_pairs(labels, teachers, len(classes)), classes=classes)
 
     def test(self, weights: Mapping[str, Tensor]) -> Verdict:
         """Score a student's state_dict on the test set."""
         self._network.load_state_dict(weights)
-        found = answers(self._network, self._test.images, self._image)
-        score, details = score_answers(found, self._test.labels, self._classes)
-        return Verdict(score, _agreement(found, self._teacher_classes, self._test.labels), details)
+        return self._score(answers(self._network, self._images, self._image))
 
     def answers(self, weights: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
         """The classes that a student assigns to uint8 images, as :func:`answers`."""
@@ -89,7 +95,10 @@ def score_answers(found: Tensor, labels: Tensor, classes: Sequence[str]) -> tupl
     """(score in the task's metric, further test metrics) of predicted classes, both in [0, 1]."""
     if labels.ndim == 1:
         return (found == labels).double().mean().item(), {}
-    matrix = confusion(found, labels, len(classes))
+    return _of_matrix(confusion(found, labels, len(classes)), classes)
+
+
+def _of_matrix(matrix: Tensor, classes: Sequence[str]) -> tuple[float, dict[str, float | None]]:
     values = intersection_over_union(matrix)
     per_class = {f"iou[{name}]": value for name, value in zip(classes, values, strict=True)}
     return mean_iou(matrix), {"pixel_accuracy": pixel_accuracy(matrix), **per_class}
@@ -102,11 +111,29 @@ def score_network(
     return score_answers(answers(network, split.images, image), split.labels, classes)
 
 
-def _agreement(found: Tensor, others: Tensor, labels: Tensor) -> float:
-    same = found == others
-    if labels.ndim == 3:
-        same = same[labels != VOID]
-    return same.double().mean().item()
+def _verdict(found: Tensor, labels: Tensor, teachers: Tensor) -> Verdict:
+    return Verdict((found == labels).double().mean().item(), (found == teachers).double().mean().item())
+
+
+def _pairs(labels: Tensor, teachers: Tensor, classes: int) -> Tensor:
+    """(pixels,): a number for each pair of a true class and the teacher's, K apart, so that a third fits in between.
+
+    Void pixels are of one class more. The smallest type that holds all triples makes counting fast.
+    """
+    triples = (classes + 1) * classes * classes
+    kind = torch.int16 if triples < 2**15 else torch.int32 if triples < 2**31 else torch.int64
+    true = torch.where(labels == VOID, classes, labels).to(kind)
+    return ((true * classes + teachers) * classes).flatten()
+
+
+def _dense_verdict(found: Tensor, pairs: Tensor, classes: Sequence[str]) -> Verdict:
+    """Score and agreement of the classes of all pixels, from one count of triples: true, teacher's and found class."""
+    many = len(classes)
+    counts = torch.bincount(pairs + found.flatten(), minlength=(many + 1) * many * many)
+    counted = counts.view(many + 1, many, many)[:many]
+    same, pixels = int(counted.diagonal(dim1=1, dim2=2).sum()), int(counted.sum())
+    score, details = _of_matrix(counted.sum(1), classes)
+    return Verdict(score, same / pixels if pixels else math.nan, details)
 
 
 def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Metrics of nearest neighbours: precision and recall, density and coverage, memorisation.
+"""Metrics of nearest neighbours in features: precision and recall, density and coverage.
 
 Distances are Euclidean, from matrix products in float64, block by block: no matrix of all pairs is kept. A product
 leaves rounding errors where two rows are equal or a row lies exactly on the edge of a ball. Squares below ``ROUNDING``
@@ -99,21 +99,6 @@ def density_coverage(
             hits += int(inside.sum())
             covered[columns] |= inside.any(0)
     return hits / (k * len(generated)), int(covered.sum()) / len(real)
-
-
-def nearest_distance(queries: Tensor, others: Tensor) -> Tensor:
-    """float64 (N,): the distance of each row of queries (N, D) to the nearest row of others (M, D); 0 for a copy.
-
-    Raises:
-        ValueError: no rows, different dimensions, NaN or infinity.
-    """
-    check_features(queries, others, rows=1)
-    shift = mean_row(others)
-    nearest = torch.full((len(queries),), torch.inf, dtype=torch.float64, device=queries.device)
-    for rows, block in blocks(queries, shift):
-        for _, candidates in blocks(others, shift):
-            nearest[rows] = torch.minimum(nearest[rows], _squares(block, candidates)[0].min(1).values)
-    return nearest.sqrt()
 
 
 def _squares(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from bench.data.images import evenly
 from bench.errors import Unavailable
-from bench.metrics.neighbours import nearest_distance
+from bench.metrics.pixels import nearest_distance
 from bench.metrics.scene import ImageSets, Measured
 
 SAMPLE = 500  # test images whose distance to the nearest training image says what is usual
-BLOCK = 2**28  # bytes of float32 pixels at a time
 
 
 def class_balance(scene: ImageSets) -> Measured:
@@ -44,10 +43,7 @@ def nearest_training_distance(scene: ImageSets) -> Measured:
 
 
 def _mean_nearest(images: Tensor, real: Tensor) -> float:
-    rows = images.flatten(1).float() / 255
-    blocks = real.split(max(1, BLOCK // (4 * rows.shape[1])))
-    nearest = torch.stack([nearest_distance(rows, block.flatten(1).float() / 255) for block in blocks]).amin(0)
-    return nearest.mean().item() / math.sqrt(rows.shape[1])
+    return nearest_distance(images, real).mean().item() / (255 * math.sqrt(images[0].numel()))
 
 
 def class_labels(scene: ImageSets) -> Tensor:

@@ -60,7 +60,19 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], list[str]]:
         done.append(f"taken from {chosen!r}")
     if not _is_state(content):
         raise UserError(f"{file} contains no state_dict (names and tensors)")
-    return {str(name): value for name, value in content.items()}, done
+    return {str(name): _dense(value, str(name), file) for name, value in content.items()}, done
+
+
+def _dense(value: Tensor, name: str, file: Path) -> Tensor:
+    """A tensor as a network holds it; those of pruned networks may be stored as sparse ones.
+
+    Raises:
+        UserError: its values are not in the file, or are no plain numbers.
+    """
+    kinds = {"quantized": value.is_quantized, "complex": value.is_complex(), "on the meta device": value.is_meta}
+    if wrong := next((kind for kind, holds in kinds.items() if holds), ""):
+        raise UserError(f"{file}: {name} is {wrong}; needed are real numbers, as state_dict() has them")
+    return value.to_dense() if value.layout != torch.strided else value
 
 
 def _is_state(content: object) -> bool:
@@ -123,7 +135,7 @@ def fit(network: nn.Module, weights: Mapping[str, Tensor], source: Path | str, *
     With ``assign`` the network takes the tensors themselves, as one on the meta device must.
 
     Raises:
-        UserError: a name or a shape is not the network's. Counters of batch norms may be missing.
+        UserError: a name, a shape or a kind of numbers is not the network's. Counters of batch norms may be missing.
     """
     wanted = network.state_dict()
     given = {name: torch.zeros((), dtype=torch.long) for name in wanted if name.endswith(COUNTER)} | dict(weights)
@@ -138,4 +150,7 @@ def fit(network: nn.Module, weights: Mapping[str, Tensor], source: Path | str, *
         if value.shape != wanted[name].shape:
             shapes = f"{tuple(value.shape)}, the network needs {tuple(wanted[name].shape)}"
             raise UserError(f"{source} does not fit {type(network).__name__}: {name} has shape {shapes}")
+        if value.is_floating_point() != wanted[name].is_floating_point() and not name.endswith(COUNTER):
+            kinds = f"{value.dtype}, the network needs {wanted[name].dtype}".replace("torch.", "")
+            raise UserError(f"{source} does not fit {type(network).__name__}: {name} is {kinds}")
     network.load_state_dict(given, assign=assign)

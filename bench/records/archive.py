@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -264,7 +265,7 @@ def check_archive(file: Path) -> dict[str, str]:
         UserError: it does not exist, is no archive of records, or is of a newer schema.
     """
     if not file.is_file():
-        raise UserError(f"{file} does not exist; `dfkd archive RESULTS {file}` creates one")
+        raise UserError(f"{file} does not exist; `dfkd archive RESULTS {shlex.quote(str(file))}` creates one")
     with connect() as con:
         facts = file_facts(con, file).get("dfkd")
     if not isinstance(facts, str):

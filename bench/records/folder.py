@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ def open_folder(folder: Path, create: bool = False) -> Path:
                 _make_marker(marker)
     if not marker.is_file():
         what = "is not a results folder (it has no results.json)" if folder.exists() else "does not exist"
-        raise UserError(f"{folder} {what}; `dfkd run STUDY.yaml --results {folder}` creates one")
+        raise UserError(f"{folder} {what}; `dfkd run STUDY.yaml --results {shlex.quote(str(folder))}` creates one")
     check_schema(read_json(marker), marker)
     if create:
         with writing(folder):
@@ -246,7 +247,7 @@ def refuse_archive(results: Path) -> None:
         place = place_of(results)
         raise UserError(
             f"{place} is an archive, which is only read; choose another folder, or unpack it into one and use that: "
-            f"`dfkd merge {place} --out FOLDER`"
+            f"`dfkd merge {shlex.quote(str(place))} --out FOLDER`"
         )
 
 

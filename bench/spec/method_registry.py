@@ -106,4 +106,7 @@ def read_cards(file: Path, module: str | None = None) -> list[MethodCard]:
 
 
 def card_of(trial: Trial) -> MethodCard:
+    """The card of a trial's method. That no other method has its name was seen when the study was planned."""
+    if not trial.method_files and trial.method in built_in_methods():
+        return built_in_methods()[trial.method]
     return get_card(trial.method, find_methods(trial.method_files))

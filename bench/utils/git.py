@@ -91,6 +91,8 @@ def resolve(root: Path, name: str) -> Commit:
         done = _run(root, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
     except (OSError, ValueError, subprocess.SubprocessError):  # ValueError: a NUL in the name
         raise UserError(f"git cannot search for {name!r} in {root}") from None
+    if done.returncode and ".." in name:
+        raise UserError(f"{name!r} is a range of commits; name one commit, tag or branch")
     if "is ambiguous" in done.stderr:
         raise UserError(f"{name!r} is ambiguous in {root}: {', '.join(_candidates(root, name))}")
     if done.returncode != 0:

@@ -26,7 +26,16 @@ def gpus() -> list[str]:
         return []
     import torch
 
-    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return [torch.cuda.get_device_name(number) for number in range(gpu_count())]
+
+
+def gpu_count() -> int:
+    """How many CUDA devices this process may use: those of ``CUDA_VISIBLE_DEVICES``, where it is set."""
+    if torch_is_for_the_cpu():
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def torch_is_for_the_cpu() -> bool:

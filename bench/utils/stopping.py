@@ -138,3 +138,11 @@ def seconds_of(duration: str) -> float:
     if not total:
         raise UserError(f"--stop-after {duration}: a duration such as 9m, 90s or 1h30m is wanted")
     return total
+
+
+def signal_name(number: int) -> str:
+    """Its name, or its number where it has none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time one
+        return f"signal {number}"

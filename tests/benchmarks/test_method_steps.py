@@ -81,6 +81,13 @@ ROUNDS: Mapping[str, tuple[Round, ...]] = {
     "fast_dfkd": (
         Round(("generator", "generator", "student"), 3, {"iterations": 2, "warm_up": 0, "student_steps": 1}),
     ),
+    "lra": (Round(("generator", "student"), 2, {"first": 1, "student_steps": 1}),),
+    "mad": (Round(("student", "generator"), 2, {"student_steps": 1}),),
+    "nayer": (
+        Round(
+            ("generator", "generator", "student"), 3, {"iterations": 2, "warm_up": 0, "calls": 1, "student_steps": 1}
+        ),
+    ),
     "ssd_kd": (Round(("generator", "generator", "student"), 5, {"student_steps": 1}),),
 }
 CASES = [

@@ -125,7 +125,11 @@ def check(file: Path, only: set[str] | None = None, isolation: str = "auto") -> 
     return run_battery(card, method_files=(file,), only=only, isolation=isolation)
 
 
-@pytest.mark.parametrize("what", BROKEN)
+# Long ones, beside others of the same check: "hides the refusal", and test_an_option_that_counts_late_is_no_dead_one.
+LONG = ("trains on scikit-learn's real digits", "never uses its temperature option")
+
+
+@pytest.mark.parametrize("what", [pytest.param(each, marks=[pytest.mark.slow] * (each in LONG)) for each in BROKEN])
 def test_broken_method_is_caught(what: str, tmp_path: Path) -> None:
     changes, wanted, message = BROKEN[what]
     # In another process there is no teacher to change; the check of the options is many trials, quicker in this one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from method_kinds import one_of_each_kind
 
 from bench.execution.contract.short_trials import POINTS, Play, Stage, counts
 from bench.spec.method_registry import find_methods
@@ -14,6 +15,7 @@ from bench.utils.confinement import available, why_not
 # with a generator, images that are parameters, training images, and a pool
 QUICK = ("dafl", "deepinversion", "kd", "kd_related")
 METHODS = tuple(find_methods())
+KINDS = tuple(sorted({"dafl", *one_of_each_kind(find_methods().values()).values()}))
 
 
 def outcome(play: Play) -> dict[str, object]:
@@ -42,7 +44,8 @@ def _of_the_whole(play: Play) -> dict[str, object]:
     ("name", "memory_format"),
     [
         *(pytest.param(each, "channels_last", marks=() if each in QUICK else pytest.mark.slow) for each in METHODS),
-        *(pytest.param(each, "contiguous", marks=() if each == "dafl" else pytest.mark.slow) for each in METHODS),
+        # other kernels, the same code: one method of each kind tells
+        *(pytest.param(each, "contiguous", marks=pytest.mark.slow) for each in KINDS),
     ],
 )
 def test_both_modes_give_the_same_bits(name: str, memory_format: str, tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("repo
 BY_HAND = [page for page in PAGES if "reports" not in page.relative_to(ROOT).parts]
 EXAMPLE = ROOT / "tests" / "contract" / "good" / "one_hot.py"
 OUTSIDE = {
+    "pip",
+    "ray",
     "source",
     "sudo",
     "pre-commit",
@@ -94,6 +96,12 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
     assert {block.kind for block in blocks()} == {"python", "yaml", "toml", "console", "text"}
 
 
+def need_extras(block: Block) -> None:
+    """Skip where a block imports a package of an extra that is not installed."""
+    if re.search(r"^(?:from|import) torchdistill\b", block.text, flags=re.MULTILINE):
+        pytest.importorskip("torchdistill", reason="the extra `torchdistill` is not installed")
+
+
 def methods_of(kind: bool) -> list[Block]:
     return [block for block in blocks("python") if ("@method(" in block.text) is kind]
 
@@ -104,6 +112,7 @@ def test_a_method_of_the_documentation_is_read_and_runs(
 ) -> None:
     import torch
 
+    need_extras(block)
     file = tmp_path / "my_method.py"
     file.write_text(block.text, encoding="utf-8")
     (card,) = read_cards(file)
@@ -131,6 +140,7 @@ def test_the_twenty_line_method_is_the_one_that_passes_the_contract(page: str) -
 def test_other_code_of_the_documentation_runs_where_the_reader_would_run_it(
     block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    need_extras(block)
     make_demo(tmp_path / "runs" / "demo", seeds=1)
     golden = tmp_path / "tests" / "unit" / "records" / "golden"
     golden.mkdir(parents=True)

@@ -155,19 +155,20 @@ def test_no_process_is_left(attempt: Callable[..., object]) -> None:
 
 
 def test_folders_that_a_killed_judge_left_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.harness.isolation import template
+    from bench.harness.isolation.template import SCRATCH
+    from bench.utils import scratch
 
-    monkeypatch.setattr(template.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: str(tmp_path))
     gone = subprocess.Popen(["true"])
     gone.wait()
-    old = time.time() - 2 * template.ABANDONED
+    old = time.time() - 2 * scratch.ABANDONED
     names = {f"{gone.pid}-old": old, f"{gone.pid}-new": time.time(), f"{os.getpid()}-old": old, "x-old": old}
     for name, modified in names.items():
-        folder = tmp_path / f"{template.SCRATCH}{name}"
+        folder = tmp_path / f"{SCRATCH}{name}"
         folder.mkdir()
         os.utime(folder, (modified, modified))
-    template._clear_abandoned.__wrapped__()
-    kept = {folder.name.removeprefix(template.SCRATCH) for folder in tmp_path.iterdir()}
+    scratch.clear_abandoned.__wrapped__(SCRATCH)
+    kept = {folder.name.removeprefix(SCRATCH) for folder in tmp_path.iterdir()}
     assert kept == names.keys() - {f"{gone.pid}-old"}
 
 

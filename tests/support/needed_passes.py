@@ -247,6 +247,32 @@ def fast_dfkd(o: Any) -> Passes:
     }
 
 
+def lra(o: Any) -> Passes:
+    """The virtual step's two passes learn too: the student's gradient goes through both.
+
+    ``first student``: of a student step that has nothing to remember yet.
+    """
+    remembered = min(o.batch_memory, o.batch)
+    virtual = [Pass("student", o.batch, WEIGHTS), Pass("student", remembered, WEIGHTS)] if o.retention else []
+    return {
+        "generator": _adversarial(o.batch),
+        "first student": [Pass("generator", o.batch), *_student_step(o.batch)],
+        "student": [Pass("generator", o.batch), *_student_step(o.batch + remembered), *virtual],
+    }
+
+
+def mad(o: Any) -> Passes:
+    """The student follows on a batch of the generator's and one of its average's, in one pass."""
+    fresh = [Pass(name, o.batch) for name in ("generator", "average")]
+    return {"student": [*fresh, *_student_step(2 * o.batch)], "generator": _adversarial(o.batch)}
+
+
+def nayer(o: Any) -> Passes:
+    """The generator takes labels; ``warm-up``: a generator step before the student begins."""
+    adversarial = _adversarial(o.batch_synthesis, training=False)
+    return {"warm-up": adversarial[:2], "generator": adversarial, "student": _student_step(o.batch)}
+
+
 NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "noise": noise,
     "kd": kd,
@@ -275,4 +301,7 @@ NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "cmi": cmi,
     "fast_dfkd": fast_dfkd,
     "ssd_kd": fast_dfkd,
+    "lra": lra,
+    "mad": mad,
+    "nayer": nayer,
 }

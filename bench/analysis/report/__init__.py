@@ -5,6 +5,7 @@ Nothing here measures anything: the same records give the same bytes.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -118,9 +119,8 @@ def _drawn(
 ) -> tuple[list[Part], list[Group], list[Overall], dict[str, bytes]]:
     parts, colours = read_parts(results, published_of_kept(open_results(results)), trial_pages, processes, study)
     if not parts:
-        raise UserError(
-            f"{results} contains no records yet; create them with `dfkd run STUDY.yaml --results {results}`"
-        )
+        remedy = f"dfkd run STUDY.yaml --results {shlex.quote(str(results))}"
+        raise UserError(f"{results} contains no records yet; create them with `{remedy}`")
     groups = [group for part in parts for group in part.groups]
     overall: list[Overall] = []
     contents = {path: content for part in parts for path, content in part.figures.items()}

@@ -25,6 +25,7 @@ from bench.analysis.report.pages.site import (
     PublishedStudy,
     describe,
     front_page,
+    published_of,
     readme,
     standings_of,
     with_way_home,
@@ -95,7 +96,7 @@ def make_site(
     if summary:
         front = {README: readme(ordered).encode()}
     else:
-        front = {INDEX: front_page(ordered).encode()} | board_files(standings_of(ordered), HOME)
+        front = {INDEX: front_page(ordered).encode()} | board_files(standings_of(ordered), HOME, published_of(ordered))
     _remove_others(out, set(entries))
     file, *_ = write_files(out, front)
     done = tuple(sorted(job.study.name for job in jobs))

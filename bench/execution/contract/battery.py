@@ -17,7 +17,7 @@ from bench.execution.contract.dead_options import dead_options
 from bench.execution.contract.short_trials import POINTS, Play, Stage, counts
 from bench.harness.teachers.anchors import get_anchors
 from bench.harness.teachers.cache import get_teacher, silent
-from bench.harness.teachers.training import Report
+from bench.harness.teachers.progress import Report
 from bench.spec.method_card import MethodCard
 from bench.spec.presets import preset
 from bench.spec.requirements import default_task, why_unsupported

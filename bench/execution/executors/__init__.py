@@ -10,12 +10,14 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import ValidationError
 
 from bench.errors import UserError, nearest
 from bench.execution.progress import Progress
+from bench.execution.teachers import WantedTeacher
+from bench.harness.teachers.progress import TrainingProgress
 from bench.spec.trial import Trial
 from bench.utils.text import shown
 from bench.utils.yaml import Strict
@@ -32,17 +34,21 @@ class Work:
     data_folder: Path | None
     checkpoint_seconds: float
     workers: int
-    gpu: int | None = None  # the number of the GPU to use; None: the first
+    gpu: int | None = None  # the number of the GPU to use; None: all, or where trials run one by one, the first
     weights: Path | None = None  # where to look first for the weights of image metrics
     isolation: str = "auto"  # whether methods run in processes of their own: auto, process or none
+    teachers: tuple[WantedTeacher, ...] = ()  # those that are missing, for an executor that trains them
 
 
 class Watcher(Protocol):
-    """Told how trials come along."""
+    """Told how trials come along, and the teachers that an executor trains."""
 
     def update(self, trial: Trial, progress: Progress) -> None: ...
 
     def ended(self, trial: Trial, record: Record) -> None: ...
+
+    def teacher(self, task: str, progress: TrainingProgress) -> None:
+        """A task's teacher is being trained; told at the start, every few seconds, and at the end."""
 
 
 class Executor(Strict):
@@ -51,6 +57,10 @@ class Executor(Strict):
     Only the process that calls it writes into the study's results.
     """
 
+    trains_teachers: ClassVar[bool] = (
+        False  # whether it trains those of its work; else all are there before it is called
+    )
+
     def __call__(self, trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
         """Run all trials.
 
@@ -58,6 +68,13 @@ class Executor(Strict):
             Stopped: :func:`bench.utils.stopping.asked` says so, and what runs is saved.
         """
         raise NotImplementedError
+
+    def check(self) -> None:
+        """Look whether what it needs is installed here.
+
+        Raises:
+            UserError: something is missing; the sentence says what to install.
+        """
 
     def dry_run(self, trials: Sequence[Trial], work: Work) -> str:
         """What it would hand to another program, as text; nothing is written."""
@@ -70,11 +87,13 @@ EXECUTORS: Mapping[str, str] = {
     "inline": "trials one after the other in this process",
     "processes": "one process per trial, so a crash ends only its own trial",
     "slurm": "array jobs of Slurm, such as slurm:partition=gpu,time=2h",
+    "ray": "a task of Ray per trial, on this machine or a cluster, such as ray:address=head:6379",
 }
 _CLASSES = {
     "inline": "bench.execution.executors.inline:Inline",
     "processes": "bench.execution.executors.processes:Processes",
     "slurm": "bench.execution.executors.slurm:Slurm",
+    "ray": "bench.execution.executors.ray:Ray",
 }
 
 
@@ -111,6 +130,11 @@ def check_executor(words: str) -> None:
     """Raise UserError as :func:`get_executor` does; of the built-in ones without options, nothing is imported."""
     if words not in _CLASSES:
         get_executor(words)
+
+
+def require_executor(words: str) -> None:
+    """Raise UserError as :func:`get_executor` does, and where what the executor needs is not installed here."""
+    get_executor(words).check()
 
 
 def _class(name: str) -> type[Executor]:

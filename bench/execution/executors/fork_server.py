@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -163,9 +164,15 @@ def serve(control: int) -> None:
     import bench.execution.run_trial  # noqa: F401  # everything that a worker imports
     from bench.harness.isolation.method_process import warm_up
     from bench.spec.method_registry import built_in_methods
+    from bench.utils.confinement.view import look_around
+    from bench.utils.provenance import provenance
 
     warm_up()
     built_in_methods()
+    look_around()
+    provenance(threads=1, deterministic=True)  # the versions of libraries, the commit: asks git
+    gc.collect()
+    gc.freeze()  # what is here stays: a worker's collector would touch, and so copy, every page of it
     talk = socket.socket(fileno=control)
     while True:
         data, descriptors, _, _ = socket.recv_fds(talk, LARGEST, 1)

@@ -12,20 +12,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, ClassVar
 
 from bench.errors import UserError
 from bench.execution.base_record import record_failure
-from bench.execution.executors import Executor, Watcher, Work
-from bench.execution.executors.fork_server import ForkedWorker, close_server, fork_server
+from bench.execution.executors import Executor, Watcher, Work, teacher_worker
+from bench.execution.executors.fork_server import close_server, fork_server
+from bench.execution.executors.teacher_worker import Process, Training
 from bench.execution.executors.worker import BAD_INPUT, INTERRUPTED, RECORD, outcome_file
 from bench.execution.progress import Progress, read_progress, work_folder
-from bench.execution.status import signal_name
+from bench.execution.teachers import WantedTeacher
 from bench.records import load_record
 from bench.spec.trial import Trial
-from bench.utils.stopping import Stopped, asked
+from bench.utils.hardware import gpu_count
+from bench.utils.stopping import Stopped, asked, signal_name
 
 POLL_SECONDS = 0.2
 # The worker finds the very modules that this process found, and none in the folder that the user happens to be in.
@@ -40,6 +44,8 @@ GRACE_SECONDS = 20.0  # for a worker to save itself, or to notice its own timeou
 
 
 class Processes(Executor):
+    trains_teachers: ClassVar[bool] = True
+
     def __call__(self, trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
         run(trials, work, watcher)
 
@@ -48,27 +54,44 @@ class Processes(Executor):
 class _Job:
     trial: Trial
     work: Path
-    process: subprocess.Popen[bytes] | ForkedWorker
+    process: Process
     started: float
+    gpu: int | None = None
     killed_for_time: bool = False
 
 
 def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
-    """Run all trials, ``work.workers`` at a time; where somebody asks, the running ones save themselves."""
-    waiting = list(trials)
+    """Run all trials, ``work.workers`` at a time; where somebody asks, the running ones save themselves.
+
+    Missing teachers begin first. A trial waits for its own teacher and for no other.
+    """
+    waiting, untrained = list(trials), list(work.teachers)
     jobs: list[_Job] = []
+    trainings: list[Training] = []
     try:
-        while waiting or jobs:
+        while waiting or jobs or untrained or trainings:
             if reason := asked():
-                late = _save(jobs, work, watcher)
-                if waiting or jobs:
+                late = _save(jobs, trainings, work, watcher)
+                if waiting or jobs or untrained or trainings:
                     jobs.clear()
                     raise Stopped(reason, late)
                 return
-            while waiting and len(jobs) < work.workers:
-                jobs.append(_start(waiting.pop(0), work))
-                watcher.update(jobs[-1].trial, Progress())
-            _rest(jobs)
+            free = work.workers - len(jobs) - sum(training.slots for training in trainings)
+            while untrained and free >= (slots := min(work.workers, untrained[0].threads)):
+                trainings.append(_train(untrained.pop(0), slots, work))
+                free -= slots
+            while free > 0 and not untrained and (trial := _next(waiting, trainings)) is not None:
+                waiting.remove(trial)
+                jobs.append(_start(trial, work, _free_gpu(trial, jobs, work)))
+                watcher.update(trial, Progress())
+                free -= 1
+            _rest([*jobs, *trainings])
+            for training in list(trainings):
+                ended = training.process.poll() is not None
+                _tell(training, watcher)
+                if ended and not asked():
+                    trainings.remove(training)
+                    training.finish()
             for job in list(jobs):
                 if job.process.poll() is not None:
                     if asked():  # whoever stops this run may have told its workers, too
@@ -84,16 +107,29 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
                     job.killed_for_time = True
                     job.process.kill()
     finally:
-        _stop(jobs)
+        _stop([*jobs, *trainings])
+        for training in trainings:
+            training.clear()
 
 
-def _rest(jobs: Sequence[_Job]) -> None:
+def _next(waiting: Sequence[Trial], trainings: Sequence[Training]) -> Trial | None:
+    """The first trial whose teacher is there."""
+    busy = {training.wanted.key for training in trainings}
+    return next((trial for trial in waiting if trial.teacher not in busy), None)
+
+
+def _tell(training: Training, watcher: Watcher) -> None:
+    for progress in training.news():
+        watcher.teacher(training.wanted.trial.task, progress)
+
+
+def _rest(running: Sequence[_Job | Training]) -> None:
     """Wait until a worker ends, or for ``POLL_SECONDS`` at most: of short trials, the wait would be a good part."""
     with contextlib.ExitStack() as opened:
         handles = []
         try:
-            for job in jobs:
-                handles.append(os.pidfd_open(job.process.pid))
+            for each in running:
+                handles.append(os.pidfd_open(each.process.pid))
                 opened.callback(os.close, handles[-1])
         except ProcessLookupError:
             return  # it has ended
@@ -103,7 +139,15 @@ def _rest(jobs: Sequence[_Job]) -> None:
         select.select(handles, [], [], POLL_SECONDS)
 
 
-def _start(trial: Trial, work: Work) -> _Job:
+def _free_gpu(trial: Trial, jobs: Sequence[_Job], work: Work) -> int | None:
+    """The GPU that a trial gets: the one that was asked for, or else the one with the fewest trials on it."""
+    if work.gpu is not None or trial.device == "cpu":
+        return work.gpu
+    taken = Counter(job.gpu for job in jobs)
+    return min(range(gpu_count()), key=lambda number: taken[number], default=None)
+
+
+def _start(trial: Trial, work: Work, gpu: int | None) -> _Job:
     folder = work_folder(work.results, trial.id)
     order = {
         "trial": trial.to_json(),
@@ -111,33 +155,43 @@ def _start(trial: Trial, work: Work) -> _Job:
         "data_folder": str(work.data_folder) if work.data_folder else None,
         "weights": str(work.weights) if work.weights else None,
         "checkpoint_seconds": work.checkpoint_seconds,
-        "gpu": work.gpu,
+        "gpu": gpu,
         "isolation": work.isolation,
     }
     (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
     (folder / "progress.json").unlink(missing_ok=True)
     outcome_file(folder).unlink(missing_ok=True)
+    with (folder / "log.txt").open("ab") as log:
+        return _Job(trial, folder, _process(trial, folder, log), time.monotonic(), gpu)
+
+
+def _train(wanted: WantedTeacher, slots: int, work: Work) -> Training:
+    folder = teacher_worker.new_folder(wanted, work.data_folder)
+    with teacher_worker.log_of(folder).open("ab") as log:
+        return Training(wanted, slots, folder, _process(wanted.trial, folder, log))
+
+
+def _process(trial: Trial, folder: Path, log: IO[bytes]) -> Process:
+    """A worker for the order in a folder, with the threads of a trial."""
     threads = str(trial.threads)
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     if trial.device.startswith("cuda"):
         environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    with (folder / "log.txt").open("ab") as log:
-        # A GPU's driver does not outlive a fork.
-        server = fork_server(environment) if trial.device == "cpu" else None
-        if server is not None:
-            try:
-                return _Job(trial, folder, server.start(folder, environment, log.fileno()), time.monotonic())
-            except OSError:  # it has ended: memory ran out, or somebody killed it
-                close_server()
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _WORKER, json.dumps(sys.path), str(folder), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks the workers to stop
-        )
-    return _Job(trial, folder, process, time.monotonic())
+    # A GPU's driver does not outlive a fork.
+    server = fork_server(environment) if trial.device == "cpu" else None
+    if server is not None:
+        try:
+            return server.start(folder, environment, log.fileno())
+        except OSError:  # it has ended: memory ran out, or somebody killed it
+            close_server()
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", _WORKER, json.dumps(sys.path), str(folder), str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=environment,
+        start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks the workers to stop
+    )
 
 
 def _collect(job: _Job, work: Work, watcher: Watcher) -> None:
@@ -173,9 +227,9 @@ def _outcome(job: _Job) -> str:
     return outcome
 
 
-def _save(jobs: list[_Job], work: Work, watcher: Watcher) -> int:
-    """Stop the workers. Trials that have ended meanwhile leave ``jobs``; returns how many others saved nothing now."""
-    _stop(jobs)
+def _save(jobs: list[_Job], trainings: list[Training], work: Work, watcher: Watcher) -> int:
+    """Stop the workers. What has ended meanwhile leaves the lists; returns how many others saved nothing now."""
+    _stop([*jobs, *trainings])
     late = 0
     for job in list(jobs):
         outcome = _outcome(job)
@@ -183,10 +237,13 @@ def _save(jobs: list[_Job], work: Work, watcher: Watcher) -> int:
             jobs.remove(job)
             watcher.ended(job.trial, load_record(work.results / "trials" / job.trial.id))
         late += not outcome
+    for training in trainings:
+        _tell(training, watcher)
+        late += not training.saved
     return late
 
 
-def _stop(jobs: Sequence[_Job]) -> None:
+def _stop(jobs: Sequence[_Job | Training]) -> None:
     """Have the workers save themselves; those that do not manage in time, and all at a second Ctrl-C, are killed."""
     deadline = time.monotonic() + GRACE_SECONDS
     told = -math.inf

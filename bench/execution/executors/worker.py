@@ -9,6 +9,7 @@ from types import NoneType
 from typing import Any
 
 from bench.errors import UserError
+from bench.execution.executors import teacher_worker
 from bench.records.foreign import parse, read_text
 from bench.spec.trial import Trial
 from bench.utils.stopping import Stopped, asked, listening
@@ -34,13 +35,16 @@ def outcome_file(folder: Path) -> Path:
 
 
 def main(folder: Path, parent: int) -> None:
-    """Run the trial that the folder's order describes, and say how it ended.
+    """Run the trial, or train the teacher, that the folder's order describes, and say how it ended.
 
     ``parent`` is the process that started this one: when it is gone, the trial saves itself and makes room.
     """
     with listening(signals=(signal.SIGTERM, signal.SIGUSR1)):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the user's goes to the parent
-        _run(folder, parent)
+        if teacher_worker.is_order(folder):
+            teacher_worker.run(folder, parent)
+        else:
+            _run(folder, parent)
 
 
 def _run(folder: Path, parent: int) -> None:

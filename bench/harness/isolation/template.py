@@ -15,10 +15,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +24,11 @@ import psutil
 
 from bench.utils.confinement import Way
 from bench.utils.memory import keep_freed_memory
+from bench.utils.scratch import make_scratch
 from bench.utils.stopping import SIGNALS
 
 LARGEST_ORDER = 2**17
 SCRATCH = "dfkd-method-"  # how the folder of a method's process begins
-ABANDONED = 86_400.0  # seconds; another container's processes cannot be seen, and its folders are younger
 _CODE = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[2])
@@ -285,26 +283,6 @@ class MethodProcess:
         return self.status
 
 
-@cache
-def _clear_abandoned() -> None:
-    """Remove the scratch folders of judges that were killed: those of processes that are gone, a day old."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*-*"):
-        number = folder.name.removeprefix(SCRATCH).partition("-")[0]
-        with contextlib.suppress(OSError):
-            if number.isdecimal() and not _lives(int(number)) and time.time() - folder.lstat().st_mtime > ABANDONED:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 def start(order: Mapping[str, Any], way: Way, log: Path) -> MethodProcess:
     """A confined process for an order; it runs by itself until it has a question.
 
@@ -314,8 +292,7 @@ def start(order: Mapping[str, Any], way: Way, log: Path) -> MethodProcess:
     from bench.harness.isolation.channel import Channel, shared_memory
 
     template = get_template()
-    _clear_abandoned()
-    scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
+    scratch = make_scratch(SCRATCH)
     memory = shared_memory()
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()

@@ -23,7 +23,8 @@ from bench.data import Dataset
 from bench.errors import Unsupported, UserError
 from bench.harness.teachers.cache import CPU, make_folder, serialised, silent, train_teacher, write_file
 from bench.harness.teachers.passport import check_passport, passport_text, read_passport
-from bench.harness.teachers.training import Report, train
+from bench.harness.teachers.progress import Report
+from bench.harness.teachers.training import train
 from bench.spec.task import TaskSpec, get_recipe
 from bench.spec.teacher_key import known_teachers, why_no_way
 from bench.utils.locks import waiting_for

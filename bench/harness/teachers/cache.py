@@ -17,7 +17,8 @@ from bench.data import Dataset
 from bench.errors import Diverged, UserError, nearest
 from bench.harness.evaluation import answers, score_network
 from bench.harness.teachers.passport import SCHEMA, passport_text, passports, read_passport
-from bench.harness.teachers.training import Report, TrainingProgress, Watch, has_bfloat16, train
+from bench.harness.teachers.progress import Report, TrainingProgress
+from bench.harness.teachers.training import Watch, has_bfloat16, train
 from bench.models import build
 from bench.models.loading import check_values, fit, match_names, read_checkpoint, read_weights
 from bench.models.taps import tap

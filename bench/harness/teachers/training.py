@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +20,7 @@ from bench.data import Dataset
 from bench.data.batches import RealImages
 from bench.errors import Diverged
 from bench.harness.checkpoint import load_checkpoint, save_checkpoint, state_of
+from bench.harness.teachers.progress import Report, TrainingProgress
 from bench.models import build
 from bench.spec.task import Recipe, TaskSpec, TeacherSpec, get_recipe
 from bench.utils.determinism import only_deterministic
@@ -32,22 +32,6 @@ REPORT_SECONDS = 2.0
 FOCUS = 2.0  # the focal loss's gamma
 
 
-@dataclass(frozen=True)
-class TrainingProgress:
-    """How far a teacher is: epochs done (with a fraction) of ``epochs``, the mean loss since the last report, and the
-    seconds that training took so far."""
-
-    epoch: float
-    epochs: int
-    loss: float = float("nan")
-    seconds: float = 0.0
-
-    @property
-    def done(self) -> bool:
-        return self.epoch >= self.epochs
-
-
-Report: TypeAlias = Callable[[TrainingProgress], None]
 Watch: TypeAlias = Callable[[int, int, nn.Module], None]
 
 

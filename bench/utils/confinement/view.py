@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 
 from bench.utils.paths import ROOT
-from bench.utils.user_code import own_files
+from bench.utils.user_code import BUILT_IN, imports_of, own_files
 
 # Packages that the suite's requirements bring, by the name of their folder or file; a test imports what they are for.
 PACKAGES = (
@@ -92,8 +92,10 @@ def view_of(method: Path | None, scratch: Path, *, more: Iterable[Path] = ()) ->
 
 
 def look_around() -> None:
-    """Find out once, before any fork, what every such process may see."""
+    """Find out once, before any fork, what every such process may see, and what the built-in methods import."""
     _base(tuple(sys.path))
+    for file in BUILT_IN.rglob("*.py"):
+        imports_of(file.read_bytes())
 
 
 @cache
@@ -189,16 +191,11 @@ def _of_method(file: Path) -> tuple[list[Path], list[Path]]:
 def _imports(sources: Iterable[bytes]) -> set[str]:
     """The outermost names of the modules that files import, without those that every method may import anyway."""
     found: set[str] = set()
-    for source in sources:
-        try:
-            tree = ast.parse(source)
-        except (SyntaxError, ValueError):
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-                found.add(node.module.partition(".")[0])
+    for node in (each for source in sources for each in imports_of(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif not node.level and node.module:
+            found.add(node.module.partition(".")[0])
     return found - set(PACKAGES) - sys.stdlib_module_names - {"bench", "methods"}
 
 

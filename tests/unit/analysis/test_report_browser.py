@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,14 @@ def opened(browser: Any, index: Path) -> Iterator[Any]:
     assert wrong == []
 
 
+def eventually(found: Any) -> Any:
+    """What is said of a page, or a place of it, must become true: events come a moment after what caused them."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=30_000)
+    return expect(found)
+
+
 def column(page: Any, title: str) -> list[str]:
     """What the visible rows have in a column."""
     script = """title => [...document.querySelectorAll('#board tbody tr')].filter(row => !row.hidden)
@@ -111,15 +120,16 @@ def test_filters_narrow_the_rows_and_are_undone(opened: Any) -> None:
 def test_filters_and_order_are_in_the_address(opened: Any, browser: Any) -> None:
     opened.get_by_label("Real data", exact=True).select_option("none")
     opened.get_by_role("button", name="Score, %").click()
-    assert opened.url.partition("#")[2] == "data=none&sort=-score"
+    eventually(opened).to_have_url(re.compile("#data=none&sort=-score$"))
     shown = column(opened, "Method")
     opened.goto("about:blank")
     opened.go_back()
+    eventually(opened.locator("th[aria-sort]")).to_have_count(1)
     assert column(opened, "Method") == shown
     opened.get_by_role("link", name="Skip to content").focus()
     opened.evaluate("location.hash = '#outcome=failed&task=<b>nothing</b>&sort=nothing'")  # by hand, and wrong
+    eventually(opened.locator("th[aria-sort]")).to_have_count(0)
     assert set(column(opened, "Outcome")) == {"failed"}
-    assert opened.locator("th[aria-sort]").count() == 0
 
 
 def test_a_hostile_name_stays_text(opened: Any) -> None:
@@ -127,15 +137,15 @@ def test_a_hostile_name_stays_text(opened: Any) -> None:
     assert column(opened, "Method") == [HOSTILE]
     assert HOSTILE in opened.locator("#board").inner_text()
     opened.get_by_role("link", name=HOSTILE).first.click()
-    assert HOSTILE in opened.locator("h1").inner_text()
+    eventually(opened.locator("h1")).to_contain_text(HOSTILE)
 
 
 def test_links_lead_to_the_task_and_back(opened: Any) -> None:
     opened.locator("#board a").first.click()
-    assert "/tasks/" in opened.url
+    eventually(opened).to_have_url(re.compile("/tasks/"))
     assert opened.locator("h1").inner_text() in ("digits/lenet5-half", "mnist/lenet5-half")
     opened.get_by_role("link", name="demo: all results").click()
-    assert opened.url.endswith("/index.html")
+    eventually(opened).to_have_url(re.compile("/index.html$"))
 
 
 def test_a_trial_is_reached_from_the_index_by_the_keyboard_and_leads_back(opened: Any) -> None:
@@ -145,14 +155,14 @@ def test_a_trial_is_reached_from_the_index_by_the_keyboard_and_leads_back(opened
     opened.wait_for_url("**/trials/*.html")
     opened.get_by_role("link", name="digits/lenet5-half").first.click()
     opened.locator("td.seeds a").first.click()
-    assert opened.locator(".plots svg").count() == 2
+    eventually(opened.locator(".plots svg")).to_have_count(2)
     summary = opened.locator("summary").first
     summary.focus()
     opened.keyboard.press("Enter")
-    assert opened.get_by_role("columnheader", name="Score, %").is_visible()
+    eventually(opened.get_by_role("columnheader", name="Score, %")).to_be_visible()
     assert "dfkd run trial.yaml" in opened.get_by_role("region", name="Commands").inner_text()
     opened.get_by_role("link", name="demo: all results").click()
-    assert opened.url.endswith("/index.html")
+    eventually(opened).to_have_url(re.compile("/index.html$"))
 
 
 # Figures to look at
@@ -163,7 +173,7 @@ def test_curves_can_be_hidden_and_read_and_put_on_logarithmic_axes(opened: Any) 
     opened.locator(".contents a", has_text="Score against the budget").first.click()
     box = opened.locator(".interactive").first
     box.locator("canvas").wait_for()
-    assert not box.locator("img").is_visible()
+    eventually(box.locator("img")).not_to_be_visible()
     before = box.locator("canvas").screenshot()
     for label in ("dafl", "logarithmic budget", "logarithmic score"):
         box.get_by_label(label, exact=True).first.click()
@@ -185,7 +195,7 @@ def test_without_javascript_the_figures_stay(browser: Any, index: Path) -> None:
     page.get_by_text("Score against the budget").last.click()
     image = page.locator(".interactive img").first
     image.scroll_into_view_if_needed()
-    assert image.is_visible()
+    eventually(image).to_be_visible()
     assert page.locator("form:visible").count() == 0
     context.close()
 
@@ -195,9 +205,9 @@ def test_lines_of_a_sweep_are_chosen_by_value_and_score(browser: Any, index: Pat
     page.goto((index.parent / "tasks" / "digits-lenet5-half.html").as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
     view = page.locator(".parallel").first
-    assert view.locator("polyline").count() == 4
+    eventually(view.locator("polyline")).to_have_count(4)
     view.get_by_label("temperature", exact=True).select_option("4")
-    assert view.locator("polyline:not(.out)").count() == 2
+    eventually(view.locator("polyline:not(.out)")).to_have_count(2)
     view.get_by_role("button", name="Show all").click()
     page.wait_for_function("!document.querySelector('.parallel polyline.out')")
     page.close()

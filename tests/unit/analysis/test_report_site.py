@@ -174,7 +174,7 @@ def test_each_task_has_a_board_over_all_studies_and_budgets(tmp_path: Path) -> N
     assert set(lines) == {"dafl", "kd", "noise", "rdskd"}
     assert list(lines["rdskd"]) == ["seconds"]
     dafl = lines["dafl"]["teacher_images"]
-    assert [x for x, _ in dafl["dots"]] == [10_000, 40_000]
+    assert [x for x, *_ in dafl["dots"]] == [10_000, 40_000]
     assert dafl["dash"] == []
     page = Page(html)
     for text in ("10,000 teacher images", "40,000 teacher images", "small", "large", "lenet5, 97.2 %"):
@@ -183,6 +183,37 @@ def test_each_task_has_a_board_over_all_studies_and_budgets(tmp_path: Path) -> N
         assert (tmp_path / "site" / "boards" / "figures" / f"digits-lenet5-half.{kind}").is_file()
     assert "and 1 other row" in Page((tmp_path / "site" / "methods" / "dafl.html").read_text()).text
     assert dead_links(tmp_path / "site") == []
+
+
+def test_a_board_keeps_verified_unverified_and_published_numbers_apart(tmp_path: Path) -> None:
+    results = open_results(tmp_path / "published" / "study", create=True)
+    told = {"dafl": ("same bits", None), "kd": ("differs", "same bits"), "noise": (None, None)}
+    for method, outcomes in told.items():
+        for seed, outcome in enumerate(outcomes):
+            record = make_record(method, seed)
+            found = {"verified": {"outcome": outcome}} if outcome else {}
+            add(results, record.model_copy(update={"provenance": {**record.provenance, **found}}))
+    made_of(tmp_path / "published", tmp_path / "site")
+    html = (tmp_path / "site" / "boards" / "digits-lenet5-half.html").read_text()
+    data = json.loads(re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)[0])
+    filled = {line["label"]: [dot[2] for dot in line["on"]["teacher_images"]["dots"]] for line in data["lines"]}
+    assert filled == {"dafl": [1], "kd": [0], "noise": [0]}
+    rows = {row.split("</a>")[0].rpartition(">")[2]: Page(row).text for row in re.findall(r"<tr>(.*?)</tr>", html)}
+    assert "1 of 2 verified" in rows["dafl"]
+    assert "1 of 2 verified, 1 not the same" in rows["kd"]
+    assert "verified" not in rows["noise"]
+    assert "1 of 3 scores is verified, 1 came out otherwise" in Page(html).text
+    method_page = Page((tmp_path / "site" / "methods" / "noise.html").read_text())
+    assert "unverified" in method_page.text
+
+
+def test_a_board_quotes_papers_in_a_table_of_its_own(rendered: Path) -> None:
+    quoted = Page((rendered / "site" / "boards" / "mnist-lenet5-half.html").read_text()).text
+    assert "Published numbers, quoted" in quoted
+    assert "Not measured here, and not ranked" in quoted
+    assert "98.20" in quoted  # DAFL's
+    digits = Page((rendered / "site" / "boards" / "digits-lenet5-half.html").read_text()).text
+    assert "Published numbers, quoted" not in digits
 
 
 def test_a_row_of_a_board_is_not_chosen_by_its_score() -> None:
@@ -308,9 +339,10 @@ def test_a_small_figure_has_the_colours_of_its_lines() -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 @pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="needs playwright: pip install '.[browser]'")
 def test_the_search_narrows_the_front_page_and_is_in_the_address(rendered: Path) -> None:
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     front = rendered / "site" / "index.html"
+    expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
@@ -320,9 +352,9 @@ def test_the_search_narrows_the_front_page_and_is_in_the_address(rendered: Path)
         assert shown
         assert all("mnist" in text for text in shown)
         page.get_by_label("Search studies, tasks and methods").fill("zskd digits")
-        assert page.url.endswith("#q=zskd+digits")
+        expect(page).to_have_url(f"{front.as_uri()}#q=zskd+digits")
         page.get_by_label("Search studies, tasks and methods").fill("")
-        assert page.locator("article:visible").count() == 3
+        expect(page.locator("article:visible")).to_have_count(3)
         browser.close()
 
 
@@ -366,6 +398,6 @@ def test_the_front_page_fits_the_screen_without_javascript(rendered: Path, width
         assert page.locator("h1").count() == 1
         page.get_by_role("link", name="demo", exact=True).click()
         page.get_by_role("link", name="All studies").click()
-        assert page.url == front.as_uri()
+        page.wait_for_url(front.as_uri())
         assert all(url.startswith((front.parent.as_uri(), "data:")) for url in asked)
         browser.close()

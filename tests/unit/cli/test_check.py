@@ -12,7 +12,7 @@ import pytest
 import bench.execution.contract
 from bench.cli import answer
 from bench.execution.contract import Finding
-from bench.harness.teachers.training import TrainingProgress
+from bench.harness.teachers.progress import TrainingProgress
 from bench.spec.method_card import MethodCard
 
 METHOD = '''

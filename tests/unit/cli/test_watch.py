@@ -14,7 +14,7 @@ from bench.cli import run
 from bench.cli.watch import LiveTable, PlainLines
 from bench.execution.plan import Plan
 from bench.execution.progress import Progress
-from bench.harness.teachers.training import TrainingProgress
+from bench.harness.teachers.progress import TrainingProgress
 from bench.spec.expand import expand
 from bench.spec.study import load_study
 from bench.spec.trial import Trial

@@ -287,6 +287,14 @@ def test_linked_folders_are_followed_and_loops_refused(tmp_path):
         image_files(tmp_path / "linked")
 
 
+def test_a_pipe_with_the_name_of_an_image_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match=r"pipe\.png is no file but a pipe"):
+        image_files(tmp_path)
+    (tmp_path / "pipe.png").rename(tmp_path / "pipe")  # no image, and no part of the pool
+    assert image_files(tmp_path) == []
+
+
 @pytest.mark.usefixtures("clean")
 def test_a_link_that_leads_nowhere_is_named(tmp_path):
     put(tmp_path / "pool" / "1.png", scene())

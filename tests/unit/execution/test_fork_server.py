@@ -103,8 +103,52 @@ def test_a_worker_for_a_gpu_is_spawned(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(processes.subprocess, "Popen", lambda *args, **more: ways.append("spawned"))
     trial = plan_study(study(tmp_path, "noise"), results=tmp_path / "results").trials[0]
     trial = dataclasses.replace(trial, device=device)
-    processes._start(trial, Work(tmp_path / "results", None, 60.0, 1, None, None, "none"))
+    processes._start(trial, Work(tmp_path / "results", None, 60.0, 1, None, None, "none"), None)
     assert ways == (["forked", "spawned"] if device == "cpu" else ["spawned"])
+
+
+class Ends:
+    """A process that ends when it is told."""
+
+    returncode = 0
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def poll(self) -> int | None:
+        return 0 if self.ended else None
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu", "workers", "given"),
+    [
+        ("cuda", None, 2, [0, 1, 0, 1, 0]),
+        ("cuda", None, 5, [0, 1, 2, 0, 1]),
+        ("cuda", 2, 2, [2, 2, 2, 2, 2]),
+        ("cpu", None, 2, [None] * 5),
+    ],
+)
+def test_each_trial_gets_the_gpu_with_the_fewest_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, gpu: int | None, workers: int, given: list[int | None]
+) -> None:
+    """Without any GPU: three are said to be there, and no process is started."""
+    running: list[tuple[str, Ends]] = []
+    orders: list[int | None] = []
+
+    def popen(words: list[str], **more: object) -> Ends:
+        orders.append(json.loads((Path(words[-2]) / "order.json").read_text())["gpu"])
+        running.append((words[-2], Ends()))
+        return running[-1][1]
+
+    monkeypatch.setattr(processes, "gpu_count", lambda: 3)
+    monkeypatch.setattr(processes, "fork_server", lambda environment: None)
+    monkeypatch.setattr(processes.subprocess, "Popen", popen)
+    monkeypatch.setattr(processes, "_collect", lambda job, work, watcher: None)
+    monkeypatch.setattr(processes, "_rest", lambda jobs: setattr(running.pop(0)[1], "ended", True))
+    plan = plan_study(study(tmp_path, "noise", seeds=tuple(range(5))), results=tmp_path / "results")
+    trials = [dataclasses.replace(trial, device=device) for trial in plan.trials]
+    processes.run(trials, Work(tmp_path / "results", None, 60.0, workers, gpu, None, "none"), Silence())
+    assert orders == given
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from bench.execution.progress import Progress
 from bench.execution.run_study import Summary, run_study
 from bench.harness.teachers.cache import import_teacher
 from bench.harness.teachers.passport import passports
-from bench.harness.teachers.training import TrainingProgress
+from bench.harness.teachers.progress import TrainingProgress
 from bench.records import Record, load_record
 from bench.spec.task import get_task, tasks
 from bench.spec.teacher_key import teacher_key
@@ -375,6 +375,17 @@ def test_workers_by_cores_and_threads(
 ) -> None:
     monkeypatch.setattr("bench.execution.plan.usable_cores", lambda: cores)
     plan = plan_study(study(tmp_path, extra=f"threads: {threads}"), device="cpu")
+    assert default_workers(plan) == workers
+
+
+@pytest.mark.parametrize(("cores", "threads", "workers"), [(16, 1, 4), (8, 4, 2), (2, 4, 1)])
+def test_a_worker_for_each_gpu_as_far_as_the_cores_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, workers: int
+) -> None:
+    monkeypatch.setattr("bench.execution.plan.usable_cores", lambda: cores)
+    monkeypatch.setattr("bench.execution.plan.gpu_count", lambda: 4)
+    monkeypatch.setattr(hardware, "gpus", lambda: ["A GPU"] * 4)
+    plan = plan_study(study(tmp_path, extra=f"threads: {threads}"), device="cuda")
     assert default_workers(plan) == workers
 
 

@@ -21,7 +21,7 @@ from bench.harness.teachers import training
 from bench.harness.teachers.anchors import check_anchors, get_anchors, step_of
 from bench.harness.teachers.cache import get_teacher, import_teacher, train_teacher
 from bench.harness.teachers.passport import passport_text
-from bench.harness.teachers.training import TrainingProgress
+from bench.harness.teachers.progress import TrainingProgress
 from bench.spec.method_registry import find_methods
 from bench.spec.requirements import why_no_anchors
 from bench.spec.task import get_task

@@ -180,6 +180,22 @@ def test_agreement_leaves_void_pixels_out() -> None:
         assert verdict.agreement == float(agreed)
 
 
+@pytest.mark.parametrize("many", [2, 31, 32, 200])
+def test_the_judges_one_count_says_what_matrix_and_agreement_say(many: int) -> None:
+    """Also where the triples of three classes no longer fit the smallest types."""
+    image = IMAGE.model_copy(update={"size": 8})
+    stream = torch.Generator().manual_seed(many)
+    labels = torch.randint(many, (3, 8, 8), generator=stream).to(torch.uint8)
+    labels[0, :2] = VOID
+    split = Split(torch.randint(256, (3, 3, 8, 8), generator=stream, dtype=torch.uint8), labels)
+    student, teacher = (nn.Conv2d(3, many, 1).eval() for _ in range(2))
+    verdict = Judge(student, teacher, split, image, CPU, [str(k) for k in range(many)]).test(student.state_dict())
+    ours, theirs = (answers(network, split.images, image) for network in (student, teacher))
+    score, details = score_answers(ours, labels, [str(k) for k in range(many)])
+    assert (verdict.score, dict(verdict.details)) == (score, details)
+    assert verdict.agreement == (ours == theirs)[labels != VOID].double().mean().item()
+
+
 def test_a_perfect_student_scores_one_and_has_no_iou_for_absent_classes() -> None:
     split, network = dense_split(), pixelwise(1).eval()
     labels = slow_answers(network, split)

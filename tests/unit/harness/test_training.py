@@ -24,7 +24,8 @@ from bench.harness.teachers import cache as teacher_cache
 from bench.harness.teachers import training
 from bench.harness.teachers.cache import get_teacher, train_teacher
 from bench.harness.teachers.passport import passports, read_passport
-from bench.harness.teachers.training import TrainingProgress, teacher_loss
+from bench.harness.teachers.progress import TrainingProgress
+from bench.harness.teachers.training import teacher_loss
 from bench.models import deeplab
 from bench.spec.task import Recipe, TaskSpec, TeacherSpec, get_recipe, get_task, recipes, tasks
 from bench.spec.teacher_key import known_teachers, quick_teacher, teacher_key

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.metrics.neighbours import density_coverage, nearest_distance, precision_recall, radii
+from bench.metrics.neighbours import density_coverage, precision_recall, radii
 
 seeds = st.integers(min_value=0, max_value=2**16)
 counts = st.integers(min_value=4, max_value=14)
@@ -56,8 +56,6 @@ def test_agrees_with_loops_whatever_the_blocks(seed: int, few: int, many: int, k
         assert radii(real, k).tolist() == pytest.approx(slow_radii(real, k), rel=1e-9)
         assert precision_recall(generated, real, k) == slow_precision_recall(generated, real, k)
         assert density_coverage(generated, real, k) == slow_density_coverage(generated, real, k)
-        expected = [min(apart(each, other) for other in real) for each in generated]
-        assert nearest_distance(generated, real).tolist() == pytest.approx(expected, rel=1e-9)
 
 
 @given(seeds, counts, counts, st.integers(min_value=1, max_value=3), st.integers(min_value=1, max_value=16))
@@ -81,7 +79,6 @@ def test_by_hand_on_a_line() -> None:
     assert precision_recall(real, generated, k=1) == (4 / 4, 3 / 4)
     assert density_coverage(generated, real, k=1) == (4 / 4, 3 / 4)  # 0.5 is in two balls, 4 and 18 in that of 10
     assert density_coverage(generated, real, k=2) == (6 / 8, 4 / 4)  # 4 is on the edge of that of 2
-    assert nearest_distance(generated, real).tolist() == [0.5, 2, 8, 20]
 
 
 @pytest.mark.parametrize("k", [1, 5])
@@ -89,7 +86,6 @@ def test_identical_sets(k: int) -> None:
     features = normal(60, 9)
     assert precision_recall(features, shuffled(features), k) == (1, 1)
     assert density_coverage(features, shuffled(features), k) == (pytest.approx((k + 1) / k, rel=1e-12), 1)
-    assert nearest_distance(features, shuffled(features)).eq(0).all()
 
 
 def test_two_samples_of_one_distribution() -> None:
@@ -127,7 +123,6 @@ def test_copies_are_at_no_distance(scale: float, offset: float) -> None:
     with blocks_of(7):
         assert radii(real, 3).eq(0).all()
         assert radii(real, 4).gt(0).all()
-        assert nearest_distance(generated, real).eq(0).all()
         assert precision_recall(generated, real, k=3) == (1, 1)
         assert density_coverage(generated, real, k=3) == (pytest.approx(4 / 3), 1)
         assert precision_recall(generated + scale, real, k=3) == (0, 0)
@@ -140,7 +135,6 @@ def test_constant_sets() -> None:
     assert density_coverage(constant, constant[:6]) == (6 / 5, 1)
     assert precision_recall(constant, constant + 0.001) == (0, 0)
     assert density_coverage(constant, constant + 0.001) == (0, 0)
-    assert nearest_distance(constant, constant + 1).tolist() == pytest.approx([2.0] * 10)
 
 
 def test_copies_of_one_real_image_are_precise_and_cover_next_to_nothing() -> None:
@@ -156,7 +150,6 @@ def test_moving_and_scaling_all_features_changes_nothing(seed: int, shift: float
     moved = [each * scale + shift for each in (generated, real)]
     assert precision_recall(*moved) == precision_recall(generated, real)
     assert density_coverage(*moved) == density_coverage(generated, real)
-    torch.testing.assert_close(nearest_distance(*moved), scale * nearest_distance(generated, real), rtol=1e-6, atol=0)
 
 
 def test_known_radii_are_taken_as_they_are() -> None:
@@ -167,15 +160,11 @@ def test_known_radii_are_taken_as_they_are() -> None:
     assert precision_recall(generated, real, 3, torch.full((12,), 1e-9))[0] == 0
 
 
-def test_one_image_to_look_up_is_enough() -> None:
-    assert nearest_distance(line(3), line(1)).tolist() == [2]
-
-
 def test_no_matrix_of_all_pairs_is_made() -> None:
     generated, real = torch.rand(700, 8), torch.rand(500, 8)
     limit = 8 * 700 * 5  # the nearest of each row, which are kept
     with blocks_of(32):
-        for metric in (precision_recall, density_coverage, nearest_distance):
+        for metric in (precision_recall, density_coverage):
             assert largest_tensor(lambda metric=metric: metric(generated, real)) <= limit  # type: ignore[misc]
 
 
@@ -189,8 +178,6 @@ def test_bad_features_are_refused(features: Tensor) -> None:
         lambda: density_coverage(features, good, 1),
         lambda: density_coverage(good, features, 1),
     ]
-    if len(features) != 1:  # one is enough to look for the nearest
-        attempts += [lambda: nearest_distance(features, good), lambda: nearest_distance(good, features)]
     for attempt in attempts:
         with pytest.raises(ValueError, match=r"features (must have|of|hold)"):
             attempt()

@@ -46,6 +46,9 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "dfad": ("mnist/lenet5-half", *CIFAR, *LARGE),
     "dfq": PAIRS,
     "fast_dfkd": PAIRS,
+    "lra": CIFAR,
+    "mad": CIFAR,
+    "nayer": PAIRS,
     "pre_dfkd": ("mnist/lenet5-half", *CIFAR),
     "rdskd": ("mnist/lenet5-half", "svhn/wrn16-1", "cifar10/resnet18"),
     "ssd_kd": (*PAIRS, "nyuv2/deeplabv3-mobilenetv2"),
@@ -79,6 +82,27 @@ def fast_dfkd(_: str, o: Options) -> Phases:
     after = 220 - o["warm_up"]
     updates = [(calls * o["iterations"], o["batch_synthesis"]) for calls in (o["warm_up"], after)]
     return [*updates, (after * o["student_steps"], o["batch"])]
+
+
+def lra(_: str, o: Options) -> Phases:
+    rounds, steps = 400 * 72, o["student_steps"]
+    return [
+        (rounds * o["generator_steps"], o["batch"]),
+        (o["first"] * steps, o["batch"]),  # with an empty memory
+        ((rounds - o["first"]) * steps, o["batch"] + o["batch_memory"]),
+    ]
+
+
+def mad(_: str, o: Options) -> Phases:
+    rounds = 500 * 50
+    return [(rounds * o["student_steps"], 2 * o["batch"]), (rounds, o["batch"])]
+
+
+def nayer(_: str, o: Options) -> Phases:
+    rounds = 320 - o["warm_up"]
+    calls = (o["warm_up"] * o["calls_warm_up"], rounds * o["calls"])
+    updates = [(number * o["iterations"], o["batch_synthesis"]) for number in calls]
+    return [*updates, (rounds * o["student_steps"], o["batch"])]
 
 
 def pre_dfkd(_: str, o: Options) -> Phases:
@@ -141,6 +165,9 @@ PHASES: Mapping[str, Callable[[str, Options], Phases]] = {
     "dfad": dfad,
     "dfq": dfq,
     "fast_dfkd": fast_dfkd,
+    "lra": lra,
+    "mad": mad,
+    "nayer": nayer,
     "pre_dfkd": pre_dfkd,
     "rdskd": rdskd,
     "ssd_kd": ssd_kd,

@@ -38,6 +38,7 @@ def test_a_commit_has_many_names(root: Path) -> None:
         ("--all", "no commit, tag or branch '--all'"),
         ("", "no commit, tag or branch ''"),
         ("ffffffff", "no commit, tag or branch 'ffffffff'"),
+        ("main~1..main", "'main~1..main' is a range of commits; name one commit, tag or branch"),
     ],
 )
 def test_an_unknown_name_is_told_with_the_nearest(root: Path, name: str, said: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
@@ -35,7 +36,7 @@ class BoardLine:
 
     x: list[float]
     y: list[float]
-    dots: list[tuple[float, float]]  # budget and score, one for each study
+    dots: list[tuple[float, float, bool]]  # budget, score and whether it is verified, one for each study
     ends: list[tuple[float, list[float]]]  # budget and interval
     alike: bool  # whether all dots have the same teacher and the same rules
 
@@ -65,7 +66,8 @@ def board_line(found: Sequence[Standing], method: str, unit: str) -> BoardLine |
         x, y = curve
     ends = [(each.budget[unit], each.ends) for each in own if each.ends]
     alike = len({each.conditions for each in own}) == 1
-    return BoardLine(x, y, [(each.budget[unit], each.score) for each in own], ends, alike)
+    dots = [(each.budget[unit], each.score, each.is_verified) for each in own]
+    return BoardLine(x, y, dots, ends, alike)
 
 
 def board_looks(found: Sequence[Standing], colours: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -104,12 +106,12 @@ def draw_board(found: Sequence[Standing], colours: Mapping[str, str], layout: La
             look = looks.get(method)
             if look is None:
                 axis.plot(line.x, line.y, **(GREY_LOOK | _style(line)))
-                axis.plot(*zip(*line.dots, strict=True), "o", color=GREY, markersize=3)
+                _draw_dots(axis, line, {"color": GREY, "marker": "o", "markersize": 3})
                 continue
             axis.plot(line.x, line.y, **(look | {"marker": ""} | _style(line)))
-            axis.plot(*zip(*line.dots, strict=True), **(look | {"linestyle": ""}))
             for x, (low, high) in line.ends:
                 axis.plot([x, x], [low, high], color=look["color"], linewidth=1.1)
+            _draw_dots(axis, line, look)
         axis.set_xlabel(AXES[unit])
         if _is_far(found, unit):
             axis.set_xscale("log")
@@ -154,14 +156,21 @@ def board_data(found: Sequence[Standing], colours: Mapping[str, str]) -> dict[st
     }
 
 
+def _draw_dots(axis: Axes, line: BoardLine, look: Mapping[str, Any]) -> None:
+    """Filled where verified, hollow where nobody has run it again or it came out otherwise."""
+    for x, y, verified in line.dots:
+        inside = {} if verified else {"markerfacecolor": "white"}
+        axis.plot([x], [y], **(dict(look) | {"linestyle": ""} | inside))
+
+
 def _values(line: BoardLine) -> dict[str, Any]:
     y = [round(value, 2) for value in line.y]
-    dots = [list(dot) for dot in line.dots]
+    dots = [[x, y_, int(verified)] for x, y_, verified in line.dots]
     return {"x": line.x, "y": y, "low": y, "high": y, "dots": dots, "dash": [] if _joined(line) else APART}
 
 
 def _joined(line: BoardLine) -> bool:
-    return line.alike or len({budget for budget, _ in line.dots}) == 1
+    return line.alike or len({budget for budget, _, _ in line.dots}) == 1
 
 
 def _style(line: BoardLine) -> dict[str, Any]:

@@ -14,12 +14,15 @@ from bench.analysis.report.pages.links import INDEX, method_page, slug, task_pag
 from bench.analysis.report.pages.pictures import draw_picture
 from bench.analysis.report.sections.groups import FLOOR
 from bench.analysis.report.sections.leaderboard import DATA
+from bench.analysis.report.sections.published import HEAD, WARNING
+from bench.analysis.report.sections.published import TITLE as PUBLISHED
 from bench.analysis.report.sections.standings import Standing
 
 FOLDERS = ("boards", "methods")  # of the site itself: no study is called so
 UP = "../"
 CAPTION = (
-    "Dots: a study's final scores under a budget, with their intervals. A line goes through a method's budgets; where "
+    "Marks: a study's final scores under a budget, with their intervals; filled where trials were run again with the "
+    "same result (dfkd verify), hollow where not. A line goes through a method's budgets; where "
     "it has one budget alone, along its score while that was spent. Dotted lines join studies with other teachers or "
     "other rules, whose scores may not be compared; the table below says which."
 )
@@ -30,25 +33,32 @@ def board_page(task: str) -> str:
     return f"boards/{slug(task)}.html"
 
 
-def board_files(found: Sequence[Standing], home: str) -> dict[str, bytes]:
+def board_files(
+    found: Sequence[Standing], home: str, published: Mapping[str, Sequence[Sequence[str]]]
+) -> dict[str, bytes]:
     """The boards, their figures and the methods' pages, by path in the site.
 
     Args:
         found: of all studies.
         home: what the way to the front page is called.
+        published: what papers say, by task: method, percent and source.
     """
     colours = colours_of(each.method for each in found)
     nav = [(home, f"{UP}{INDEX}")]
     files: dict[str, bytes] = {}
     for task in sorted({each.task for each in found}):
-        files |= _board(task, [each for each in found if each.task == task], colours, nav)
+        files |= _board(task, [each for each in found if each.task == task], colours, nav, published.get(task, ()))
     for method in sorted({each.method for each in found}):
         files |= _method(method, [each for each in found if each.method == method], nav)
     return files
 
 
 def _board(
-    task: str, found: Sequence[Standing], colours: Mapping[str, str], nav: Sequence[tuple[str, str]]
+    task: str,
+    found: Sequence[Standing],
+    colours: Mapping[str, str],
+    nav: Sequence[tuple[str, str]],
+    published: Sequence[Sequence[str]],
 ) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     with style():
@@ -71,6 +81,11 @@ def _board(
             nav=nav,
             task=task,
             said=_said(found),
+            verified=_verified(found),
+            published=published,
+            published_title=PUBLISHED,
+            published_head=HEAD,
+            published_warning=WARNING,
             shown=picture.shown(UP),
             curves=json.dumps(board_data(found, colours), separators=(",", ":")),
             columns=[_head(column, found) for column in columns],
@@ -107,9 +122,22 @@ def _head(column: Column, found: Sequence[Standing]) -> dict[str, str]:
 
 def _cell(each: Standing | None, best: float) -> dict[str, Any]:
     if each is None:
-        return {"text": "", "label": "", "best": False}
+        return {"text": "", "label": "", "best": False, "verified": ""}
     label = each.label.removeprefix(each.method).strip()
-    return {"text": each.score_words, "label": label, "best": each.score == best}
+    tried = each.verified or each.not_the_same
+    return {
+        "text": each.score_words,
+        "label": label,
+        "best": each.score == best,
+        "verified": each.verified_words if tried else "",
+    }
+
+
+def _verified(found: Sequence[Standing]) -> str:
+    """How many of the scores were run again."""
+    good, bad = sum(each.is_verified for each in found), sum(each.not_the_same > 0 for each in found)
+    words = f"{good or 'none'} of {len(found)} scores {'is' if good <= 1 else 'are'} verified"
+    return words + (f", {bad} came out otherwise" if bad else "")
 
 
 def _said(found: Sequence[Standing]) -> str:
@@ -156,6 +184,7 @@ def _method(method: str, found: Sequence[Standing], nav: Sequence[tuple[str, str
                     "score": each.score_words,
                     "normalised": each.normalised,
                     "rank": each.rank or "—",
+                    "verified": each.verified_words,
                 }
                 for each in ordered
             ],

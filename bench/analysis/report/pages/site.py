@@ -19,6 +19,7 @@ from bench.analysis.report.pages.standings import standings
 from bench.analysis.report.sections import against
 from bench.analysis.report.sections.groups import FLOOR, Group, curves_of
 from bench.analysis.report.sections.leaderboard import budget_words
+from bench.analysis.report.sections.published import published
 from bench.analysis.report.sections.standings import Standing
 from bench.analysis.report.sections.study import commits_of, finished, read_study, records_of
 from bench.utils.markdown import escape, line, titled
@@ -64,6 +65,7 @@ class Entry:
     leaders: list[dict[str, str]] = field(default_factory=list)  # of each task and budget, as on a report's index
     against: list[dict[str, Any]] = field(default_factory=list)  # published against measured
     standings: list[dict[str, Any]] = field(default_factory=list)  # of each method, task and budget
+    published: dict[str, list[list[str]]] = field(default_factory=dict)  # what papers say of each task
 
 
 def describe(study: PublishedStudy, groups: Sequence[Group], boards: bool = True) -> Entry:
@@ -83,6 +85,7 @@ def describe(study: PublishedStudy, groups: Sequence[Group], boards: bool = True
         seeds=str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "0",
         leaders=[found for group in groups if (found := leader(group)) is not None],
         against=[line for group in groups for line in against.facts_of(group)],
+        published={group.key.task: list(map(list, published(group))) for group in groups},
         standings=[
             asdict(each)
             for group in groups
@@ -95,6 +98,15 @@ def describe(study: PublishedStudy, groups: Sequence[Group], boards: bool = True
 def standings_of(entries: Sequence[Entry]) -> list[Standing]:
     """How each method stands in every study."""
     return [Standing(**each) for entry in entries for each in entry.standings]
+
+
+def published_of(entries: Sequence[Entry]) -> dict[str, list[list[str]]]:
+    """What papers say of each task, from the study that quotes the most."""
+    found: dict[str, list[list[str]]] = {}
+    for entry in entries:
+        for task, rows in entry.published.items():
+            found[task] = max(found.get(task, []), rows, key=len)
+    return found
 
 
 def front_page(entries: Sequence[Entry]) -> str:

@@ -48,6 +48,7 @@ def _standing(
     assert row.score is not None
     first, rank = row.records[0], ranks.get(id(row))
     ends = ends_of(row)
+    verified, not_the_same = leaderboard.verified_of(row)
     return Standing(
         study=study,
         task=group.key.task,
@@ -69,6 +70,8 @@ def _standing(
         normalised=leaderboard.normalised_words(group, row),
         rank=f"{rank[0]} of {rank[1]}" if rank else "",
         seeds=len(row.ok),
+        verified=verified,
+        not_the_same=not_the_same,
         known=(chance := chance_level(group)) is None or row.score.value > chance,
         curve=_curve(group, row, curves),
     )

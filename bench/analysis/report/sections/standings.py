@@ -33,8 +33,22 @@ class Standing:
     normalised: str
     rank: str  # among the methods with the same need of data; empty for the references
     seeds: int
+    verified: int  # of these, how many ran again as recorded (`dfkd verify`)
+    not_the_same: int  # and how many otherwise
     known: bool  # whether it has learnt more than guessing gives
     curve: dict[str, list[list[float]]] = field(default_factory=dict)  # on the way, by unit of the budget: x and y
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether somebody ran trials of it again, and each was what its record says."""
+        return self.verified > 0 and self.not_the_same == 0
+
+    @property
+    def verified_words(self) -> str:
+        """What running its trials again has shown."""
+        words = [f"{self.verified} of {self.seeds} verified"] if self.verified else []
+        words += [f"{self.not_the_same} not the same"] if self.not_the_same else []
+        return ", ".join(words) or "unverified"
 
 
 def usual_row(rows: Sequence[Row], card: MethodCard | None) -> Row:

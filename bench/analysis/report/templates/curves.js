@@ -101,9 +101,15 @@
             const last = line.at.x.length - 1, dots = line.at.dots || [[line.at.x[last], line.at.y[last]]];
             if (!line.mark && !line.at.dots) return;
             u.ctx.fillStyle = line.colour;
-            for (const [x, y] of dots) {
+            u.ctx.strokeStyle = line.colour;
+            u.ctx.lineWidth = devicePixelRatio;
+            for (const [x, y, filled = 1] of dots) {
               if (x < u.scales.x.min || x > u.scales.x.max || y > u.scales.y.max || y < u.scales.y.min) continue;
-              u.ctx.fillText(MARKS[line.mark] || "·", u.valToPos(x, "x", true), u.valToPos(y, "y", true));
+              const place_ = [MARKS[line.mark] || "●", u.valToPos(x, "x", true), u.valToPos(y, "y", true)];
+              if (!filled) u.ctx.fillStyle = "#ffffff";
+              u.ctx.fillText(...place_);
+              if (!filled) u.ctx.strokeText(...place_);
+              u.ctx.fillStyle = line.colour;
             }
           });
           u.ctx.restore();

@@ -1,0 +1,107 @@
+"""The teachers that trials wait for: which of them are missing, and how one is trained. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import data
+from bench.spec.method_registry import card_of
+from bench.spec.task import NetworkTaps, TaskSpec, get_recipe, get_task
+from bench.spec.teacher_key import known_teachers
+from bench.spec.trial import Trial
+from bench.utils.paths import anchor_folder, teacher_folder
+
+if TYPE_CHECKING:
+    from bench.harness.teachers.progress import Report
+
+
+@dataclass(frozen=True)
+class WantedTeacher:
+    """A teacher that trials need: ``trial`` is one of them, ``anchors`` the numbers of anchors that methods want."""
+
+    trial: Trial
+    anchors: tuple[int, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return self.trial.teacher
+
+    @property
+    def task(self) -> TaskSpec:
+        return get_task(self.trial.task)
+
+    @property
+    def threads(self) -> int:
+        """How many threads its training uses."""
+        spec, _ = known_teachers(self.task)[self.key]
+        return get_recipe(spec.recipe).threads
+
+
+def wanted_teachers(trials: Iterable[Trial]) -> list[WantedTeacher]:
+    """The teacher of each task once, however many trials need it; in the order of the trials."""
+    first: dict[tuple[str, str], Trial] = {}
+    anchors: dict[tuple[str, str], set[int]] = {}
+    for trial in trials:
+        first.setdefault((trial.task, trial.teacher), trial)
+        anchors.setdefault((trial.task, trial.teacher), set()).add(card_of(trial).anchors)
+    return [WantedTeacher(trial, tuple(sorted(anchors[name] - {0}))) for name, trial in first.items()]
+
+
+def missing_teachers(trials: Iterable[Trial]) -> list[WantedTeacher]:
+    """Those that are not in the cache, or without some of their anchors; once, also where tasks share one."""
+    missing: dict[str, WantedTeacher] = {}
+    for wanted in wanted_teachers(trials):
+        folders = [teacher_folder() / wanted.key, *(anchor_folder(wanted.key, count) for count in wanted.anchors)]
+        if not all((folder / "passport.json").exists() for folder in folders):
+            before = missing.get(wanted.key, wanted)
+            anchors = tuple(sorted({*before.anchors, *wanted.anchors}))
+            missing[wanted.key] = WantedTeacher(before.trial, anchors)
+    return list(missing.values())
+
+
+def check_teacher(wanted: WantedTeacher) -> None:
+    """Verify a teacher in the cache, and the places that its task names in its networks.
+
+    Raises:
+        UserError: it is damaged, does not fit, or cannot be had, or there is no such place.
+    """
+    if wanted.task.taps != NetworkTaps():
+        from bench.harness.teachers.cache import check_taps
+
+        check_taps(wanted.task, wanted.task.classes)
+    if not (teacher_folder() / wanted.key / "passport.json").exists() and wanted.key in known_teachers(wanted.task):
+        return  # it will be trained, and torch is not needed to know this
+    from bench.harness.teachers.anchors import check_anchors
+    from bench.harness.teachers.cache import cached_teacher
+
+    cached_teacher(wanted.task, wanted.key, len(data.find(wanted.task.data).classes))
+    for count in wanted.anchors:
+        check_anchors(wanted.key, count)
+
+
+def train_teacher(wanted: WantedTeacher, data_folder: Path | None, device: str, report: Report) -> None:
+    """Train a teacher, with its anchors, unless another process has done so meanwhile.
+
+    Args:
+        wanted: the teacher.
+        data_folder: where to look for data sets first.
+        device: where to train.
+        report: told how training comes along.
+
+    Raises:
+        UserError: training diverged, cannot be repeated for the anchors, or data or files are in the way.
+        Stopped: somebody asked; the training is saved, and the same call continues.
+    """
+    import torch
+
+    from bench.harness.teachers.anchors import get_anchors
+    from bench.harness.teachers.cache import get_teacher
+
+    task = wanted.task
+    dataset = data.load(task.data, size=task.stored_size, folder=data_folder, allow_altered=wanted.trial.altered_data)
+    for count in wanted.anchors:  # a missing teacher is trained here
+        get_anchors(task, wanted.key, dataset, count, report, torch.device(device))
+    get_teacher(task, wanted.key, dataset, report, torch.device(device))

@@ -1,0 +1,161 @@
+"""On a real Ray: one of this machine's own, and three nodes of which one dies, and a worker, in the midst of trials."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from ray_site import Site, ray_site, why_no_ray
+from slurm_site import wait_for
+from test_stopping_studies import content, study
+
+from bench.cli import answer
+from bench.execution.run_study import run_study
+from bench.records import load_records
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_no_ray()), reason=why_no_ray())]
+PATIENCE = 600.0
+TRIALS = 40
+DRIVERS: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with ray_site() as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_driver() -> Iterator[None]:
+    yield
+    while DRIVERS:
+        driver = DRIVERS.pop()
+        if driver.poll() is None:
+            driver.kill()
+            driver.communicate()
+
+
+def start(folder: Path, executor: str, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "bench", "run", "study.yaml", "--results", "results", "--quiet"]
+    command += ["--executor", executor, "--checkpoint-seconds", "0.2", *more]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    DRIVERS.append(subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **streams))
+    return DRIVERS[-1]
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    return said
+
+
+def saved(folder: Path) -> set[str]:
+    return {file.parent.name for file in folder.glob("results/work/*/checkpoint.pt")}
+
+
+def test_a_ray_of_this_machines_own_runs_isolated_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C reaches all processes of the terminal's group; Ray's daemons are among them."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    run_study(study(tmp_path, 60, 0.05), results=tmp_path / "whole", executor="inline", isolation="none")
+    process = start(tmp_path, "ray", "--isolation", "process", "--workers", "2")
+    wait_for(lambda: bool(saved(tmp_path)) or process.poll() is not None, PATIENCE)
+    assert process.poll() is None, process.communicate()
+    ours = psutil.Process(process.pid).children(recursive=True)
+    assert any("raylet" in each.name() for each in ours)
+    os.killpg(process.pid, signal.SIGINT)
+    assert "stopped (Ctrl-C)" in (said := finish(process, 75))
+    assert "except" not in said, said  # all managed in time
+    psutil.wait_procs(ours, 30)
+    assert not [each for each in ours if each.is_running()]
+    finish(start(tmp_path, "ray", "--isolation", "process", "--workers", "2"))
+    assert content(tmp_path / "results") == content(tmp_path / "whole")
+    records = load_records(tmp_path / "results")
+    assert max(record.resumed for record in records) == 1
+    assert {record.provenance["isolation"]["mode"] for record in records} == {"process"}
+
+
+@pytest.mark.parametrize("way", ["SIGTERM", "dfkd cancel"])
+def test_a_driver_that_is_stopped_has_what_was_running(
+    site: Site, tmp_path: Path, way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_study(study(tmp_path, 60, 0.05), results=tmp_path / "whole", executor="inline", isolation="none")
+    process = start(tmp_path, f"ray:address={site.address}", "--isolation", "none")
+    wait_for(lambda: bool(saved(tmp_path)) or process.poll() is not None, PATIENCE)
+    capsys.readouterr()
+    assert answer(["status", str(tmp_path / "results"), "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["alive"]
+    assert status["running"]
+    if way == "SIGTERM":
+        process.send_signal(signal.SIGTERM)
+    else:
+        assert answer(["cancel", str(tmp_path / "results"), "--wait", "300"]) == 0
+        assert "saved and stopped" in capsys.readouterr().out
+    assert f"stopped ({way})" in finish(process, 75)
+    assert saved(tmp_path)
+    finish(start(tmp_path, f"ray:address={site.address}", "--isolation", "none"))
+    assert content(tmp_path / "results") == content(tmp_path / "whole")
+    assert max(record.resumed for record in load_records(tmp_path / "results")) == 1
+
+
+def test_trials_that_fit_nowhere_are_told(site: Site, tmp_path: Path) -> None:
+    study(tmp_path)
+    process = start(tmp_path, f"ray:address={site.address},cpus=100,gpus=1", "--isolation", "none")
+    assert "has 100 CPUs, 1 GPU for a trial; the most that one has: 1 CPU, 0 GPUs" in finish(process, 2)
+
+
+def test_a_node_and_a_worker_die_among_forty_trials(site: Site, tmp_path: Path) -> None:
+    file = study(tmp_path, 30, 0.03)
+    file.write_text(file.read_text().replace("seeds: [0, 1]", f"seeds: {list(range(TRIALS))}"), encoding="utf-8")
+    run_study(file, results=tmp_path / "whole", executor="processes", workers=2, isolation="none")
+    process = start(tmp_path, f"ray:address={site.address}", "--isolation", "none")
+    seeds = {record.trial.seed: record.id for record in load_records(tmp_path / "whole")}
+    seen: dict[str, bytes] = {}
+    ends: list[str] = []
+
+    def look() -> None:
+        """No record that was there is gone or another one."""
+        found = {each.parent.name: each.read_bytes() for each in tmp_path.glob("results/trials/[0-9a-f]*/record.json")}
+        assert seen.items() <= found.items()
+        seen.update(found)
+        assert process.poll() is None or len(seen) == TRIALS, process.communicate()
+
+    def kill_one(node: subprocess.Popen[bytes], whole_node: bool) -> None:
+        """In the midst of a trial of which the driver has a checkpoint."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            look()
+            for worker, seed in site.workers(node):
+                if (name := seeds[seed]) in saved(tmp_path):
+                    site.kill(node) if whole_node else worker.kill()
+                    ends.append(name)
+                    return
+            time.sleep(0.02)
+        raise AssertionError("no trial was met on the way")
+
+    wait_for(lambda: look() or len(seen) >= 4, PATIENCE)
+    kill_one(site.nodes[1], whole_node=False)
+    kill_one(site.nodes[2], whole_node=True)
+    after = len(seen)
+    while process.poll() is None:
+        look()
+        time.sleep(0.1)
+    finish(process)
+    look()
+    assert len(seen) == TRIALS
+    assert after < TRIALS
+    assert content(tmp_path / "results") == content(tmp_path / "whole")
+    resumed = {record.id: record.resumed for record in load_records(tmp_path / "results")}
+    assert all(resumed[name] for name in ends)
+    assert not list((tmp_path / "results" / "work").iterdir())
