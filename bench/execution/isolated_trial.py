@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from bench.errors import UserError
+from bench.execution.live_trial import LiveTrial
 from bench.execution.prepare import PreparedTrial
 from bench.execution.progress import Progress
-from bench.execution.running_trial import RunningTrial
 from bench.execution.status import Interrupted
 from bench.harness.checkpoint import save_checkpoint
 from bench.harness.isolation.channel import BrokenMessage, Channel, Gone, Kind
@@ -53,7 +53,7 @@ def start_method(trial: Trial, card: MethodCard, setting: Setting, way: Way, log
     return start(order, way, log)
 
 
-class IsolatedTrial(RunningTrial):
+class IsolatedTrial(LiveTrial):
     """Evaluates, saves, resumes and stops a method in another process; what remains of it is as of any trial."""
 
     context: JudgeSide

@@ -22,9 +22,9 @@ from bench.execution.base_record import base_record
 from bench.execution.finalize import FinishedTrial, artifacts, judged
 from bench.execution.isolated_trial import IsolatedTrial, start_method
 from bench.execution.isolation import ASKED
+from bench.execution.live_trial import LiveTrial
 from bench.execution.prepare import PreparedTrial, prepare
 from bench.execution.progress import Progress, progress_files, work_folder
-from bench.execution.running_trial import RunningTrial
 from bench.execution.status import Ending, Interrupted, ending_of
 from bench.harness import checkpoint
 from bench.harness.checkpoint import save_checkpoint
@@ -76,7 +76,7 @@ def run_trial(trial: Trial, setting: Setting) -> Record:
     card = card_of(trial)
     started = time.perf_counter()
     ending = Ending()
-    running: _TrialHere | IsolatedTrial | None = None
+    running: _TrialInProcess | IsolatedTrial | None = None
     process: MethodProcess | None = None
     with _noticing_ctrl_c() as asked:
         try:
@@ -88,7 +88,7 @@ def run_trial(trial: Trial, setting: Setting) -> Record:
                 else:
                     guard = _Guard(setting, around)
                     prepared = prepare(trial, card, work, setting.data_folder, setting.report, guard.begin)
-                    running = _TrialHere(prepared, setting, started, guard.state)
+                    running = _TrialInProcess(prepared, setting, started, guard.state)
                 running.play()
         except BaseException as error:
             users = isinstance(error, KeyboardInterrupt) and (
@@ -97,7 +97,7 @@ def run_trial(trial: Trial, setting: Setting) -> Record:
             if users or (isinstance(error, Interrupted) and running is not None and running.stopping):
                 raise
             # What the method's own process raised comes here in words of the judge's, who raises it himself.
-            from_method = isinstance(running, _TrialHere) and error is not running.own_error
+            from_method = isinstance(running, _TrialInProcess) and error is not running.own_error
             ended = ending_of(error, card.file, from_method=from_method)
             if ended is None:
                 raise
@@ -155,7 +155,7 @@ def _noticing_ctrl_c() -> Iterator[list[bool]]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class _TrialHere(RunningTrial):
+class _TrialInProcess(LiveTrial):
     """A trial whose method runs in this process."""
 
     context: TrialContext
@@ -292,7 +292,7 @@ def _finish(
     trial: Trial,
     card: MethodCard,
     work: Path,
-    running: _TrialHere | IsolatedTrial | None,
+    running: _TrialInProcess | IsolatedTrial | None,
     ending: Ending,
     setting: Setting,
 ) -> Record:
@@ -325,7 +325,7 @@ def _finish(
 def _record(
     trial: Trial,
     card: MethodCard,
-    running: _TrialHere | IsolatedTrial | None,
+    running: _TrialInProcess | IsolatedTrial | None,
     ending: Ending,
     setting: Setting,
 ) -> tuple[Record, dict[str, Path]]:
@@ -346,7 +346,7 @@ def _record(
     return Record.model_validate(values), files
 
 
-def _isolation(running: _TrialHere | IsolatedTrial | None, setting: Setting) -> dict[str, Any]:
+def _isolation(running: _TrialInProcess | IsolatedTrial | None, setting: Setting) -> dict[str, Any]:
     """For the record's provenance."""
     if isinstance(running, IsolatedTrial):
         return running.isolation()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PASSPORT = ("sha256", "network", "recipe", "seed", "score")  # what a record says of its teacher
 
 
-class RunningTrial:
+class LiveTrial:
     """A trial whose method runs: evaluated, saved, resumed and stopped on the way.
 
     Args:
