@@ -83,6 +83,7 @@ ROUNDS: Mapping[str, tuple[Round, ...]] = {
     ),
     "lra": (Round(("generator", "student"), 2, {"first": 1, "student_steps": 1}),),
     "mad": (Round(("student", "generator"), 2, {"student_steps": 1}),),
+    "ta_dfkd": (Round(("selection", "student", "generator"), 3, {"student_steps": 1, "threshold": 0.0}),),
     "nayer": (
         Round(
             ("generator", "generator", "student"), 3, {"iterations": 2, "warm_up": 0, "calls": 1, "student_steps": 1}

@@ -30,8 +30,9 @@ from bench.spec.budget import UNITS, Budget, Meter
 from bench.spec.expand import expand
 from bench.spec.method import Data
 from bench.spec.method_loader import load_method
-from bench.spec.method_registry import ENTRY_POINTS, read_cards
+from bench.spec.method_registry import ENTRY_POINTS, find_methods, read_cards
 from bench.spec.study import Study, load_study
+from bench.utils.user_code import BUILT_IN
 from bench.utils.yaml import plain, read_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -293,6 +294,22 @@ def test_readme_has_the_demos_leaderboard() -> None:
     shown = text_of("README.md").split("<!-- demo:leaderboard -->\n")[1].split("\n<!-- /demo:leaderboard -->")[0]
     assert shown.startswith("| Rank | Method |")
     assert shown in text_of("reports/demo/leaderboard.md")
+
+
+WORDS = (
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty twenty-one twenty-two twenty-three twenty-four twenty-five"
+)
+
+
+def test_readme_counts_the_methods_by_the_data_that_they_need() -> None:
+    references = {"noise", "scratch", "kd"}
+    cards = [card for name, card in find_methods().items() if card.file.parent == BUILT_IN and name not in references]
+    free, pool, train = (sum(card.data is data for card in cards) for data in (Data.NONE, Data.POOL, Data.TRAIN))
+    said = " ".join(text_of("README.md").split())
+    words = dict(enumerate(WORDS.split(), start=1))
+    assert f"The suite has {words[free]} data-free methods, {words[pool]} that distil with other real images" in said
+    assert f"{words[train]} that use the training images, and three references" in said
 
 
 # ---- nothing is left out -------------------------------------------------------------------------------------------

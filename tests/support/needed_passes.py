@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 NOTHING, INPUT, WEIGHTS = "nothing", "input", "weights"
+SELECTED = 0  # a count that depends on the images
 
 
 class Pass(NamedTuple):
@@ -273,6 +274,19 @@ def nayer(o: Any) -> Passes:
     return {"warm-up": adversarial[:2], "generator": adversarial, "student": _student_step(o.batch)}
 
 
+def ta_dfkd(o: Any) -> Passes:
+    """``selection``: a batch is judged; the generator's step judges one of its own and goes on with a part of it."""
+    judged = Pass("teacher", o.batch)
+    return {
+        "selection": [Pass("generator", o.batch), judged],
+        "student": _student_step(o.batch),
+        "generator": [
+            *(Pass("generator", o.batch, WEIGHTS), judged),
+            *(Pass("teacher", SELECTED, INPUT), Pass("student", SELECTED, INPUT)),
+        ],
+    }
+
+
 NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "noise": noise,
     "kd": kd,
@@ -304,4 +318,5 @@ NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "lra": lra,
     "mad": mad,
     "nayer": nayer,
+    "ta_dfkd": ta_dfkd,
 }

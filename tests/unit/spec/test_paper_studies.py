@@ -52,6 +52,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "pre_dfkd": ("mnist/lenet5-half", *CIFAR),
     "rdskd": ("mnist/lenet5-half", "svhn/wrn16-1", "cifar10/resnet18"),
     "ssd_kd": (*PAIRS, "nyuv2/deeplabv3-mobilenetv2"),
+    "ta_dfkd": CIFAR,
     "zskd": ("mnist/lenet5-half", "fashion_mnist/lenet5-half", "cifar10/alexnet-half"),
     "zskt": ("svhn/wrn16-1", "cifar10/wrn16-1", "cifar10/wrn16-2", "cifar10/wrn40-1"),
 }
@@ -144,6 +145,12 @@ def rdskd(_: str, o: Options) -> Phases:
     return [(o["generator_steps"], o["batch"]), (1000 * 120, o["batch_student"])]
 
 
+def ta_dfkd(_: str, o: Options) -> Phases:
+    """With two selections to a step of the student, and half of the generator's images selected."""
+    rounds, steps = 200 * 36, 200 * 36 * o["student_steps"]
+    return [(2 * steps, o["batch"]), (steps, o["batch"]), (rounds, o["batch"] + o["batch"] // 2)]
+
+
 def zskd(_: str, o: Options) -> Phases:
     made = (o["impressions"] // o["batch"] * o["iterations"], o["batch"])
     variants = 106 if o["expand"] else 1
@@ -171,6 +178,7 @@ PHASES: Mapping[str, Callable[[str, Options], Phases]] = {
     "pre_dfkd": pre_dfkd,
     "rdskd": rdskd,
     "ssd_kd": ssd_kd,
+    "ta_dfkd": ta_dfkd,
     "zskd": zskd,
     "zskt": zskt,
 }
