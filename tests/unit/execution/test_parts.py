@@ -98,5 +98,7 @@ def test_long_trials_begin_first() -> None:
     assert [each.seed for each in long_first(by_seconds, Durations())] == [1, 0]
     by_pixels = [trial(seed=0), trial("cifar10/wrn16-1", seed=1), trial("shapes/unet-small", seed=2)]
     assert long_first(by_pixels, Durations())[0].seed == 2
+    by_method = [trial(seed=0), trial(seed=1, method="dafl"), trial(seed=2)]
+    assert [each.seed for each in long_first(by_method, Durations())] == [1, 0, 2]
     alike = [trial(seed=seed) for seed in (3, 1, 2)]
     assert long_first(alike, Durations()) == alike
