@@ -163,6 +163,11 @@ def connected(address: str, cpus: float) -> Iterator[Cluster]:
             raise Stopped("SIGTERM") from None
     try:
         yield Cluster(address)
+    except ray.exceptions.RayError as error:
+        words = shown(next(iter(str(error).strip().splitlines()), ""))[:300]
+        raise UserError(
+            f"the connection to the Ray cluster {address} is lost; the same command continues: {words}"
+        ) from error
     finally:
         ray.shutdown()
 

@@ -94,7 +94,7 @@ def test_a_driver_that_is_stopped_has_what_was_running(
     wait_for(lambda: bool(saved(tmp_path)) or process.poll() is not None, PATIENCE)
     capsys.readouterr()
     assert answer(["status", str(tmp_path / "results"), "--json"]) == 0
-    status = json.loads(capsys.readouterr().out)
+    (status,) = json.loads(capsys.readouterr().out)
     assert status["alive"]
     assert status["running"]
     if way == "SIGTERM":
