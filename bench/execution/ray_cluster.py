@@ -22,6 +22,7 @@ PORT = 6379  # of a cluster's head, where an address names none
 REACH_SECONDS = 5.0
 SETTINGS = {  # read when Ray is imported and when it starts its daemons
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",  # a new worker imports torch
     "RAY_NUM_REDIS_GET_RETRIES": "1",  # where something else listens at the address, Ray would try for a quarter hour
 }
 
@@ -102,7 +103,8 @@ class Cluster:
             max_retries=0,  # the driver runs a lost trial again, from its last checkpoint
             name=name,
         )
-        return task.remote(order, key, self._mailbox, self._niceness)
+        # Inside a list Ray does not look at it: otherwise each order is scheduled apart, with a new worker for most.
+        return task.remote([self._ray.put(order)], key, self._mailbox, self._niceness)
 
     def ended(self, tasks: Sequence[Any], seconds: float) -> list[Any]:
         """Those that have ended, waiting so long for the first one."""
@@ -127,7 +129,9 @@ class Cluster:
         try:
             answer, refusal = self._ray.get(task)
         except RayTaskError as error:
-            words = shown(str(error.cause or error).strip().splitlines()[-1])[:300]
+            words = shown(next(iter(str(error.cause or error).strip().splitlines()[-1:]), ""))[:300]
+            if isinstance(error.cause, RayError):  # the order was lost on its way, or the mailbox
+                return Outcome(lost=words)
             return Outcome(refusal=f"{type(error.cause).__name__}: {words}")
         except RayError as error:
             words = shown(next(iter(str(error).strip().splitlines()), "") or type(error).__name__)[:300]
@@ -163,6 +167,11 @@ def connected(address: str, cpus: float) -> Iterator[Cluster]:
             raise Stopped("SIGTERM") from None
     try:
         yield Cluster(address)
+    except ray.exceptions.RayError as error:
+        words = shown(next(iter(str(error).strip().splitlines()), ""))[:300]
+        raise UserError(
+            f"the connection to the Ray cluster {address} is lost; the same command continues: {words}"
+        ) from error
     finally:
         ray.shutdown()
 

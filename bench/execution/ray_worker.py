@@ -12,6 +12,7 @@ import dataclasses
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,20 @@ TELL_SECONDS = 0.5  # between messages of a trial without a new checkpoint
 DRIVER = "the driver"
 
 
-def work(order: bytes, key: Key, mailbox: Any, niceness: int) -> tuple[bytes, str]:
+def work(order: Sequence[Any], key: Key, mailbox: Any, niceness: int) -> tuple[bytes, str]:
     """Work on an order for one trial; the answer, or why this node cannot work on it.
 
-    The answer holds the trial's record, its checkpoint where the driver wants it to stop, or nothing yet.
+    The answer holds the trial's record, its checkpoint where the driver wants it to stop, or nothing yet. ``order`` is
+    Ray's reference to the content of the order, alone in a list.
     """
+    import ray
+
     with contextlib.suppress(OSError):  # Ray's workers are nicer; only some may be less nice again
         os.setpriority(os.PRIO_PROCESS, 0, niceness)
     with scratch_folder("dfkd-ray-") as folder:
         watcher = _Telling(folder / "worker" / "results", key, mailbox)
         if not watcher.wants_to_stop(Progress()):
-            (folder / "order.tar").write_bytes(order)
+            (folder / "order.tar").write_bytes(ray.get(order[0]))
             with contextlib.suppress(Stopped):
                 # Ray's own handler of SIGTERM stays: it ends the worker, and the driver has the last checkpoint.
                 code = work_on(folder / "order.tar", folder / "worker", watcher=watcher, signals=())

@@ -70,6 +70,7 @@ class Harness:
         self.counts: dict[str, Counts] = {}
         self.results = folder / "results"
         self.finished: dict[str, bytes] = {}
+        self.merging = 0.0  # seconds of a merge, once there was one
         self._number = 0
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tiny.py").write_text(METHOD, encoding="utf-8")
@@ -87,6 +88,15 @@ class Harness:
 
     def start(self, results: Path, before: Callable[[], None] = lambda: None) -> int:
         """A driver in a process of its own, which calls ``before`` first."""
+
+        def drive() -> int:
+            before()
+            return self._drive(results)
+
+        return self.fork(drive)
+
+    def fork(self, work: Callable[[], int]) -> int:
+        """Work in a process of its own; its exit code is what ``work`` returns."""
         pid = os.fork()
         if pid:
             return pid
@@ -96,8 +106,7 @@ class Harness:
             log = os.open(self.folder / "driver.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            before()
-            code = self._drive(results)
+            code = work()
         except BaseException:
             import traceback
 
@@ -175,7 +184,14 @@ class Harness:
 
     def _refused_write(self, kind: str) -> None:
         """The system refuses one write, rename or sync, as a full disk or a folder that is read-only does."""
-        number, reason = self.random.randrange(1, 60), self.random.choice(REFUSALS)
+        self.counts[kind].told += self.run(self.results, self._refusal(60)) == 2
+        self.check(kind)
+        if self._number % 3 == 2 or len(self.finished) == TRIALS:
+            self.complete(kind)
+
+    def _refusal(self, most: int) -> Callable[[], None]:
+        """Has the system refuse one of the first ``most`` writes of the process that calls it."""
+        number, reason = self.random.randrange(1, most), self.random.choice(REFUSALS)
 
         def before() -> None:
             seen = [0]
@@ -192,10 +208,7 @@ class Harness:
             for place, name in ((os, "fsync"), (os, "replace"), (os, "rename"), (os, "mkdir"), (shutil, "copyfile")):
                 setattr(place, name, refusing(getattr(place, name)))
 
-        self.counts[kind].told += self.run(self.results, before) == 2
-        self.check(kind)
-        if self._number % 3 == 2 or len(self.finished) == TRIALS:
-            self.complete(kind)
+        return before
 
     def _full_disk(self, kind: str) -> None:
         """No file may be larger than some bytes: the system itself refuses."""
@@ -282,6 +295,72 @@ class Harness:
         self.finished.pop(trial.name, None)
         self.complete(kind)
 
+    def _merge(self, kind: str) -> None:
+        """``kill -9``, or a write that is refused, while parts are merged: they are as before, and merge afterwards."""
+        from bench.errors import UserError
+        from bench.records.merge import merge
+
+        parts, out = self._parts(), self.folder / "merged"
+        before = [files_of(part) for part in parts]
+
+        def work(refusing: Callable[[], None] = lambda: None) -> int:
+            refusing()
+            try:
+                merge(parts, out)
+            except UserError:
+                return 2
+            return 0
+
+        if self.random.random() < 0.5:
+            pid = self.fork(work)
+            time.sleep(self.random.uniform(0, 1.1 * self.merging))
+            os.kill(pid, signal.SIGKILL)
+            exit_code(pid)
+        else:
+            self.counts[kind].told += exit_code(self.fork(lambda: work(self._refusal(30)))) == 2
+        if out.exists() and content(out) != self.whole:
+            self.counts[kind].lost += 1
+            self.counts[kind].notes.append("half of a merge was there")
+        if not out.exists():
+            began = time.monotonic()
+            if exit_code(self.fork(work)) != 0:
+                self.counts[kind].lost += 1
+                self.counts[kind].notes.append("the parts could not be merged afterwards")
+            self.merging = self.merging or time.monotonic() - began
+        if content(out) != self.whole or [files_of(part) for part in parts] != before:
+            self.counts[kind].lost += 1
+            self.counts[kind].notes.append("the merge or its parts have changed")
+        shutil.rmtree(out, ignore_errors=True)
+
+    def _parts(self) -> list[Path]:
+        """Two results folders, each with one of the trials."""
+        parts = [self.folder / f"part{number}" for number in range(TRIALS)]
+        for number, part in enumerate(parts):
+            if not part.exists():
+                shutil.copytree(self.folder / "whole", part)
+                for other in sorted({*(part / "trials").iterdir()} - {sorted((part / "trials").iterdir())[number]}):
+                    shutil.rmtree(other)
+        return parts
+
+    def _decoded(self, kind: str) -> None:
+        """A file in the cache of decoded images is damaged, or was half written: the images are decoded again."""
+        import torch
+
+        from bench.data import decoded
+        from bench.data.folders import decoded_folder
+
+        images = {"images": torch.arange(3072, dtype=torch.uint8).reshape(1, 3, 32, 32)}
+
+        def read() -> Any:
+            return decoded.cached("faults", self.folder, [self.folder / "study.yaml"], 32, lambda: images)["images"]
+
+        read()
+        (file,) = decoded_folder().glob("faults-32-*.safetensors")
+        damage(file, self.random)
+        if not torch.equal(read(), images["images"]):
+            self.counts[kind].lost += 1
+            self.counts[kind].notes.append("damaged images were used")
+
     def _teacher(self, kind: str) -> None:
         """A file of the cached teacher is damaged: the run says so, and begins nothing."""
         teacher = next((Path(os.environ["DFKD_CACHE"]) / "teachers").glob("*/passport.json")).parent
@@ -301,7 +380,7 @@ class Harness:
 
 
 KINDS = {  # and how many of a hundred
-    "kill": 40,
+    "kill": 34,
     "refused_write": 20,
     "full_disk": 8,
     "clock": 6,
@@ -309,6 +388,8 @@ KINDS = {  # and how many of a hundred
     "checkpoint": 8,
     "finished": 8,
     "teacher": 4,
+    "merge": 4,
+    "decoded": 2,
 }
 
 
@@ -332,6 +413,10 @@ def content(results: Path) -> Content:
             curve = [{key: value for key, value in row.items() if key != "seconds"} for row in read_curve(folder)]
             found[record.id] = ((folder / "student.safetensors").read_bytes(), json.dumps(curve))
     return found
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def exit_code(pid: int) -> int:

@@ -82,7 +82,9 @@ class Site:
 
     def kill(self, node: subprocess.Popen[bytes]) -> None:
         """The node dies, with all that runs on it."""
-        for each in [*_below(node), psutil.Process(node.pid)]:
+        below = _below(node)
+        node.kill()  # nothing happens where it was killed before
+        for each in below:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
         node.wait()

@@ -122,7 +122,7 @@ class Queue:
         drivers = stopping._listening[:]  # a worker is another process, where nobody has asked for anything
         stopping._listening.clear()
         try:
-            return Outcome(*work(self.orders[key], key, self, 0))
+            return Outcome(*work([self.orders[key]], key, self, 0))
         finally:
             stopping._listening[:] = drivers
 
