@@ -70,7 +70,7 @@ def on_ray(folder: Path, count: int) -> None:
         driver = start(folder, "ray", f"ray:address={site.address}")
         kept = until(folder / "ray", driver, count // 3)
         while not site.workers(site.nodes[2]):
-            time.sleep(0.02)
+            time.sleep(0.2)
         site.kill(site.nodes[2])
         finish(driver)
         unchanged(folder / "ray", kept)
