@@ -20,7 +20,8 @@ def normalise(pixels: Tensor, image: ImageSpec) -> Tensor:
     """uint8 pixels (N, C, H, W) as (pixel / 255 - mean) / std, in torch's default type: float32, in tests float64."""
     mean = torch.tensor(image.mean, device=pixels.device).view(1, -1, 1, 1)
     std = torch.tensor(image.std, device=pixels.device).view(1, -1, 1, 1)
-    return pixels.to(torch.get_default_dtype(), copy=True).div_(255).sub_(mean).div_(std)  # in place: the maps are large
+    result = pixels.to(torch.get_default_dtype(), copy=True)
+    return result.div_(255).sub_(mean).div_(std)  # in place: the maps are large
 
 
 def middle(images: Tensor, size: int) -> Tensor:

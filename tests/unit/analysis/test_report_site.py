@@ -113,9 +113,9 @@ def test_only_what_has_changed_is_rendered_again(published: Path, tmp_path: Path
     add(small, make_record("dafl", 7, options={"balance": 5.0}))
     (published / "ablations" / "small" / "records.parquet").unlink()
     write_archive(small, published / "ablations" / "small" / "records.parquet")
-    (out / "demo" / "leaderboard.md").unlink()  # somebody tidied up
-    assert made_of(published, out).rendered == ("ablations/small", "demo")
-    assert contents(out)["demo/leaderboard.md"] == before["demo/leaderboard.md"]
+    (out / "a #strange name" / "leaderboard.md").unlink()  # somebody tidied up
+    assert made_of(published, out).rendered == ("a #strange name", "ablations/small")
+    assert contents(out)["a #strange name/leaderboard.md"] == before["a #strange name/leaderboard.md"]
 
 
 @pytest.mark.slow
