@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -25,11 +26,12 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name, and that of
 def method(name: Name) -> None:
     """Write NAME.py, a method that passes `dfkd check`: options, a generator and a student."""
     file = new_method(name, Path())
+    quoted = shlex.quote(str(file))
     _say(
         f"{file}: a method that works; make it yours",
-        ("test it against the contract", f"dfkd check {file}"),
-        ("rank it beside others", f"dfkd run demo --method {file}"),
-        ("or in a study of its own", f"dfkd new study {name}_study --method {file}"),
+        ("test it against the contract", f"dfkd check {quoted}"),
+        ("rank it beside others", f"dfkd run demo --method {quoted}"),
+        ("or in a study of its own", f"dfkd new study {name}_study --method {quoted}"),
     )
 
 
@@ -37,11 +39,12 @@ def method(name: Name) -> None:
 def task(name: Name) -> None:
     """Write NAME.yaml, a task: data set, images, teacher and student."""
     file = new_task(name, Path())
+    quoted = shlex.quote(str(file))
     _say(
         f"{file}: a task that works; make it yours",
-        ("see it in the list", f"dfkd list tasks --tasks {file}"),
-        ("train its teacher", f"dfkd teacher train {name} --tasks {file}"),
-        ("run methods on it", f"dfkd new study {name}_study --tasks {file}"),
+        ("see it in the list", f"dfkd list tasks --tasks {quoted}"),
+        ("train its teacher", f"dfkd teacher train {name} --tasks {quoted}"),
+        ("run methods on it", f"dfkd new study {name}_study --tasks {quoted}"),
     )
 
 
@@ -49,10 +52,11 @@ def task(name: Name) -> None:
 def study(name: Name, method: MethodFiles = None, tasks: TaskFiles = None) -> None:
     """Write NAME.yaml, a study: your methods on your tasks, or one of the suite's on digits, with floor and ceiling."""
     file = new_study(name, Path(), method or [], tasks or [])
+    quoted = shlex.quote(str(file))
     _say(
         f"{file}: a study that runs; make it yours",
-        ("see its trials", f"dfkd run {file} --dry-run"),
-        ("run it, or continue it", f"dfkd run {file}"),
+        ("see its trials", f"dfkd run {quoted} --dry-run"),
+        ("run it, or continue it", f"dfkd run {quoted}"),
         ("read the results", f"dfkd report --results runs/{name}"),
     )
 
