@@ -12,8 +12,8 @@ from bench.spec.method_registry import find_methods
 from bench.spec.requirements import default_task
 from bench.utils.confinement import available, why_not
 
-# with a generator, images that are parameters, training images, and a pool
-QUICK = ("dafl", "deepinversion", "kd", "kd_related")
+# with a generator, and with training images
+QUICK = ("dafl", "kd")
 METHODS = tuple(find_methods())
 KINDS = tuple(sorted({"dafl", *one_of_each_kind(find_methods().values()).values()}))
 
@@ -71,7 +71,8 @@ def test_both_modes_give_the_same_bits(name: str, memory_format: str, tmp_path: 
 
 # with three channels, and maps that have places: what LeNet on grey images cannot tell apart
 @pytest.mark.skipif(available() is None, reason=why_not())
-@pytest.mark.parametrize("name", [pytest.param("dfad", marks=pytest.mark.slow), "kd"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dfad", "kd"])
 def test_both_modes_give_the_same_bits_in_channels_last_for_segmentation(name: str, tmp_path: Path) -> None:
     card = find_methods()[name]
     stages = {

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from method_kinds import others_slow
 
 from bench.data import shapes
 from bench.execution import prepare
@@ -38,7 +37,18 @@ def tiny(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[str]:
     prepare._dataset.cache_clear()
 
 
-@pytest.mark.parametrize("name", others_slow(card for card in find_methods().values() if card.segmentation))
+# Quick for one with a generator and one with training images: the others' kinds differ in what LeNet shows as well.
+QUICK = ("dafl", "kd")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(card.name, marks=[pytest.mark.slow] * (card.name not in QUICK))
+        for card in find_methods().values()
+        if card.segmentation
+    ],
+)
 def test_method_holds_the_contract_with_dense_answers(tiny: str, name: str) -> None:
     card = find_methods()[name]
     few = replace(card, quick={**card.quick, "batch": 8})  # a mask has thousands of answers: eight are many already

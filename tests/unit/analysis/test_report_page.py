@@ -208,6 +208,7 @@ def test_one_page_carries_everything(report: Path) -> None:
         assert expected in page.text
 
 
+@pytest.mark.slow
 def test_one_page_is_made_on_request_alone(tmp_path: Path) -> None:
     results = make_demo(tmp_path / "results", seeds=1)
     out = tmp_path / "out"

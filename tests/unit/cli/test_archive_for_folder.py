@@ -101,7 +101,9 @@ def run(command: list[str], places: dict[str, str], said: Callable[[], str]) -> 
 
 
 # A site's pages are those of a report.
-@pytest.mark.parametrize("name", [pytest.param(each, marks=[pytest.mark.slow] * (each == "site")) for each in READING])
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=[pytest.mark.slow] * (each in ("site", "summary"))) for each in READING]
+)
 def test_an_archive_is_read_like_its_folder(
     name: str, places: tuple[dict[str, str], dict[str, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,6 +57,7 @@ print(hashlib.sha256(b"".join(each.numpy().tobytes() for each in network.state_d
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 def test_no_bit_of_a_training_changes() -> None:
     kept, given_back = (
