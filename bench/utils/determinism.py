@@ -32,7 +32,8 @@ def cross_entropy(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """:func:`torch.nn.functional.cross_entropy`, of the pixels as a list where the map's sum does not repeat."""
-    if input.is_cuda and input.ndim > 2 and reduction != "none" and not target.is_floating_point():
+    maps = isinstance(input, Tensor) and input.is_cuda and input.ndim > 2  # torch tells of what is no tensor
+    if maps and reduction != "none" and not target.is_floating_point():
         input, target = as_list(input, target)
     return _of_torch(input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from bench.execution.status import ending_of
 from bench.harness.isolation.method_process import _told
 from bench.spec.method_loader import load_method
 from bench.spec.method_registry import read_cards
+from bench.utils.determinism import only_deterministic
 
 PAGE = Path(__file__).parents[3] / "docs" / "from-your-own-loop.md"
 SCRIPT, METHOD = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
@@ -210,6 +211,13 @@ def ends(body: Body) -> BaseException:
                 body(s, opt, images)
         context.check_end()
     return caught.value
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_trial() -> Iterator[None]:
+    only_deterministic(True)
+    yield
+    only_deterministic(False)
 
 
 @pytest.mark.parametrize(("written", "message"), LINES, ids=[written.strip("`") for written, _ in LINES])
