@@ -23,7 +23,7 @@ from bench.records import load_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_no_ray()), reason=why_no_ray())]
 PATIENCE = 600.0
-TRIALS = 40
+TRIALS = int(os.environ.get("DFKD_RAY_TRIALS", "16"))  # with 40 it takes some minutes
 DRIVERS: list[subprocess.Popen[str]] = []
 
 
@@ -115,7 +115,7 @@ def test_trials_that_fit_nowhere_are_told(site: Site, tmp_path: Path) -> None:
     assert "has 100 CPUs, 1 GPU for a trial; the most that one has: 1 CPU, 0 GPUs" in finish(process, 2)
 
 
-def test_a_node_and_a_worker_die_among_forty_trials(site: Site, tmp_path: Path) -> None:
+def test_a_node_and_a_worker_die_among_many_trials(site: Site, tmp_path: Path) -> None:
     file = study(tmp_path, 12, 0.1)
     text = file.read_text(encoding="utf-8").replace("seeds: [0, 1]", f"seeds: {list(range(TRIALS))}")
     text = text.replace("points: 2", "points: 1").replace("[last, teacher_agreement]", "[last]")
