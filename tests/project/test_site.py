@@ -30,10 +30,13 @@ def test_the_reference_has_every_public_name() -> None:
 
 def test_the_hosted_workflow_makes_what_the_makefile_has() -> None:
     jobs = plain(read_yaml(ROOT / ".github" / "workflows" / "ci.yml"))["jobs"]
-    made = [step["run"].split()[1] for job in jobs.values() for step in job["steps"] if "run" in step]
+    runs = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    made = [run.split()[1] for run in runs if run.startswith("make ")]
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert set(made) >= {"lint", "test", "demo", "docs"}
     assert set(made) <= set(targets)
+    named = [word for run in runs for word in run.split() if word.startswith("tests/")]
+    assert all((ROOT / file).is_file() for file in named)
     needed = re.findall(r'Python :: (3\.\d+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert jobs["test"]["strategy"]["matrix"]["python"] == needed
 
