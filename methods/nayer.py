@@ -1,9 +1,9 @@
-"""NAYER: noisy-layer generation, a generator without a noise input: its randomness is a layer that is drawn anew.
+"""NAYER: noisy-layer generation, a generator without a noise input: its randomness is a layer, drawn in every call.
 
 One synthesis call makes a batch of images x = G(e_y). Its wanted classes y are all K classes in their order, again and
 again, the rest of the batch drawn at random. G normalises the fixed embeddings e_y over the batch, sends each group of
 K of them (one of each class) through a noisy layer of its own, weights N(0, 1), bias 0, and all of them on to the body
-of CMI's generator. The noisy layers are drawn anew in every call. A fresh Adam on all of G, noisy layers included,
+of CMI's generator. The noisy layers are drawn again in every call. A fresh Adam on all of G, noisy layers included,
 makes ``iterations`` updates on
 
     L = batch_norm_weight * R_bn + one_hot * CE(T(v), y) + adversarial * L_adv

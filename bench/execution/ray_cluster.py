@@ -103,7 +103,7 @@ class Cluster:
             max_retries=0,  # the driver runs a lost trial again, from its last checkpoint
             name=name,
         )
-        # Inside a list Ray does not look at it: otherwise each order is scheduled apart, with a new worker for most.
+        # Inside a list, so that Ray does not see an argument of its own: with one, most trials got a new worker.
         return task.remote([self._ray.put(order)], key, self._mailbox, self._niceness)
 
     def ended(self, tasks: Sequence[Any], seconds: float) -> list[Any]:

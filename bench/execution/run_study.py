@@ -135,7 +135,7 @@ def run_study(
         results: the results folder; ``runs/<study>`` if not named.
         executor: one of ``EXECUTORS``, or a site's own, with its options: ``slurm:partition=gpu``.
         workers: trials at a time (`inline`: always one); if not named, what the cores allow, on GPUs one on each.
-        device: ``auto``, ``cpu``, ``cuda`` (with `processes`, all that are visible) or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda`` (with `processes`, every visible GPU) or ``cuda:N``.
         method_files: method files beside those that the study names.
         data_folder: where to look for data sets first.
         weights: a folder or file to look in first for the weights of image metrics.
@@ -264,7 +264,7 @@ def _run_able(trials: Sequence[Trial], work: Work, executor: str, audience: Audi
     gpu = work.gpu is not None or any(trial.device != "cpu" for trial in trials)
     runs = get_executor(executor)
     missing = missing_teachers(trials)
-    if missing and not gpu and getattr(runs, "trains_teachers", False):
+    if missing and not gpu and runs.trains_teachers:
         work = replace(work, teachers=tuple(missing))
     else:
         _train_teachers(missing, work.data_folder, f"cuda:{work.gpu or 0}" if gpu else "cpu", audience)

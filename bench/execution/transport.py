@@ -1,6 +1,6 @@
 """Trials on their way to another process or machine as content, and what comes back.
 
-An *order* is a tar file with all that trials need: their method files, the study's own tasks with their networks,
+An *order* is a tar file with everything trials need: their method files, the study's own tasks with their networks,
 teachers with anchors, and checkpoints. Data sets are named with the checksum of their content, and the worker has them.
 An *answer* is a folder of the worker's own: records, and checkpoints of trials that were stopped. Only the driver
 writes into the study's results, through :func:`accept`. Neither believes what the other says without a look.

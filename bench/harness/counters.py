@@ -379,7 +379,7 @@ class TeacherAnswer:
         return torch.cat(self.means, 1)
 
     def tensors(self) -> list[Tensor]:
-        """All that depends on the images."""
+        """Everything that depends on the images."""
         return [
             self.logits,
             *self.features,

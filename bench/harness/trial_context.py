@@ -168,7 +168,7 @@ class TrialContext:
         self._owner = threading.get_ident()
         self._refused: MethodError | None = None
         self._left_at: list[Tensor] | None = None  # the student at the end of the last loop
-        self.learning: Callable[[], None] = self._must_be_in_a_loop  # told of all that trains something
+        self.learning: Callable[[], None] = self._must_be_in_a_loop  # told of everything that trains
         self._counter.before, self._counter.learning = self._charge, lambda: self.learning()
         (self._remote or self._teacher).learning = lambda: self.learning()
         if self.trajectory is not None:

@@ -117,7 +117,7 @@ def tapped(network: nn.Module) -> Callable[[Tensor], Embedding]:
 
 
 def tap(network: nn.Module, images: Tensor) -> tuple[Tensor | None, Tensor]:
-    """The same of one batch: features (None where the network does not call its head) and all that it answers."""
+    """The same of one batch: features (None where the network does not call its head) and its answers."""
     seen: list[Tensor] = []
     try:
         layer = head(network)

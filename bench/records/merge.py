@@ -56,7 +56,7 @@ def merge(sources: Sequence[Path], out: Path, sheets: Sheets = "best") -> Merged
     Args:
         sources: results folders and archives.
         out: the new folder or archive.
-        sheets: which contact sheets a new archive holds, see ``SHEETS``; a folder gets all that there are.
+        sheets: which contact sheets a new archive holds, see ``SHEETS``; a folder gets all of them.
 
     Raises:
         UserError: trials or tasks contradict each other (both are shown), ``out`` exists, a source is damaged, or

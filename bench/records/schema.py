@@ -72,7 +72,7 @@ class _Part(BaseModel):
 
 
 class TrialIdentity(_Part):
-    """All that can change the outcome of a trial; its hash is the trial's id."""
+    """Everything that can change the outcome of a trial; its hash is the trial's id."""
 
     suite: str = Field(description="version of the suite's rules; different versions are never ranked together")
     task: str

@@ -1,4 +1,4 @@
-"""Numbers from papers: quoted with their source and with all that is needed to compare with them. They are data, in the
+"""Numbers from papers: quoted with their source and with everything needed to compare with them. They are data, in the
 tasks' YAML files; where they come from is in ``bench/papers.yaml``."""
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ class Recipe(Strict):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that changes the weights. Fields added later count only where they are not at their default."""
+        """Everything that changes the weights. Fields added later count only where they are not at their default."""
         later = {"gamma", "nesterov", "loss", "mixed", "threads"}
         values = self.model_dump(mode="json", exclude=later)
         return values | self.model_dump(mode="json", include=later, exclude_defaults=True)

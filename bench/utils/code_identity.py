@@ -831,7 +831,7 @@ class _Writer:
             self._mark(")")
 
     def _alone(self, name: str, scope: Scope | None) -> bool:
-        """Whether an import is all that binds a name of this scope."""
+        """Whether nothing but an import binds a name of this scope."""
         if scope is None or name in scope.outer:
             return only_import(self._module.bound.get(name, ()), name) is not None
         return only_import(scope.names.get(name, ()), name) is not None

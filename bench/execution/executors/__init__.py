@@ -57,9 +57,8 @@ class Executor(Strict):
     Only the process that calls it writes into the study's results.
     """
 
-    trains_teachers: ClassVar[bool] = (
-        False  # whether it trains those of its work; else all are there before it is called
-    )
+    # Whether it trains the missing teachers of its work; for others they are trained before it is called.
+    trains_teachers: ClassVar[bool] = False
 
     def __call__(self, trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
         """Run all trials.

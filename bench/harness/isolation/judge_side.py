@@ -163,7 +163,7 @@ class JudgeSide:
             setattr(meter, name, getattr(own, name) + value)
 
     def state(self) -> dict[str, Any]:
-        """All that :meth:`restore` needs; plain data and tensors only."""
+        """Everything that :meth:`restore` needs; plain data and tensors only."""
         return {
             "phase": self._phase,
             "meter": vars(self.meter).copy(),

@@ -42,6 +42,13 @@ def test_options_have_types() -> None:
         ("slurm:parts=0", "executor slurm: parts=0: input should be greater than or equal to 1"),
         ("slurm:memory=lots", "executor slurm: memory=lots: "),
         ("slurm:time=soon", "soon"),
+        ("ray:adress=head", "executor ray has no option 'adress'; did you mean 'address'?"),
+        ("ray:address=ray://head:1", "executor ray: address=ray://head:1: "),
+        ("ray:address=", "executor ray: address=: "),
+        ("ray:gpus=1.5", "executor ray: gpus=1.5: a part of one GPU is wanted, or a whole number of them"),
+        ("ray:gpus=-1", "greater than or equal to 0"),
+        ("ray:memory=lots", "executor ray: memory=lots: "),
+        ("ray:retries=some", "executor ray: retries=some: "),
         ("", "unknown executor ''"),
     ],
 )

@@ -16,7 +16,7 @@ from test_stopping_studies import content, study
 from bench.cli import answer
 from bench.errors import UserError
 from bench.execution import ray_cluster
-from bench.execution.executors import EXECUTORS, check_executor, get_executor
+from bench.execution.executors import EXECUTORS, get_executor
 from bench.execution.executors import ray as executor
 from bench.execution.executors.ray import Ray
 from bench.execution.progress import Progress
@@ -39,26 +39,6 @@ def test_options_have_types() -> None:
     assert Ray().needs(trial(threads=3)) == {"CPU": 3.0}
     assert Ray().needs(trial(device="cuda")) == {"CPU": 2.0, "GPU": 1.0}
     assert Ray(memory="512").needs(trial())["memory"] == 512.0
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("ray:adress=head", "executor ray has no option 'adress'; did you mean 'address'?"),
-        ("ray:address=ray://head:1", "executor ray: address=ray://head:1: "),
-        ("ray:address=", "executor ray: address=: "),
-        ("ray:gpus=1.5", "executor ray: gpus=1.5: a part of one GPU is wanted, or a whole number of them"),
-        ("ray:gpus=-1", "greater than or equal to 0"),
-        ("ray:memory=lots", "executor ray: memory=lots: "),
-        ("ray:retries=some", "executor ray: retries=some: "),
-    ],
-)
-def test_what_is_wrong_is_said(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError) as error:
-        check_executor(words)
-    assert said in str(error.value)
-    assert answer(["run", "demo", "--dry-run", "--executor", words]) == 2
-    assert said in capsys.readouterr().err
 
 
 def test_where_ray_is_not_installed_a_sentence_names_the_extra(

@@ -14,7 +14,7 @@ from filelock import FileLock
 from bench import data
 from bench.errors import UserError
 from bench.execution import run_study as campaign
-from bench.execution.executors import Watcher, Work
+from bench.execution.executors import Executor, Watcher, Work
 from bench.execution.plan import Plan, default_workers, idle_sweeps, plan_study
 from bench.execution.progress import Progress
 from bench.execution.run_study import Summary, run_study
@@ -97,13 +97,14 @@ def no_executor(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
     """No trial is really run; the list holds those that would be."""
     seen: list[Trial] = []
 
-    def run_all(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
-        del watcher
-        seen.extend(trials)
-        for trial in trials:
-            campaign.record_failure(trial, "crashed", "not really run", work.results, Path("no log"))
+    class RunsNone(Executor):
+        def __call__(self, trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
+            del watcher
+            seen.extend(trials)
+            for trial in trials:
+                campaign.record_failure(trial, "crashed", "not really run", work.results, Path("no log"))
 
-    monkeypatch.setattr(campaign, "get_executor", lambda name: run_all)
+    monkeypatch.setattr(campaign, "get_executor", lambda name: RunsNone())
     monkeypatch.setattr(campaign, "_train_teachers", lambda *_: None)
     return seen
 

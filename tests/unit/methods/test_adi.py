@@ -27,13 +27,6 @@ SMALL = {
 
 
 @pytest.fixture
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-@pytest.fixture
 def order() -> Iterator[list[Optimizer]]:
     """The optimisers in the order in which they take steps."""
     steps: list[Optimizer] = []

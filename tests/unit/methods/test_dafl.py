@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -19,14 +18,6 @@ from bench.utils.rng import Streams, seed_everything
 from methods.dafl import Options, dafl
 
 SMALL = {"batch": 16, "latent": 10, "width": 8, "lr_generator": 0.01}
-
-
-@pytest.fixture
-def _double() -> Iterator[None]:
-    """Adam divides by a gradient's size: in single precision, rounding turns the sign of the smallest ones."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def reference(steps: int, o: Options) -> tuple[torch.nn.Module, torch.nn.Module]:

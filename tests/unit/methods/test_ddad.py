@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from method_fixtures import IMAGE, Listening, lenet, run, same_weights
@@ -20,14 +18,6 @@ from methods.ddad import Options, ddad
 
 SMALL = {"batch": 8, "latent": 6, "width": 4, "student_steps": 2}
 RGB = ImageSpec(channels=3, size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
-
-
-@pytest.fixture
-def _double() -> Iterator[None]:
-    """Adam divides by a gradient's size: in single precision, rounding turns the sign of the smallest ones."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 class Pixelwise(nn.Module):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from method_fixtures import Listening, digits_teacher, lenet, run, same_weights
@@ -18,13 +16,6 @@ from methods.deepdream import Options, deepdream
 
 CPU = torch.device("cpu")
 SMALL = {"batch": 6, "iterations": 3, "images": 12, "batch_student": 16, "share": 0.6, "jitter": 1}
-
-
-@pytest.fixture
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.usefixtures("_double")

@@ -27,13 +27,6 @@ CPU = torch.device("cpu")
 SMALL = {"batch": 6, "iterations": 3, "images": 12, "batch_student": 16, "share": 0.6, "jitter": 1}
 
 
-@pytest.fixture
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def experienced(seed: int = 1) -> nn.Module:
     """A network whose running statistics are not those that it was made with."""
     network = lenet(seed, "lenet5bn")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -28,11 +28,7 @@ PLAIN = {"batch": 8, "optimizer": "sgd", "lr_student": 0.02, "schedule": "consta
 Array = NDArray[np.float64]
 
 
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("_double")
 
 
 def play(options: dict[str, Any], steps: int, **around: Any) -> TrialContext:

@@ -27,14 +27,6 @@ STREAM = np.random.default_rng(0)
 SHAPES = {"classification": (5, 10), "segmentation": (2, 4, 6, 3)}
 
 
-@pytest.fixture
-def _double() -> Iterator[None]:
-    """Adam divides by a gradient's size: in single precision, rounding turns the sign of the smallest ones."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @contextmanager
 def optimizer_steps() -> Iterator[list[Optimizer]]:
     """The optimisers in the order in which they take steps."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -18,14 +17,6 @@ from bench.utils.rng import Streams, seed_everything
 from methods.dfq import Options, dfq
 
 SMALL = {"batch": 8, "latent": 6, "width": 4, "student_steps": 2}
-
-
-@pytest.fixture
-def _double() -> Iterator[None]:
-    """Adam divides by a gradient's size: in single precision, rounding turns the sign of the smallest ones."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def teacher_bn() -> nn.Module:

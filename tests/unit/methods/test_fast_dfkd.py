@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from method_fixtures import IMAGE, Listening, lenet, run, same_weights
+from method_fixtures import IMAGE, Listening, kin, lenet, run, same_weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, Optimizer
@@ -27,22 +26,6 @@ TINY: dict[str, Any] = {
     "batch_synthesis": 8, "iterations": 3, "warm_up": 1, "share": 0.9, "reset_at": 0, "latent": 6, "width": 4,
     "pool": 100, "eight_bit": False, "student_steps": 2, "batch": 16, "lr_student": 0.01,
 }  # fmt: skip
-
-
-@pytest.fixture
-def _double() -> Iterator[None]:
-    """Adam divides by a gradient's size: in single precision, rounding turns the sign of the smallest ones."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def kin() -> nn.Module:
-    """A student that predicts as the teacher does, but is less sure: the adversarial term is not 0."""
-    network = lenet(1, "lenet5bn")
-    for parameter in network.head[-1].parameters():
-        parameter.data.mul_(0.5)
-    return network
 
 
 def play(options: dict[str, Any], steps: int, **around: Any) -> TrialContext:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,14 +24,6 @@ SMALL: dict[str, Any] = {
     "lr_virtual": 0.3, "lr_student": 0.01,
 }  # fmt: skip
 ROUND = 3  # steps
-
-
-@pytest.fixture
-def _double() -> Iterator[None]:
-    """Adam divides by a gradient's size: in single precision, rounding turns the sign of the smallest ones."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def play(options: dict[str, Any], steps: int, **around: Any) -> TrialContext:

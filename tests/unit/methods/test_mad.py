@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,14 +20,6 @@ from methods.mad import Options, mad
 
 SMALL: dict[str, Any] = {"batch": 8, "latent": 6, "width": 4, "student_steps": 2, "lr_student": 0.01}
 ROUND = 3  # steps
-
-
-@pytest.fixture
-def _double() -> Iterator[None]:
-    """Adam divides by a gradient's size: in single precision, rounding turns the sign of the smallest ones."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def play(options: dict[str, Any], steps: int, **around: Any) -> TrialContext:

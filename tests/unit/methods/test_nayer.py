@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from method_fixtures import IMAGE, Listening, lenet, run, same_weights
+from method_fixtures import IMAGE, Listening, kin, lenet, run, same_weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
@@ -26,22 +25,6 @@ TINY: dict[str, Any] = {
     "lr_student": 0.01,
 }  # fmt: skip
 WARM_UP, ROUND = 2 * 2, 2 * 2 + 2  # steps
-
-
-@pytest.fixture
-def _double() -> Iterator[None]:
-    """Adam divides by a gradient's size: in single precision, rounding turns the sign of the smallest ones."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def kin() -> nn.Module:
-    """A student that predicts as the teacher does, but is less sure: the adversarial term is not 0."""
-    network = lenet(1, "lenet5bn")
-    for parameter in network.head[-1].parameters():
-        parameter.data.mul_(0.5)
-    return network
 
 
 def play(options: dict[str, Any], steps: int, **around: Any) -> TrialContext:
@@ -242,7 +225,7 @@ def test_a_noisy_layer_serves_one_image_of_each_class_and_another_layer_the_next
         torch.testing.assert_close(codes[place], generator.noisy[place // 4](seen[label]))
 
 
-def test_noisy_layers_are_drawn_anew_and_the_rest_lives_on() -> None:
+def test_noisy_layers_are_drawn_again_and_the_rest_lives_on() -> None:
     before, after = (play({"life": 50, "lr_generator": 1e-12}, steps).kept["generator"] for steps in (1, 3))
     assert same_weights(before.body[0], after.body[0], 1e-9)
     assert not same_weights(before.noisy, after.noisy, 0.5)

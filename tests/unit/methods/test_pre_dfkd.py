@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -36,14 +35,6 @@ SMALL = {
 }  # fmt: skip
 NETS = (6, 4, 0.8, 0.08)
 SESSION = session_for(IMAGE, 10)
-
-
-@pytest.fixture
-def _double() -> Iterator[None]:
-    """Adam divides by a gradient's size: in single precision, rounding turns the sign of the smallest ones."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 # ---- networks and losses of the replay ------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,7 @@ CPU = torch.device("cpu")
 PLAIN = {"batch": 16, "optimizer": "sgd", "lr_student": 0.02, "lr_teacher": 0.03, "zero_classifiers": False}
 
 
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("_double")
 
 
 def student() -> nn.Module:

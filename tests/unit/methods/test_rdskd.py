@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from method_fixtures import IMAGE, Listening, digits_teacher, lenet, run, same_weights
@@ -18,14 +16,6 @@ from bench.utils.rng import Streams, seed_everything
 from methods.rdskd import Options, rdskd
 
 SMALL = {"batch": 8, "latent": 6, "width": 4, "generator_steps": 7, "renewal": 3, "share": 0.7, "batch_student": 16}
-
-
-@pytest.fixture
-def _double() -> Iterator[None]:
-    """Adam divides by a gradient's size: in single precision, rounding turns the sign of the smallest ones."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def make_generator(o: Options) -> nn.Module:

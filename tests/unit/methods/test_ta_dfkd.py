@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,14 +22,6 @@ from bench.utils.rng import Streams, seed_everything
 from methods.ta_dfkd import Options, cleanness, pixel_generator, shared_view, ta_dfkd
 
 SMALL: dict[str, Any] = {"batch": 24, "latent": 6, "width": 4, "student_steps": 2, "lr_student": 0.01}
-
-
-@pytest.fixture
-def _double() -> Iterator[None]:
-    """Adam divides by a gradient's size: in single precision, rounding turns the sign of the smallest ones."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def sure(seed: int, name: str) -> nn.Module:

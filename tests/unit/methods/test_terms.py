@@ -5,11 +5,8 @@ What a method logs, in single precision, is what it minimises. The equations are
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-import torch
 from method_fixtures import lenet
 from scipy.special import log_softmax, softmax
 from term_fixtures import answers, assert_terms, begin, confidence, kl, statistics, teacher_network
@@ -27,11 +24,7 @@ GENERATOR = {"batch": 12, "latent": 6, "width": 4}
 IMAGES = {"batch": 12, "iterations": 4, "images": 24, "batch_student": 16}
 
 
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("_double")
 
 
 def prior(x: np.ndarray, tv: float, l2: float) -> float:

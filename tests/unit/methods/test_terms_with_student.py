@@ -5,7 +5,6 @@ As in test_method_terms.py: what a method logs of its first steps, from the imag
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -33,11 +32,7 @@ PRE: dict[str, Any] = {"batch": 12, "batch_memory": 4, "batch_fit": 7, "latent":
 INVERSION = {"batch_synthesis": 12, "iterations": 2, "latent": 6, "width": 4}
 
 
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("_double")
 
 
 def kin() -> nn.Module:

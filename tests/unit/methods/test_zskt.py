@@ -25,14 +25,6 @@ from methods.zskt import Options, belief_gap, zskt
 SMALL = {"batch": 8, "latent": 6, "width": 4, "student_steps": 3}
 
 
-@pytest.fixture
-def _double() -> Iterator[None]:
-    """Adam divides by a gradient's size: in single precision, rounding turns the sign of the smallest ones."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @contextmanager
 def optimizer_steps() -> Iterator[list[tuple[Optimizer, float]]]:
     """The optimisers in the order in which they take steps, and their rates."""

@@ -39,6 +39,13 @@ def test_tensors_without_plain_numbers_are_refused_by_name(tmp_path: Path, weigh
         read_checkpoint(saved(tmp_path, weight=weight))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_quantized_tensors_are_refused_by_name(tmp_path: Path) -> None:
+    weight = torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8)
+    with pytest.raises(UserError, match=r"teacher.pth: weight is quantized"):
+        read_checkpoint(saved(tmp_path, weight=weight))
+
+
 def test_whole_numbers_are_no_weights_and_half_ones_are() -> None:
     network = nn.Linear(2, 2)
     with pytest.raises(UserError, match="weight is uint8, the network needs float32"):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from matplotlib.lines import Line2D
 
-OUT = 8  # lines that stand out in a figure: more are not told apart; the rest is grey
+OUT = 8  # lines that stand out in a figure: more look alike; the rest is grey
 MARKS = "os^Dv<>pX*Pdh"  # of what shares a colour, one each
 GREY = "#A9A9A9"
 GREY_LOOK: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": "-", "alpha": 0.75, "zorder": 1.5}
@@ -82,5 +82,5 @@ def standing_out(names: Sequence[T], always: Iterable[T] = (), most: int = OUT) 
 
 
 def grey_handle(count: int, words: str = "other rows") -> Line2D:
-    """The entry of a legend for all that does not stand out."""
+    """The entry of a legend for the lines that do not stand out."""
     return Line2D([], [], **GREY_LOOK, label=f"{count} {words}")

@@ -47,7 +47,7 @@ def task_html(groups: Sequence[Group], sections: Sequence[Mapping[str, Any]], st
 
 
 def _called(sections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The groups with names by which their tables are told apart when they are heard, not seen."""
+    """The groups with names that identify their tables to a screen reader."""
     found = []
     for place, each in enumerate(sections):
         twins = sum(other["budget"] == each["budget"] for other in sections[:place])

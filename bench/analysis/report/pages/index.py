@@ -40,7 +40,7 @@ FILTERS = {
 
 
 def board(groups: Sequence[Group], paged: Collection[str] = (), study: StudyWords | None = None) -> dict[str, Any]:
-    """All that the index page shows.
+    """Everything that the index page shows.
 
     Args:
         groups: all of the report.

@@ -40,7 +40,7 @@ CHOICE = ("oracle", "gap", "agreement")  # columns on the choice of the student
 def section(
     group: Group, results: Path, drawn: Drawn, paged: Collection[str] = (), study: StudyWords | None = None
 ) -> dict[str, Any]:
-    """All that the page shows of a group.
+    """Everything that the page shows of a group.
 
     Args:
         group: rows that may be compared.
