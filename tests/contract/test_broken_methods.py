@@ -159,6 +159,7 @@ def test_undeclared_access_is_noted(tmp_path: Path) -> None:
     assert finding.message == "declares batch-norm, but uses only gradients: declare less"
 
 
+@pytest.mark.slow
 def test_an_option_that_counts_late_is_no_dead_one(tmp_path: Path) -> None:
     late = "temperature=o.temperature if step == 38 else 4.0"
     changes = [(LOOP, '    for step, _ in enumerate(s.steps("train")):\n'), ("temperature=o.temperature", late)]

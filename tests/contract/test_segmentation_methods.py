@@ -37,8 +37,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[str]:
     prepare._dataset.cache_clear()
 
 
-# Quick for one with a generator and one with training images: the others' kinds differ in what LeNet shows as well.
-QUICK = ("dafl", "kd")
+QUICK = ("dafl",)  # the kinds of methods differ in what LeNet shows as well
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def real(name: str) -> Callable[[], Tensor]:
 
 
 SETS = [
-    pytest.param(noise, id="noise"),
+    pytest.param(noise, id="noise", marks=pytest.mark.slow),
     pytest.param(real("digits"), id="digits"),
     pytest.param(real("mnist"), id="mnist", marks=[pytest.mark.data("mnist"), pytest.mark.slow]),
 ]
@@ -129,6 +129,7 @@ def test_pytorch_fid_has_the_same_network(
     assert found <= 1e-4
 
 
+@pytest.mark.slow
 def test_pytorch_fid_scales_otherwise(ours: Extractor, pytorch_fid: nn.Module) -> None:
     """x / 127.5 - 1 against (x - 128) / 128: at most 1 / 128 of an input, and the features move about as much."""
     images = resized(real("digits")())
@@ -144,6 +145,7 @@ def test_pytorch_fid_resizes_otherwise(get: Callable[[], Tensor], ours: Extracto
     assert 1e-3 < found < 0.5
 
 
+@pytest.mark.slow
 def test_features_do_not_depend_on_the_batch(ours: Extractor) -> None:
     images = real("digits")()
     together = embed(ours, images)

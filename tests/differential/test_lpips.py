@@ -29,7 +29,8 @@ TRUNKS = {"alex": ("alex", "alexnet"), "vgg16": ("vgg", "vgg16"), "squeeze": ("s
 IMAGES = 6
 
 
-@pytest.fixture(scope="module", params=list(TRUNKS))
+# VGG16 costs as much as everything else here
+@pytest.fixture(scope="module", params=["alex", "squeeze", pytest.param("vgg16", marks=pytest.mark.slow)])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Perceptual, nn.Module]:
     """Ours, from a weights file of torchvision's form, and the package's, which asks torchvision for the network."""
     name: str = request.param
@@ -60,7 +61,7 @@ def real(name: str) -> Callable[[], Tensor]:
 
 SETS = [
     pytest.param(noise, id="noise"),
-    pytest.param(lambda: noise(size=96), id="larger"),
+    pytest.param(lambda: noise(size=96), id="larger", marks=pytest.mark.slow),
     pytest.param(real("digits"), id="digits"),
     pytest.param(real("mnist"), id="mnist", marks=pytest.mark.data("mnist")),
 ]

@@ -214,6 +214,7 @@ def test_a_trial_is_asked_for_by_its_id_alone(results: Path) -> None:
         assert answer(["show", name, "--results", str(results)]) == 2
 
 
+@pytest.mark.slow
 def test_a_method_or_task_with_slashes_gives_pages_inside_the_report(tmp_path: Path) -> None:
     results = open_results(tmp_path / "results", create=True)
     for name in ("../../../evil", "/etc/evil", "a\\..\\b", "..", "x" * 500, "a\u202eb"):

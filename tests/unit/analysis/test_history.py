@@ -79,8 +79,14 @@ def test_a_speed_without_pairs_steps_too() -> None:
     assert find_steps(values[:12], 0.5, paired=False) == []
 
 
-@pytest.mark.parametrize("times", [40, pytest.param(120, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "times"),
+    [
+        pytest.param(shape, times, marks=[pytest.mark.slow] * ((shape, times) != ("normal", 40)))
+        for shape in SHAPES
+        for times in (40, 120)
+    ],
+)
 def test_equal_commits_are_seldom_called_different(shape: str, times: int) -> None:
     """The measured rates, from more rounds, are in docs/continuous-integration.md."""
     comparisons, wrong = false_comparisons(SHAPES[shape], times)

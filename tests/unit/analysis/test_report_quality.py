@@ -360,6 +360,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_report_has_figure_and_csv_and_the_same_bytes_each_time(results: Path, tmp_path: Path) -> None:
     first, second = (render(results, tmp_path / name) for name in ("first", "second"))
     names = [path.name for path in first]

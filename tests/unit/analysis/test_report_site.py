@@ -127,6 +127,7 @@ def test_side_by_side_gives_the_same_bytes_as_one_by_one(published: Path, tmp_pa
     assert contents(tmp_path / "site") == before
 
 
+@pytest.mark.slow
 def test_other_pages_or_other_code_are_another_site(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +157,7 @@ def test_a_study_that_is_gone_leaves_the_site_and_nothing_else_does(published: P
 # ---- over all studies -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_task_has_a_board_over_all_studies_and_budgets(tmp_path: Path) -> None:
     for name, budget, final in (("small", 10_000, 0.8), ("large", 40_000, 0.9)):
         results = open_results(tmp_path / "published" / name, create=True)

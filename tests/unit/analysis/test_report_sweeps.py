@@ -328,6 +328,7 @@ def test_values_that_are_all_alike_can_be_drawn(store: Store, value: float) -> N
 # The report
 
 
+@pytest.mark.slow
 def test_report_has_figure_table_and_text_and_the_same_bytes_twice(measured: Store, tmp_path: Path) -> None:
     first, second = (render(measured.results, tmp_path / name) for name in ("first", "second"))
     digests = [[hashlib.sha256(path.read_bytes()).hexdigest() for path in paths] for paths in (first, second)]

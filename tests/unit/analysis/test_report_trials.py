@@ -100,6 +100,7 @@ def test_a_hostile_name_stays_text(report: Path, records: dict[str, Record]) -> 
     assert dead_links(report) == []
 
 
+@pytest.mark.slow
 def test_pages_are_the_same_each_time(tmp_path: Path) -> None:
     results = open_results(tmp_path / "results", create=True)
     (add(results, make_record(), tmp_path) / "log.txt").write_text("a line\n")

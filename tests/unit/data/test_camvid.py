@@ -257,6 +257,7 @@ def real():
     return data.load("camvid", size=180, allow_altered=True)
 
 
+@pytest.mark.slow
 @REAL
 def test_numbers_classes_and_the_share_of_void(real):
     assert real.train.images.shape == (367, 3, 180, 240)

@@ -51,7 +51,7 @@ def looks(s: Session) -> None:
 '''
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _own_server() -> Iterator[None]:
     module.close_server()
     yield
@@ -69,6 +69,7 @@ def seen(results: Path) -> list[dict[str, object]]:
     return [json.loads(log.partition("SEEN ")[2].partition("\n")[0]) for log in logs]
 
 
+@pytest.mark.usefixtures("_own_server")
 def test_a_worker_has_the_folder_environment_and_threads_of_its_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +90,14 @@ def test_a_worker_has_the_folder_environment_and_threads_of_its_study(
             "descriptors": each["descriptors"],
         }
         assert int(str(each["descriptors"])) < 12
+
+
+@pytest.mark.usefixtures("_own_server")
+@pytest.mark.slow
+def test_another_number_of_threads_needs_another_server(tmp_path: Path) -> None:
+    (tmp_path / "looks.py").write_text(LOOKS, encoding="utf-8")
+    run_study(study(tmp_path, "looks.py", seeds=(0,)), results=tmp_path / "first", isolation="none")
+    (server,) = module._servers
     third = study(tmp_path, "looks.py", more="threads: 2\n", seeds=(0,))
     run_study(third, results=tmp_path / "third", isolation="none")
     assert module._servers != [server]  # threads are counted when torch is imported
@@ -151,6 +160,7 @@ def test_each_trial_gets_the_gpu_with_the_fewest_trials(
     assert orders == given
 
 
+@pytest.mark.usefixtures("_own_server")
 @pytest.mark.slow
 def test_spawned_and_forked_workers_give_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = study(tmp_path, "zskd", 3)
@@ -166,6 +176,7 @@ def test_spawned_and_forked_workers_give_the_same_bits(tmp_path: Path, monkeypat
     assert students[0] == students[1]
 
 
+@pytest.mark.usefixtures("_own_server")
 @pytest.mark.slow
 def test_a_server_that_has_ended_is_replaced(tmp_path: Path) -> None:
     run_study(study(tmp_path, "noise: {batch: 4}"), results=tmp_path / "first")
@@ -176,6 +187,7 @@ def test_a_server_that_has_ended_is_replaced(tmp_path: Path) -> None:
     assert summary.statuses == {"ok": 2}
 
 
+@pytest.mark.usefixtures("_own_server")
 @pytest.mark.slow
 def test_workers_whose_server_is_killed_save_themselves_and_the_study_goes_on(tmp_path: Path) -> None:
     file = study(tmp_path, "noise: {batch: 4}", 400)

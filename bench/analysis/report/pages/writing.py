@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +17,16 @@ LISTED = ".report-files"  # what the last report into a folder has written, a pa
 
 
 def check_place(out: Path, results: Path) -> None:
-    """Raise UserError for a place where pages would lie among records."""
+    """Raise UserError for a place where pages would lie among records, or which cannot be written: before the work."""
     place, own = out.resolve(), results.resolve()
     taken = place == own or any((own / name) in (place, *place.parents) for name in ("trials", "work"))
     if taken or (place / "results.json").exists():
         raise UserError(f"{out} contains records; a report needs a separate folder, such as {results / 'report'}")
+    there = next(each for each in (place, *place.parents) if each.exists())
+    missing = errno.ENOTDIR if not there.is_dir() else 0 if os.access(there, os.W_OK | os.X_OK) else errno.EACCES
+    with writing(out):
+        if missing:
+            raise OSError(missing, os.strerror(missing), str(there))
 
 
 def write_files(out: Path, contents: Mapping[str, bytes]) -> list[Path]:
