@@ -89,6 +89,9 @@ ROUNDS: Mapping[str, tuple[Round, ...]] = {
             ("generator", "generator", "student"), 3, {"iterations": 2, "warm_up": 0, "calls": 1, "student_steps": 1}
         ),
     ),
+    "cudfkd": (
+        Round(("generator", "student"), 2, {"student_steps": 1, "adversarial_from": 0.0, "adversarial_to": 1 / STEPS}),
+    ),
     "ssd_kd": (Round(("generator", "generator", "student"), 5, {"student_steps": 1}),),
 }
 CASES = [

@@ -287,6 +287,13 @@ def ta_dfkd(o: Any) -> Passes:
     }
 
 
+def cudfkd(o: Any) -> Passes:
+    """``warm-up``: a generator step while the adversarial term has no weight; the student's images come evaluated."""
+    adversarial = _adversarial(o.batch, training=False)
+    fresh = Pass("generator", o.batch, training=False)
+    return {"warm-up": adversarial[:2], "generator": adversarial, "student": [fresh, *_student_step(o.batch)]}
+
+
 NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "noise": noise,
     "kd": kd,
@@ -319,4 +326,5 @@ NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "mad": mad,
     "nayer": nayer,
     "ta_dfkd": ta_dfkd,
+    "cudfkd": cudfkd,
 }
