@@ -92,6 +92,7 @@ ROUNDS: Mapping[str, tuple[Round, ...]] = {
     "cudfkd": (
         Round(("generator", "student"), 2, {"student_steps": 1, "adversarial_from": 0.0, "adversarial_to": 1 / STEPS}),
     ),
+    "cpsc_dfkd": (Round(("generator", "student"), 2, {"generator_steps": 1, "student_steps": 1}),),
     "ssd_kd": (Round(("generator", "generator", "student"), 5, {"student_steps": 1}),),
 }
 CASES = [

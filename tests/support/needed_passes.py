@@ -294,6 +294,14 @@ def cudfkd(o: Any) -> Passes:
     return {"warm-up": adversarial[:2], "generator": adversarial, "student": [fresh, *_student_step(o.batch)]}
 
 
+def cpsc_dfkd(o: Any) -> Passes:
+    """The student's features pass the adapter, where its maps have other channels than the teacher's, as here."""
+    return {
+        "generator": [*_adversarial(o.batch), Pass("adapter", o.batch, INPUT)],
+        "student": [Pass("generator", o.batch), *_student_step(o.batch)],
+    }
+
+
 NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "noise": noise,
     "kd": kd,
@@ -327,4 +335,5 @@ NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "nayer": nayer,
     "ta_dfkd": ta_dfkd,
     "cudfkd": cudfkd,
+    "cpsc_dfkd": cpsc_dfkd,
 }

@@ -54,6 +54,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "ssd_kd": (*PAIRS, "nyuv2/deeplabv3-mobilenetv2"),
     "ta_dfkd": CIFAR,
     "cudfkd": CIFAR,
+    "cpsc_dfkd": CIFAR,
     "zskd": ("mnist/lenet5-half", "fashion_mnist/lenet5-half", "cifar10/alexnet-half"),
     "zskt": ("svhn/wrn16-1", "cifar10/wrn16-1", "cifar10/wrn16-2", "cifar10/wrn40-1"),
 }
@@ -157,6 +158,10 @@ def cudfkd(task: str, o: Options) -> Phases:
     return [(rounds * (o["generator_steps"] + o["student_steps"]), o["batch"])]
 
 
+def cpsc_dfkd(_: str, o: Options) -> Phases:
+    return [(600 * 50 * (o["generator_steps"] + o["student_steps"]), o["batch"])]
+
+
 def zskd(_: str, o: Options) -> Phases:
     made = (o["impressions"] // o["batch"] * o["iterations"], o["batch"])
     variants = 106 if o["expand"] else 1
@@ -186,6 +191,7 @@ PHASES: Mapping[str, Callable[[str, Options], Phases]] = {
     "ssd_kd": ssd_kd,
     "ta_dfkd": ta_dfkd,
     "cudfkd": cudfkd,
+    "cpsc_dfkd": cpsc_dfkd,
     "zskd": zskd,
     "zskt": zskt,
 }
