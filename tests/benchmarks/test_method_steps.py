@@ -93,6 +93,13 @@ ROUNDS: Mapping[str, tuple[Round, ...]] = {
         Round(("generator", "student"), 2, {"student_steps": 1, "adversarial_from": 0.0, "adversarial_to": 1 / STEPS}),
     ),
     "cpsc_dfkd": (Round(("generator", "student"), 2, {"generator_steps": 1, "student_steps": 1}),),
+    "csd": (
+        Round(
+            ("generator", "generator", "student"),
+            4,
+            {"iterations": 2, "warm_up": 1, "iterations_warm_up": 1, "share": 0.5, "student_steps": 1},
+        ),
+    ),
     "ssd_kd": (Round(("generator", "generator", "student"), 5, {"student_steps": 1}),),
 }
 CASES = [

@@ -302,6 +302,22 @@ def cpsc_dfkd(o: Any) -> Passes:
     }
 
 
+def csd(o: Any) -> Passes:
+    """The auxiliary task sees each image in four turns: through the student in a call, and its features afterwards.
+
+    ``warm-up``: a generator step before the student begins.
+    """
+    size = o.batch_synthesis
+    plain = [Pass("generator", size, WEIGHTS), Pass("teacher", size, INPUT)]
+    hard = [Pass("student", 4 * size, INPUT, training=False), Pass("auxiliary", 4 * size, INPUT)]
+    task = [Pass("student", 4 * o.batch, training=False), Pass("auxiliary", 4 * o.batch, WEIGHTS)]
+    return {
+        "warm-up": plain,
+        "generator": [*plain, *hard],
+        "student": [*_student_step(o.batch), Pass("connector", o.batch, WEIGHTS), *task],
+    }
+
+
 NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "noise": noise,
     "kd": kd,
@@ -336,4 +352,5 @@ NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "ta_dfkd": ta_dfkd,
     "cudfkd": cudfkd,
     "cpsc_dfkd": cpsc_dfkd,
+    "csd": csd,
 }

@@ -55,6 +55,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "ta_dfkd": CIFAR,
     "cudfkd": CIFAR,
     "cpsc_dfkd": CIFAR,
+    "csd": ("cifar10/wrn16-1",),
     "zskd": ("mnist/lenet5-half", "fashion_mnist/lenet5-half", "cifar10/alexnet-half"),
     "zskt": ("svhn/wrn16-1", "cifar10/wrn16-1", "cifar10/wrn16-2", "cifar10/wrn40-1"),
 }
@@ -162,6 +163,15 @@ def cpsc_dfkd(_: str, o: Options) -> Phases:
     return [(600 * 50 * (o["generator_steps"] + o["student_steps"]), o["batch"])]
 
 
+def csd(_: str, o: Options) -> Phases:
+    filling, rounds = o["warm_up"] * o["iterations_warm_up"], 100
+    return [
+        (filling, o["batch_synthesis"]),
+        (rounds * o["iterations"], o["batch_synthesis"]),
+        (rounds * o["student_steps"], o["batch"]),
+    ]
+
+
 def zskd(_: str, o: Options) -> Phases:
     made = (o["impressions"] // o["batch"] * o["iterations"], o["batch"])
     variants = 106 if o["expand"] else 1
@@ -192,6 +202,7 @@ PHASES: Mapping[str, Callable[[str, Options], Phases]] = {
     "ta_dfkd": ta_dfkd,
     "cudfkd": cudfkd,
     "cpsc_dfkd": cpsc_dfkd,
+    "csd": csd,
     "zskd": zskd,
     "zskt": zskt,
 }
