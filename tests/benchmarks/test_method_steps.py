@@ -100,6 +100,7 @@ ROUNDS: Mapping[str, tuple[Round, ...]] = {
             {"iterations": 2, "warm_up": 1, "iterations_warm_up": 1, "share": 0.5, "student_steps": 1},
         ),
     ),
+    "spaceshipnet": (Round(("generator", "generator", "student"), 3, {"iterations": 2, "student_steps": 1}),),
     "ssd_kd": (Round(("generator", "generator", "student"), 5, {"student_steps": 1}),),
 }
 CASES = [

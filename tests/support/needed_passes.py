@@ -318,6 +318,15 @@ def csd(o: Any) -> Passes:
     }
 
 
+def spaceshipnet(o: Any) -> Passes:
+    """The generator is called in its four parts. Grad-CAM's gradients end at maps, not at the input."""
+    parts = [Pass("generator", o.batch_synthesis, WEIGHTS)] * 4
+    return {
+        "generator": [*parts, Pass("teacher", o.batch_synthesis, INPUT)],
+        "student": [Pass("generator", o.batch, training=False), *_student_step(o.batch)],
+    }
+
+
 NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "noise": noise,
     "kd": kd,
@@ -353,4 +362,5 @@ NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "cudfkd": cudfkd,
     "cpsc_dfkd": cpsc_dfkd,
     "csd": csd,
+    "spaceshipnet": spaceshipnet,
 }

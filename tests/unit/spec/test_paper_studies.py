@@ -56,6 +56,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "cudfkd": CIFAR,
     "cpsc_dfkd": CIFAR,
     "csd": ("cifar10/wrn16-1",),
+    "spaceshipnet": CIFAR,
     "zskd": ("mnist/lenet5-half", "fashion_mnist/lenet5-half", "cifar10/alexnet-half"),
     "zskt": ("svhn/wrn16-1", "cifar10/wrn16-1", "cifar10/wrn16-2", "cifar10/wrn40-1"),
 }
@@ -172,6 +173,11 @@ def csd(_: str, o: Options) -> Phases:
     ]
 
 
+def spaceshipnet(_: str, o: Options) -> Phases:
+    calls = 200
+    return [(calls * o["iterations"], o["batch_synthesis"]), (calls * o["student_steps"], o["batch"])]
+
+
 def zskd(_: str, o: Options) -> Phases:
     made = (o["impressions"] // o["batch"] * o["iterations"], o["batch"])
     variants = 106 if o["expand"] else 1
@@ -203,6 +209,7 @@ PHASES: Mapping[str, Callable[[str, Options], Phases]] = {
     "cudfkd": cudfkd,
     "cpsc_dfkd": cpsc_dfkd,
     "csd": csd,
+    "spaceshipnet": spaceshipnet,
     "zskd": zskd,
     "zskt": zskt,
 }
