@@ -32,74 +32,25 @@ CIFAR take CIFAR-10's settings.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from bench import Access, Data, Session, cmi_generator, method, option
-from methods.common.losses import batch_norm_distance, imbalance, kl_rows, one_hot_loss
+from bench import Access, Data, Session, cmi_generator, method
+from methods.common.curriculum import CurriculumOptions, masked_divergence, priors, weighed
 from methods.common.meta import normal_weights
 from methods.common.optimizers import set_lr
-from methods.common.options import CosineOptions, GeneratorOptions
 from methods.common.rounds import evaluating, turn
 from methods.common.training import kept_optimizer
 
-LARGEST = 50.0  # of an exponent: e^50 is finite in single precision
-
 
 @dataclass(frozen=True)
-class Options(GeneratorOptions, CosineOptions):
+class Options(CurriculumOptions):
     batch: int = 768
-    latent: int = 512
-    generator_steps: int = option(1, "generator steps of a round", low=1)
-    student_steps: int = option(5, "student steps of a round", low=1)
-    one_hot: float = option(1.0, "weight of the cross-entropy with the teacher's own prediction", low=0)
-    balance: float = option(20.0, "weight of the entropy of the batch's mean prediction", low=0)
-    temperature_balance: float = option(
-        20.0, "softmax temperature of the mean prediction", above=0, when={"balance": 20.0}
-    )
-    batch_norm_weight: float = option(1.0, "weight of the distance of batch-norm statistics", low=0)
-    adversarial: float = option(
-        62.0, "last weight of the disagreement with the student, where both predict alike", low=0
-    )
-    adversarial_from: float = option(
-        0.25, "share of the budget after which that weight rises from 0", low=0, high=0.99, when={"adversarial": 62.0}
-    )
-    adversarial_to: float = option(
-        0.75, "share of the budget after which that weight is the last", above=0, high=1, when={"adversarial": 62.0}
-    )
-    temperature: float = option(3.0, "softmax temperature of the disagreement", above=0, when={"adversarial": 62.0})
-    curriculum: Literal["log", "hard", "soft", "none"] = option("log", "how a loss above lambda is weighed down")
-    each: Literal["batch", "image"] = option("batch", "what is weighed", when={"curriculum": "log"})
-    lambda_start: float = option(2.0, "lambda at the start", above=0, when={"curriculum": "log"})
-    lambda_end: float = option(12.0, "lambda at the end of the budget", above=0, when={"curriculum": "log"})
     lr_student: float = 0.05
-
-
-def curriculum_weights(losses: Tensor, bound: float, kind: str) -> Tensor:
-    """v of losses of any shape, in [0, 1], without a gradient: how far they count while the bound is lambda."""
-    losses = losses.detach()
-    if kind == "log":
-        return (1 + math.exp(-bound)) / (1 + (losses - bound).clamp_max(LARGEST).exp())
-    below = (losses < bound).to(losses)
-    return below if kind == "hard" else below * (1 - losses / bound)
-
-
-def masked_divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> Tensor:
-    """mean m_i tau^2 KL(T_i || S_i), m_i = 1 where both predict one class and 0 elsewhere; the mask has no gradient."""
-    agree = teacher_logits.argmax(1) == student_logits.argmax(1)
-    return (kl_rows(teacher_logits, student_logits, temperature) * agree).mean()
-
-
-def risen(progress: float, first: float, last: float) -> float:
-    """0 before ``first``, 1 from ``last`` on, linear between; a step where ``last`` is not later."""
-    if progress < first:
-        return 0.0
-    return 1.0 if progress >= last else (progress - first) / (last - first)
 
 
 @method(
@@ -128,35 +79,20 @@ def cudfkd(s: Session, o: Options) -> None:
         if part == "generator":
             images = generator(s.noise(o.batch, o.latent))
             out = s.teacher(images, batch_norm=o.batch_norm_weight > 0)
-            one_hot = one_hot_loss(out.logits)
-            negative_entropy = imbalance(out.logits / o.temperature_balance, base=math.e)
-            loss = o.one_hot * one_hot + o.balance * negative_entropy
-            if o.batch_norm_weight:
-                distance = batch_norm_distance(out.batch_norm)
-                loss = loss + o.batch_norm_weight * distance
-                s.log(batch_norm=distance)
-            weight = o.adversarial * risen(progress, o.adversarial_from, o.adversarial_to)
-            if weight:
+            loss = priors(s, o, out)
+            if weight := o.rising(progress):
                 with evaluating(s.student):
                     apart = masked_divergence(out.logits, s.student(images), o.temperature)
                 loss = loss - weight * apart
                 s.log(disagreement=apart)
             s.update(opt_g, loss)
-            s.log(one_hot=one_hot, balance=negative_entropy)
             continue
         set_lr(opt_s, o.rate(progress))
         with torch.no_grad(), evaluating(generator):
             images = generator(s.noise(o.batch, o.latent))
-        bound = o.lambda_start + (o.lambda_end - o.lambda_start) * progress
+        bound = o.bound(progress)
 
         def criterion(teacher: Tensor, student: Tensor, bound: float = bound) -> Tensor:
-            losses = (student - teacher).abs().mean(1)
-            if o.curriculum == "none":
-                return losses.mean()
-            if o.each == "batch":
-                losses = losses.mean()
-            weights = curriculum_weights(losses, bound, o.curriculum)
-            s.log(counted=weights)
-            return (weights * losses).mean()
+            return weighed(s, o, (student - teacher).abs().mean(1), bound)
 
         s.log(imitation=s.distill(opt_s, images, criterion=criterion))

@@ -101,6 +101,9 @@ ROUNDS: Mapping[str, tuple[Round, ...]] = {
         ),
     ),
     "spaceshipnet": (Round(("generator", "generator", "student"), 3, {"iterations": 2, "student_steps": 1}),),
+    "adadfkd": (
+        Round(("generator", "student"), 2, {"student_steps": 1, "adversarial_from": 0.0, "adversarial_to": 1 / STEPS}),
+    ),
     "ssd_kd": (Round(("generator", "generator", "student"), 5, {"student_steps": 1}),),
 }
 CASES = [

@@ -327,6 +327,11 @@ def spaceshipnet(o: Any) -> Passes:
     }
 
 
+def adadfkd(o: Any) -> Passes:
+    """``warm-up``: the first generator step, with an empty bank and no adversarial weight."""
+    return cudfkd(o)
+
+
 NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "noise": noise,
     "kd": kd,
@@ -363,4 +368,5 @@ NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "cpsc_dfkd": cpsc_dfkd,
     "csd": csd,
     "spaceshipnet": spaceshipnet,
+    "adadfkd": adadfkd,
 }

@@ -18,7 +18,8 @@ from bench.spec.method_registry import find_methods
 from bench.spec.presets import preset
 from bench.spec.task import get_task
 from bench.utils.rng import Streams, seed_everything
-from methods.cudfkd import Options, cudfkd, curriculum_weights, masked_divergence, risen
+from methods.common.curriculum import curriculum_weights, masked_divergence, risen
+from methods.cudfkd import Options, cudfkd
 
 SMALL: dict[str, Any] = {
     "batch": 24, "latent": 6, "width": 4, "student_steps": 2, "lr_student": 0.01, "lambda_start": 0.05,

@@ -57,6 +57,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "cpsc_dfkd": CIFAR,
     "csd": ("cifar10/wrn16-1",),
     "spaceshipnet": CIFAR,
+    "adadfkd": CIFAR,
     "zskd": ("mnist/lenet5-half", "fashion_mnist/lenet5-half", "cifar10/alexnet-half"),
     "zskt": ("svhn/wrn16-1", "cifar10/wrn16-1", "cifar10/wrn16-2", "cifar10/wrn40-1"),
 }
@@ -178,6 +179,11 @@ def spaceshipnet(_: str, o: Options) -> Phases:
     return [(calls * o["iterations"], o["batch_synthesis"]), (calls * o["student_steps"], o["batch"])]
 
 
+def adadfkd(task: str, o: Options) -> Phases:
+    rounds = {"cifar10": 250, "cifar100": 1000}[data(task)] * 400 // o["student_steps"]
+    return [(rounds * (o["generator_steps"] + o["student_steps"]), o["batch"])]
+
+
 def zskd(_: str, o: Options) -> Phases:
     made = (o["impressions"] // o["batch"] * o["iterations"], o["batch"])
     variants = 106 if o["expand"] else 1
@@ -210,6 +216,7 @@ PHASES: Mapping[str, Callable[[str, Options], Phases]] = {
     "cpsc_dfkd": cpsc_dfkd,
     "csd": csd,
     "spaceshipnet": spaceshipnet,
+    "adadfkd": adadfkd,
     "zskd": zskd,
     "zskt": zskt,
 }
