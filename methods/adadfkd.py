@@ -107,7 +107,7 @@ def adadfkd(s: Session, o: Options) -> None:
     normal_weights(generator, s.generator("weights"))
     opt_g = s.keep("opt_g", Adam(generator.parameters(), o.lr_generator, betas=(0.9, 0.99)))
     opt_s = kept_optimizer(s, o)
-    bank = s.keep("bank", ImagePool(o.bank, ring=True))
+    bank = s.keep("features", ImagePool(o.bank, ring=True))
     at: dict[str, Any] = s.keep("at", {})
 
     def units(features: Tensor, wanted: int) -> Tensor:

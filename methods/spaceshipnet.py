@@ -86,17 +86,19 @@ class Options(CosineOptions):
 class StagedGenerator(nn.Module):
     """CMI's generator in four parts, between which its maps can be taken and put back in.
 
-    ``generator(codes)`` gives normalised images; ``generator(given, start, stop)`` goes from part ``start`` (from 0) to
-    before part ``stop``.
+    ``generator(codes, into=maps)`` gives normalised images, and the outputs of all parts are appended to the list;
+    ``generator(maps, start)`` goes on from the maps that part ``start`` (from 0) takes.
     """
 
     def __init__(self, plain: nn.Sequential) -> None:
         super().__init__()
         self.parts = nn.ModuleList([plain[:3], plain[3:7], plain[7:11], plain[11:]])
 
-    def forward(self, given: Tensor, start: int = 0, stop: int = 4) -> Tensor:
-        for part in self.parts[start:stop]:
+    def forward(self, given: Tensor, start: int = 0, into: list[Tensor] | None = None) -> Tensor:
+        for part in self.parts[start:]:
             given = part(given)
+            if into is not None:
+                into.append(given)
         return given
 
 
@@ -211,16 +213,15 @@ def spaceshipnet(s: Session, o: Options) -> None:
             codes.copy_(s.noise(*codes.shape))
             restart(opt_g)
             best.restart()
-        maps = [codes]
-        for part in range(4):
-            maps.append(generator(maps[-1], part, part + 1))
-        out = s.teacher(cropped_view(maps[-1], space, s.generator("views")), batch_norm=o.batch_norm_weight > 0)
+        maps: list[Tensor] = []
+        images = generator(codes, into=maps)
+        out = s.teacher(cropped_view(images, space, s.generator("views")), batch_norm=o.batch_norm_weight > 0)
         loss = o.one_hot * F.cross_entropy(out.logits, labels)
         if o.batch_norm_weight:
             distance = batch_norm_distance(out.batch_norm)
             loss = loss + o.batch_norm_weight * distance
             s.log(batch_norm=distance)
-        best.look(loss, *(maps[point] for point in points))
+        best.look(loss, *(maps[point - 1] for point in points))
         s.update(opt_g, loss)
         s.log(inversion=loss)
         if index == o.iterations - 1:

@@ -172,7 +172,7 @@ def test_features_of_another_length_go_through_a_layer_that_is_drawn_anew() -> N
     expected = reference(3, Options(**SMALL), lenet(2, "lenet5bn-half"))
     context = play({}, 9, student=lenet(2, "lenet5bn-half"))
     assert same_weights(context.student, expected["student"], 1e-7)
-    bank = torch.cat(context.kept["bank"].state_dict()["parts"])
+    bank = torch.cat(context.kept["features"].state_dict()["parts"])
     assert bank.shape == (40, 84)
     torch.testing.assert_close(bank.sum(0), expected["bank"].sum(0))  # a ring has another order
 

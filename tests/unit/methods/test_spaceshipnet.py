@@ -64,9 +64,11 @@ def test_a_generator_goes_on_from_its_maps() -> None:
     plain = cmi_generator(6, IMAGE, 8)
     generator = StagedGenerator(plain).eval()
     codes = torch.randn(3, 6)
-    maps = [generator(codes, 0, point) for point in (1, 2, 3)]
-    assert [tuple(each.shape[1:]) for each in maps] == [(8, 8, 8), (8, 16, 16), (4, 32, 32)]
-    for point, each in zip((1, 2, 3), maps, strict=True):
+    maps: list[Tensor] = []
+    images = generator(codes, into=maps)
+    assert [tuple(each.shape[1:]) for each in maps] == [(8, 8, 8), (8, 16, 16), (4, 32, 32), (1, 32, 32)]
+    assert maps[3] is images
+    for point, each in zip((1, 2, 3), maps, strict=False):
         torch.testing.assert_close(generator(each, point), plain.eval()(codes))
     kaiming_weights(generator, torch.Generator().manual_seed(0))
     assert plain[4].weight.std().item() == pytest.approx(math.sqrt(2 / (8 * 9)), rel=0.1)
