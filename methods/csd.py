@@ -4,7 +4,7 @@ One synthesis call: the generator G starts over (weights N(0, 0.02^2)) with code
 Adam on G and z minimises, for ``iterations`` updates, on v, the pixels of G(z) cropped with 4 pixels of black border
 and flipped, then normalised,
 
-    L = batch_norm_weight * R_bn + one_hot * CE(T(v), y) - hard * CE(A(f_S(R v)), 4 y + r)
+    L = batch_norm_weight * R_bn + one_hot * CE(T(v), y) - adversarial * CE(A(f_S(R v)), 4 y + r)
 
     R_bn    sum over the teacher's batch norms of |mean - running mean| + |var - running var|  (batch_norm_distance)
     R v     each image turned by r = 0, 1, 2, 3 quarters: four for one

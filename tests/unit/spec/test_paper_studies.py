@@ -53,7 +53,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "rdskd": ("mnist/lenet5-half", "svhn/wrn16-1", "cifar10/resnet18"),
     "ssd_kd": (*PAIRS, "nyuv2/deeplabv3-mobilenetv2"),
     "ta_dfkd": CIFAR,
-    "cudfkd": CIFAR,
+    "cudfkd": PAIRS,
     "cpsc_dfkd": CIFAR,
     "csd": ("cifar10/wrn16-1",),
     "spaceshipnet": CIFAR,
