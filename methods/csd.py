@@ -93,7 +93,10 @@ class MapConnector(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        if maps.shape[-1] != self.size:
+        own = maps.shape[-1]
+        if own % self.size == 0:  # the other pooling has no deterministic backward pass on a GPU
+            maps = F.avg_pool2d(maps, own // self.size) if own > self.size else maps
+        else:
             maps = F.adaptive_avg_pool2d(maps, self.size)
         adapted: Tensor = self.layers(maps)
         return adapted

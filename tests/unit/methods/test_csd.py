@@ -55,6 +55,9 @@ def test_the_connector_brings_maps_to_the_teachers_channels_and_size() -> None:
     connector = MapConnector(3, 5, 4)
     assert connector(torch.randn(2, 3, 4, 4)).shape == (2, 5, 4, 4)
     assert connector(torch.randn(2, 3, 8, 8)).shape == (2, 5, 4, 4)
+    assert connector(torch.randn(2, 3, 6, 6)).shape == (2, 5, 4, 4)
+    maps = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(connector(maps), connector(F.adaptive_avg_pool2d(maps, 4)))
     shapes = [tuple(each.shape) for each in connector.parameters() if each.ndim == 4]
     assert shapes == [(10, 3, 1, 1), (10, 10, 3, 3), (5, 10, 1, 1)]
     assert all(layer.bias is None for layer in connector.layers if isinstance(layer, nn.Conv2d))
