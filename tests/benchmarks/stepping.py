@@ -26,6 +26,7 @@ class Stepping:
     def __init__(self, context: TrialContext, run: Callable[[], None]) -> None:
         self.context = context
         self.inputs: dict[str, tuple[int, ...]] = {}  # of each network, without the batch
+        self.further: dict[str, tuple[Tensor, ...]] = {}  # arguments that come after the inputs, such as labels
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
         self._ended = False
         self._error: BaseException | None = None
@@ -75,6 +76,7 @@ class Stepping:
 
             def note(_: nn.Module, given: tuple[Tensor, ...]) -> None:
                 self.inputs.setdefault(name, tuple(given[0].shape[1:]))
+                self.further.setdefault(name, tuple(each for each in given[1:] if isinstance(each, Tensor)))
 
             thing.register_forward_pre_hook(note)
 
@@ -86,14 +88,20 @@ class Floor:
         context = self._context = stepping.context
         networks = {"teacher": context._teacher.network, "student": context.student, **context.kept}
         copies = {name: bare_copy(networks[name]) for name in {each.network for each in passes}}
-        self._plays = [self._prepared(each, copies[each.network], stepping.inputs[each.network]) for each in passes]
+        self._plays = [
+            self._prepared(each, copies[each.network], stepping.inputs[each.network], stepping.further[each.network])
+            for each in passes
+        ]
 
     def play(self) -> None:
         with self._context._counter.silent():  # the trial is running, and these passes are not the method's
             for play in self._plays:
                 play()
 
-    def _prepared(self, needed: Pass, network: nn.Module, shape: tuple[int, ...]) -> Callable[[], None]:
+    def _prepared(
+        self, needed: Pass, network: nn.Module, shape: tuple[int, ...], further: tuple[Tensor, ...]
+    ) -> Callable[[], None]:
+        others = [each[:1].expand(needed.count, *each.shape[1:]) for each in further]
         given = torch.randn(needed.count, *shape, device=self._context.device, requires_grad=needed.to == INPUT)
         training = needed.training and needed.network != "teacher"
         upstream: list[Tensor] = []  # made when the first pass shows its shape
@@ -101,7 +109,7 @@ class Floor:
         def play() -> None:
             network.train(training)
             with torch.set_grad_enabled(needed.to != NOTHING):
-                answer = network(given)
+                answer = network(given, *others)
             if needed.to == NOTHING:
                 return
             if not upstream:

@@ -89,6 +89,21 @@ ROUNDS: Mapping[str, tuple[Round, ...]] = {
             ("generator", "generator", "student"), 3, {"iterations": 2, "warm_up": 0, "calls": 1, "student_steps": 1}
         ),
     ),
+    "cudfkd": (
+        Round(("generator", "student"), 2, {"student_steps": 1, "adversarial_from": 0.0, "adversarial_to": 1 / STEPS}),
+    ),
+    "cpsc_dfkd": (Round(("generator", "student"), 2, {"generator_steps": 1, "student_steps": 1}),),
+    "csd": (
+        Round(
+            ("generator", "generator", "student"),
+            4,
+            {"iterations": 2, "warm_up": 1, "iterations_warm_up": 1, "share": 0.5, "student_steps": 1},
+        ),
+    ),
+    "spaceshipnet": (Round(("generator", "generator", "student"), 3, {"iterations": 2, "student_steps": 1}),),
+    "adadfkd": (
+        Round(("generator", "student"), 2, {"student_steps": 1, "adversarial_from": 0.0, "adversarial_to": 1 / STEPS}),
+    ),
     "ssd_kd": (Round(("generator", "generator", "student"), 5, {"student_steps": 1}),),
 }
 CASES = [

@@ -18,7 +18,7 @@ def kind(card: MethodCard) -> tuple[str, ...]:
         "made images": card.data is Data.NONE and card.access >= Access.GRADIENTS,
         "no teacher": card.access is Access.NONE,
         "anchors": card.anchors > 0,
-        "layers": card.layers,
+        "layers": card.layers and card.data is not Data.NONE,  # they are tapped alike: one method of them will do
     }
     return (card.data.value, *(word for word, holds in found.items() if holds))
 

@@ -287,6 +287,50 @@ def ta_dfkd(o: Any) -> Passes:
     }
 
 
+def cudfkd(o: Any) -> Passes:
+    """``warm-up``: a generator step while the adversarial term has no weight; the student's images come evaluated."""
+    adversarial = _adversarial(o.batch, training=False)
+    fresh = Pass("generator", o.batch, training=False)
+    return {"warm-up": adversarial[:2], "generator": adversarial, "student": [fresh, *_student_step(o.batch)]}
+
+
+def cpsc_dfkd(o: Any) -> Passes:
+    """The student's features pass the adapter, where its maps have other channels than the teacher's, as here."""
+    return {
+        "generator": [*_adversarial(o.batch), Pass("adapter", o.batch, INPUT)],
+        "student": [Pass("generator", o.batch), *_student_step(o.batch)],
+    }
+
+
+def csd(o: Any) -> Passes:
+    """The auxiliary task sees each image in four turns: through the student in a call, and its features afterwards.
+
+    ``warm-up``: a generator step before the student begins.
+    """
+    size = o.batch_synthesis
+    plain = [Pass("generator", size, WEIGHTS), Pass("teacher", size, INPUT)]
+    hard = [Pass("student", 4 * size, INPUT, training=False), Pass("auxiliary", 4 * size, INPUT)]
+    task = [Pass("student", 4 * o.batch, training=False), Pass("auxiliary", 4 * o.batch, WEIGHTS)]
+    return {
+        "warm-up": plain,
+        "generator": [*plain, *hard],
+        "student": [*_student_step(o.batch), Pass("connector", o.batch, WEIGHTS), *task],
+    }
+
+
+def spaceshipnet(o: Any) -> Passes:
+    """The student's images are made from a point inside the generator on. Grad-CAM's gradients end at maps."""
+    return {
+        "generator": [Pass("generator", o.batch_synthesis, WEIGHTS), Pass("teacher", o.batch_synthesis, INPUT)],
+        "student": [Pass("generator", o.batch, training=False), *_student_step(o.batch)],
+    }
+
+
+def adadfkd(o: Any) -> Passes:
+    """``warm-up``: the first generator step, with an empty bank and no adversarial weight."""
+    return cudfkd(o)
+
+
 NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "noise": noise,
     "kd": kd,
@@ -319,4 +363,9 @@ NEEDED: Mapping[str, Callable[[Any], Passes]] = {
     "mad": mad,
     "nayer": nayer,
     "ta_dfkd": ta_dfkd,
+    "cudfkd": cudfkd,
+    "cpsc_dfkd": cpsc_dfkd,
+    "csd": csd,
+    "spaceshipnet": spaceshipnet,
+    "adadfkd": adadfkd,
 }

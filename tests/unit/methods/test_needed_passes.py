@@ -48,6 +48,7 @@ EXPECTED = {  # none of these makes a GPU wait in every step
     "methods/common/priors.py: _whole": "the shift comes from a stream on the host",
     "methods/ta_dfkd.py: cleanness": "once a selection, whose size decides what comes next",
     "methods/ta_dfkd.py: shared_view": "the shift comes from a stream on the host",
+    "methods/spaceshipnet.py: spaceshipnet": "the point and the chance come from a stream on the host",
     "methods/zskd.py: zskd": "once a batch of impressions: a Dirichlet distribution checks its concentrations",
     "torch/optim": "Adam counts its steps on the host",
 }

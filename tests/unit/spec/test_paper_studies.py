@@ -53,6 +53,11 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "rdskd": ("mnist/lenet5-half", "svhn/wrn16-1", "cifar10/resnet18"),
     "ssd_kd": (*PAIRS, "nyuv2/deeplabv3-mobilenetv2"),
     "ta_dfkd": CIFAR,
+    "cudfkd": PAIRS,
+    "cpsc_dfkd": CIFAR,
+    "csd": ("cifar10/wrn16-1",),
+    "spaceshipnet": CIFAR,
+    "adadfkd": CIFAR,
     "zskd": ("mnist/lenet5-half", "fashion_mnist/lenet5-half", "cifar10/alexnet-half"),
     "zskt": ("svhn/wrn16-1", "cifar10/wrn16-1", "cifar10/wrn16-2", "cifar10/wrn40-1"),
 }
@@ -151,6 +156,34 @@ def ta_dfkd(_: str, o: Options) -> Phases:
     return [(2 * steps, o["batch"]), (steps, o["batch"]), (rounds, o["batch"] + o["batch"] // 2)]
 
 
+def cudfkd(task: str, o: Options) -> Phases:
+    rounds = {"cifar10": 250, "cifar100": 300}[data(task)] * 400 // o["student_steps"]
+    return [(rounds * (o["generator_steps"] + o["student_steps"]), o["batch"])]
+
+
+def cpsc_dfkd(_: str, o: Options) -> Phases:
+    return [(600 * 50 * (o["generator_steps"] + o["student_steps"]), o["batch"])]
+
+
+def csd(_: str, o: Options) -> Phases:
+    filling, rounds = o["warm_up"] * o["iterations_warm_up"], 100
+    return [
+        (filling, o["batch_synthesis"]),
+        (rounds * o["iterations"], o["batch_synthesis"]),
+        (rounds * o["student_steps"], o["batch"]),
+    ]
+
+
+def spaceshipnet(_: str, o: Options) -> Phases:
+    calls = 200
+    return [(calls * o["iterations"], o["batch_synthesis"]), (calls * o["student_steps"], o["batch"])]
+
+
+def adadfkd(task: str, o: Options) -> Phases:
+    rounds = {"cifar10": 250, "cifar100": 1000}[data(task)] * 400 // o["student_steps"]
+    return [(rounds * (o["generator_steps"] + o["student_steps"]), o["batch"])]
+
+
 def zskd(_: str, o: Options) -> Phases:
     made = (o["impressions"] // o["batch"] * o["iterations"], o["batch"])
     variants = 106 if o["expand"] else 1
@@ -179,6 +212,11 @@ PHASES: Mapping[str, Callable[[str, Options], Phases]] = {
     "rdskd": rdskd,
     "ssd_kd": ssd_kd,
     "ta_dfkd": ta_dfkd,
+    "cudfkd": cudfkd,
+    "cpsc_dfkd": cpsc_dfkd,
+    "csd": csd,
+    "spaceshipnet": spaceshipnet,
+    "adadfkd": adadfkd,
     "zskd": zskd,
     "zskt": zskt,
 }

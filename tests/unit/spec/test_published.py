@@ -140,5 +140,5 @@ def test_a_source_of_ones_own_needs_no_entry() -> None:
 def test_an_unknown_paper_gets_the_nearest() -> None:
     with pytest.raises(UserError, match="unknown paper 'rdksd'; did you mean 'rdskd'"):
         get_paper("rdksd")
-    with pytest.raises(UserError, match="unknown paper 'resnet'; allowed: dafl, ddad, "):
+    with pytest.raises(UserError, match="unknown paper 'resnet'; allowed: adadfkd, cudfkd, "):
         get_paper("resnet")
