@@ -54,10 +54,10 @@ def train(
 
     import torch
 
-    from bench.data import load
+    from bench.data import load_source
     from bench.harness.teachers.cache import train_teacher
 
-    dataset = load(spec.data, size=spec.stored_size, folder=data, allow_altered=allow_altered)
+    dataset = load_source(spec.source, size=spec.stored_size, folder=data, allow_altered=allow_altered)
     out.say(
         f"{wanted.network} on {spec.data}, recipe {wanted.recipe}, seed {wanted.seed}, {out.count(epochs, 'epoch')}"
     )
@@ -97,10 +97,10 @@ def import_(
     know(tasks)
     spec = get_task(task)
 
-    from bench.data import load
+    from bench.data import load_source
     from bench.harness.teachers.cache import import_teacher
 
-    dataset = load(spec.data, size=spec.stored_size, folder=data, allow_altered=allow_altered)
+    dataset = load_source(spec.source, size=spec.stored_size, folder=data, allow_altered=allow_altered)
     folder = import_teacher(spec, file, dataset)
     _print(find_passport(folder.name))
     out.say(f"to use it, add to a study: teachers: {{{spec.name}: {folder.name}}}")

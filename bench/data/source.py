@@ -96,7 +96,7 @@ class Tree:
     names the file for one that cannot be used.
     """
 
-    root: str  # relative to the data folder
+    root: str  # relative to the data folder; a user's own folder is absolute
     inspect: Callable[..., list[FileStatus]]
     read: Callable[[Path, int], tuple[Pair, Pair]]
 

@@ -11,6 +11,7 @@ from bench.data import files
 from bench.data.pool import demand_pool
 from bench.errors import MissingData
 from bench.models import has_batch_norm, has_layers
+from bench.spec.method import Data
 from bench.spec.method_card import MethodCard
 from bench.spec.method_registry import card_of
 from bench.spec.task import TaskSpec, get_task
@@ -23,7 +24,8 @@ def unsupported(trials: Iterable[Trial]) -> dict[str, str]:
     reasons = {}
     for trial in trials:
         card, task = card_of(trial), get_task(trial.task)
-        reason = why_unsupported(card, task, trial.options) or why_no_pool(card, task, trial.pool)
+        reason = why_no_images(card, task) or why_unsupported(card, task, trial.options)
+        reason = reason or why_no_pool(card, task, trial.pool)
         if reason := reason or why_no_anchors(card, task, trial.teacher):
             reasons[trial.id] = reason
     return reasons
@@ -36,7 +38,8 @@ def missing_data(trials: Iterable[Trial], folder: Path | None, allow_altered: bo
         UserError: a file that is there and cannot be used.
     """
     trials = list(trials)
-    sets = {name: _why_missing(name, folder, allow_altered) for name in {get_task(trial.task).data for trial in trials}}
+    sources = {task.data: task.source for task in (get_task(trial.task) for trial in trials)}
+    sets = {name: _why_missing(source, folder, allow_altered) for name, source in sources.items()}
     pools = {
         trial.pool: _why_no_images(str(trial.pool_path or trial.pool), folder, allow_altered)
         for trial in trials
@@ -66,6 +69,13 @@ def why_unsupported(card: MethodCard, task: TaskSpec, options: Mapping[str, Any]
     return ""
 
 
+def why_no_images(card: MethodCard, task: TaskSpec) -> str:
+    """Why a method that needs real training images has none, in one sentence; empty when it has."""
+    if card.data is Data.TRAIN and not task.has_training_images:
+        return f"{card.name} needs real training images, and {task.name} has none"
+    return ""
+
+
 def why_no_pool(card: MethodCard, task: TaskSpec, pool: str) -> str:
     """Why a method that needs a pool of other real images has none, in one sentence; empty when it has."""
     if card.pool and not pool:
@@ -82,10 +92,10 @@ def why_no_anchors(card: MethodCard, task: TaskSpec, teacher: str) -> str:
     return f"{card.name} follows the teacher's training, and {reason}" if reason else ""
 
 
-def _why_missing(name: str, folder: Path | None, allow_altered: bool) -> str:
-    statuses = data.status(name, folder)
+def _why_missing(source: data.Source, folder: Path | None, allow_altered: bool) -> str:
+    statuses = data.status_of(source, folder)
     try:
-        files.demand_usable(data.find(name), statuses, data.search_folders(folder), allow_altered)
+        files.demand_usable(source, statuses, data.search_folders(folder), allow_altered)
     except MissingData as error:
         accepted = {"ok", "missing", "altered"} if allow_altered else {"ok", "missing"}
         if any(status.state not in accepted for status in statuses):
@@ -96,7 +106,7 @@ def _why_missing(name: str, folder: Path | None, allow_altered: bool) -> str:
 
 def _why_no_images(pool: str, folder: Path | None, allow_altered: bool) -> str:
     if pool in data.SOURCES and pool != "pool":
-        return _why_missing(pool, folder, allow_altered)
+        return _why_missing(data.find(pool), folder, allow_altered)
     try:
         demand_pool(pool, folder, allow_altered)
     except MissingData as error:

@@ -1,0 +1,275 @@
+"""A user's own images as a data set: a folder in torchvision's ``ImageFolder`` layout, read as a pool is.
+
+``train/CLASS/IMAGE`` and ``test/CLASS/IMAGE``: the names of the class folders, sorted, are the classes. Without
+``train`` there are no training images. Nothing is opened until a task names the folder; then its pixels are hashed
+once, and the hash is the set's name. Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from bench.data import decoded, pool, trees
+from bench.data.source import FileStatus, MalformedError, Pair, Source, Tree
+from bench.errors import UserError, nearest, nearest_folder
+from bench.utils.text import shown
+from bench.utils.yaml import Strict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEYS = ("images",)  # of a task's `data:`, where it is no name
+LAYOUT = "test/CLASS/IMAGE and, for training images, train/CLASS/IMAGE"
+NAMED = 5  # classes that a message names
+
+
+class OwnImages(Strict):
+    """A user's own images as a task keeps them: what is known of them without opening one.
+
+    ``images`` is the folder, absolute or below ``~``; ``content`` names its pixels, and with them the set.
+    """
+
+    images: str
+    content: str = Field(pattern=r"^[0-9a-f]{12}$")
+    classes: tuple[str, ...] = Field(min_length=2)
+    train: int = Field(ge=0, description="how many training images there are")
+    test: int = Field(ge=1)
+
+    @property
+    def name(self) -> str:
+        """The name of the data set: where the folder lies is no part of it."""
+        return f"folder@{self.content}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the images lie, as an absolute path."""
+        return Path(self.images).expanduser()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The image files of a folder, by class in the order of the classes; ``train`` is empty where there are none."""
+
+    train: Mapping[str, Sequence[Path]]
+    test: Mapping[str, Sequence[Path]]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.test)
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files: training images first, class by class."""
+        return [path for split in (self.train, self.test) for paths in split.values() for path in paths]
+
+
+def own_of(written: Mapping[str, Any], base: Path) -> OwnImages:
+    """What a task's ``data: {images: FOLDER}`` stands for; relative paths start at ``base``.
+
+    The images are decoded once for their hash, which is cached until a file changes.
+
+    Raises:
+        UserError: a wrong key, no such folder, another layout, or a file that cannot be used; it is named.
+    """
+    for key in written:
+        if key not in KEYS:
+            raise UserError(f"unknown key {key!r}{nearest(str(key), KEYS)}")
+    place = written.get("images")
+    if not isinstance(place, str) or not place:
+        raise UserError("images: must be the path of a folder")
+    root = (base / Path(place).expanduser()).absolute()
+    found = layout(root)
+    return OwnImages(
+        images=_without_user(root),
+        content=content_of(root, found),
+        classes=found.classes,
+        train=sum(map(len, found.train.values())),
+        test=sum(map(len, found.test.values())),
+    )
+
+
+def layout(root: Path) -> Layout:
+    """The image files of a folder by class, looking at names alone.
+
+    Raises:
+        UserError: no such folder, another layout, classes that differ between train and test, or a link out of it.
+    """
+    if not root.is_dir():
+        raise UserError(f"no such folder: {root}{nearest_folder(root)}")
+    if not (root / "test").is_dir():
+        raise UserError(f"{root} has no folder test: needed is {LAYOUT}")
+    train = _by_class(root, "train") if (root / "train").is_dir() else {}
+    test = _by_class(root, "test")
+    if train and train.keys() != test.keys():
+        parts = [
+            f"only {split}/ has {_some(sorted(more))}"
+            for split, more in (("train", train.keys() - test.keys()), ("test", test.keys() - train.keys()))
+            if more
+        ]
+        raise UserError(f"{root}: train and test must have the same classes: {'; '.join(parts)}")
+    if len(test) < 2:
+        raise UserError(f"{root}: a task needs at least two classes; test/ has {_some(list(test)) or 'none'}")
+    return Layout(train, test)
+
+
+def content_of(root: Path, found: Layout) -> str:
+    """12 hex digits of a hash of classes and pixels: the same wherever the folder lies."""
+    whole = decoded.cached_text("own-content", root, found.paths, lambda: _content(found))
+    return hashlib.sha256(whole.encode()).hexdigest()[:12]
+
+
+@cache
+def source_of(own: OwnImages, channels: int) -> Source:
+    """The data set of a user's own images, with 1 or 3 ``channels``.
+
+    Raises:
+        UserError: another number of channels.
+    """
+    if channels not in (1, 3):
+        raise UserError(f"images of a folder have 1 or 3 channels, not {channels}")
+    return Source(
+        name=own.name,
+        title=f"The images of {own.images}",
+        classes=own.classes,
+        files=(),
+        licence="that of its images",
+        citation="that of its images",
+        how_to_place=f"put them back into {own.images}, or correct the path in the task's file",
+        tree=Tree(root=str(own.folder), inspect=inspect, read=partial(_read, own, channels)),
+        test_images=own.test,
+    )
+
+
+def source_at(root: Path) -> Source:
+    """A folder that no task has named yet, to be inspected."""
+    where = _without_user(root.absolute())
+    return Source(
+        name=where,
+        title="A folder of images",
+        classes=(),
+        files=(),
+        licence="that of its images",
+        citation="that of its images",
+        how_to_place=f"sort the images into {where}: {LAYOUT}",
+        tree=Tree(root=str(root.absolute()), inspect=inspect, read=_not_read),
+    )
+
+
+def inspect(root: Path, thorough: bool = False) -> list[FileStatus]:
+    """The state of train and test, and of the files in them that cannot be used."""
+    try:
+        found = layout(root)
+    except UserError as error:
+        message = f"{error}"
+        return [FileStatus(root.name, root, "corrupted", None, None, None, None, message)]
+    bad = []
+    for path in found.paths if thorough else found.paths[:1]:
+        try:
+            trees.picture(path) if thorough else trees.header(path)
+        except MalformedError as error:
+            bad.append(trees.wrong(path, root, error.state, str(error)))
+    parts = []
+    for name, split in (("train", found.train), ("test", found.test)):
+        if split:
+            sentence = f"{sum(map(len, split.values())):,} images of {len(split)} classes"
+            parts.append(trees.part(root / name, root, [], sentence + pool.unread_words(root / name)))
+    return [*parts, *trees.shortened(bad)]
+
+
+def _read(own: OwnImages, channels: int, root: Path, size: int) -> tuple[Pair, Pair]:
+    """The train and test pairs: images uint8 (N, channels, size, size), labels int64 (N,), class by class.
+
+    The shorter side is resized to ``size`` and the middle of the longer one kept. Raises UserError that names an image
+    which cannot be used, or says that the folder is not what it was.
+    """
+    found = layout(root)
+    if content_of(root, found) != own.content:
+        raise UserError(f"{root}: the images are not those of {own.name}; they have changed since the task was read")
+    paths = found.paths
+    images = decoded.cached(
+        f"own{channels}", root, paths, size, lambda: {"images": trees.squares(paths, size, channels)}
+    )["images"]
+    train, test = images[: own.train], images[own.train :]
+    return (train, _labels(found.train)), (test, _labels(found.test))
+
+
+def _labels(split: Mapping[str, Sequence[Path]]) -> Tensor:
+    import torch
+
+    counts = torch.tensor([len(paths) for paths in split.values()], dtype=torch.int64)
+    return torch.arange(len(counts)).repeat_interleave(counts)
+
+
+def _not_read(root: Path, size: int) -> tuple[Pair, Pair]:  # noqa: ARG001 - what every tree is asked for
+    raise UserError(f"{root}: name it in a task, as data: {{images: {root}}}")
+
+
+def _by_class(root: Path, split: str) -> dict[str, list[Path]]:
+    """The images of a split by the name of their class folder, sorted."""
+    folder = root / split
+    found: dict[str, list[Path]] = {name: [] for name in _class_folders(folder)}
+    for path in _inside(root, folder):
+        inner = path.relative_to(folder).parts
+        if len(inner) == 1:
+            raise UserError(f"{path}: the image lies in no class folder; needed is {LAYOUT}")
+        found[inner[0]].append(path)
+    if empty := [name for name, paths in found.items() if not paths]:
+        raise UserError(f"{folder} has class folders without images: {_some(empty)}")
+    return found
+
+
+def _inside(root: Path, folder: Path) -> list[Path]:
+    """The image files below a folder; UserError for a link that leads out of ``root``."""
+    paths, home = pool.image_files(folder), root.resolve()
+    linked = [each for each in {path.parent for path in paths} if not each.resolve().is_relative_to(home)]
+    linked += [path for path in paths if path.is_symlink() and not path.resolve().is_relative_to(home)]
+    if linked:
+        raise UserError(f"{min(linked)} is a link out of {root}, where no guard is; put the images into the folder")
+    return paths
+
+
+def _class_folders(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            names = [each.name for each in entries if each.is_dir() and not pool.is_hidden(each.name)]
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror or error}") from None
+    for name in names:
+        if not name.isprintable():
+            raise UserError(
+                f"{folder}: the class {shown(name)!r} has characters that cannot be shown; rename the folder"
+            )
+    return sorted(names)
+
+
+def _content(found: Layout) -> str:
+    """sha256 over the names of splits and classes, and over each image's size and pixels as RGB, in their order."""
+    digest = hashlib.sha256()
+    for split, classes in (("train", found.train), ("test", found.test)):
+        for name, paths in classes.items():
+            digest.update(f"{split}/{name}:{len(paths)};".encode())
+            for path in paths:
+                with trees.usable(path):
+                    pool.add_pixels(digest, trees.picture(path))
+    return digest.hexdigest()
+
+
+def _without_user(path: Path) -> str:
+    """The path as text, without the user's name in it."""
+    try:
+        return f"~/{path.relative_to(Path.home()).as_posix()}"
+    except (ValueError, RuntimeError):
+        return str(path)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"

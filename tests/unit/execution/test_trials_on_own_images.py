@@ -1,0 +1,198 @@
+"""Trials on a user's own images: identity, teacher, refusals, guard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from own_task import write_images, write_own_task
+
+from bench.cli import answer
+from bench.data.own_images import OwnImages
+from bench.errors import UserError
+from bench.execution.executors import Work
+from bench.execution.run_study import Summary, run_study
+from bench.execution.transport import open_order, write_order
+from bench.records import load_records
+from bench.spec.custom_tasks import kept_task, register_saved_tasks
+from bench.spec.expand import expand
+from bench.spec.rerun import study_of
+from bench.spec.study import load_study
+from bench.spec.task import TaskSpec, get_task, read_tasks, tasks
+from bench.spec.trial import Trial
+
+TEACHERS = "teachers: {mine: KEY}\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an own task with a cache of its own; the current folder."""
+    monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return write_own_task(tmp_path / "here")
+
+
+def imported(capsys: pytest.CaptureFixture[str]) -> str:
+    assert answer(["teacher", "import", "teacher.pth", "--task", "mine", "--tasks", "mine.yaml"]) == 0
+    return capsys.readouterr().out.splitlines()[0]
+
+
+def run(place: Path) -> Summary:
+    return run_study(place / "own.yaml", results=place / "results", executor="inline", isolation="none")
+
+
+def use(place: Path, key: str) -> None:
+    file = place / "own.yaml"
+    file.write_text(file.read_text() + TEACHERS.replace("KEY", key), encoding="utf-8")
+
+
+def test_a_folder_and_a_pth_become_records(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = imported(capsys)
+    assert key.startswith("net.py-build-folder-")
+    use(place, key)
+    assert run(place).statuses == {"ok": 2}
+    noise, scratch = sorted(load_records(place / "results"), key=lambda record: record.trial.method)
+    assert noise.metric == "accuracy"
+    assert noise.teacher is not None
+    assert (noise.teacher.score, noise.trial.teacher) == (1.0, key)
+    assert scratch.meter.real_images == 8
+    assert len(noise.provenance["data"]["fingerprint"]) == 64
+    assert str(place) not in json.dumps(noise.trial.model_dump(mode="json"))
+
+
+def test_the_place_of_the_folder_is_no_part_of_a_trial(place: Path, tmp_path: Path) -> None:
+    before = [trial.id for trial in expand(load_study(place / "own.yaml"))]
+    tasks().pop("mine")
+    (place / "images").rename(tmp_path / "moved")
+    (place / "mine.yaml").write_text((place / "mine.yaml").read_text().replace("images: images", "images: ../moved"))
+    assert [trial.id for trial in expand(load_study(place / "own.yaml"))] == before
+    tasks().pop("mine")
+    write_images(tmp_path / "moved" / "test", count=1, first=500)
+    after = [trial.id for trial in expand(load_study(place / "own.yaml"))]
+    assert not set(after) & set(before)
+
+
+def test_a_mistake_in_the_folder_is_told_with_the_line_of_the_task(place: Path) -> None:
+    text = (place / "mine.yaml").read_text()
+    for wrong, said in (
+        ("{images: imagse}", "line 2: data: no such folder: {place}/imagse; did you mean 'images'?"),
+        ("{imags: images}", "line 2: data: unknown key 'imags'; did you mean 'images'?"),
+        ("[images]", "line 2: data: must be text, not ['images']"),
+    ):
+        (place / "mine.yaml").write_text(text.replace("{images: images}", wrong))
+        with pytest.raises(UserError) as error:
+            read_tasks(place / "mine.yaml")
+        assert str(error.value) == f"{place}/mine.yaml, {said.format(place=place)}"
+    (place / "mine.yaml").write_text(
+        text.replace("channels: 1", "channels: 2").replace("[0.5]", "[0.5, 0.5]").replace("[0.25]", "[1, 1]")
+    )
+    with pytest.raises(UserError, match="images of a folder have 1 or 3 channels, not 2"):
+        read_tasks(place / "mine.yaml")
+
+
+def test_what_is_found_out_cannot_be_written(place: Path) -> None:
+    (task,) = read_tasks(place / "mine.yaml")
+    written = task.model_dump(mode="json", exclude_defaults=True)
+    assert TaskSpec.model_validate(written) == task
+    with pytest.raises(ValueError, match="own: is found out, and not written"):
+        TaskSpec.model_validate(written | {"data": "digits"})
+
+
+def test_without_training_images_methods_that_need_them_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "images" / "train").rename(place / "unused")
+    with pytest.raises(
+        UserError, match=r"task 'mine' has no training images, .*: import it \(`dfkd teacher import FILE"
+    ):
+        expand(load_study(place / "own.yaml"))
+    key = imported(capsys)
+    use(place, key)
+    assert answer(["teacher", "train", "mine", "--tasks", "mine.yaml"]) == 2
+    assert "task 'mine' has no training images, so its teacher cannot be trained" in capsys.readouterr().err
+    assert run(place).statuses == {"ok": 1, "unsupported": 1}
+    reasons = {record.trial.method: record.reason for record in load_records(place / "results")}
+    assert reasons == {"noise": "", "scratch": "scratch needs real training images, and mine has none"}
+    assert answer(["score", "results", "--metrics", "nearest_training_distance,class_balance"]) == 1
+    (record,) = [record for record in load_records(place / "results") if record.status == "ok"]
+    found = record.image_metrics["nearest_training_distance"]
+    assert (found.status, found.note) == ("unavailable", "the task has no training images to compare with")
+    assert study_of(record)["teachers"] == {"mine": key}
+
+
+def test_a_task_without_a_recipe_wants_an_imported_teacher(place: Path) -> None:
+    (place / "mine.yaml").write_text((place / "mine.yaml").read_text().replace(", recipe: quick", ""))
+    with pytest.raises(UserError, match="task 'mine' names no recipe for its teacher, so it cannot be trained: import"):
+        expand(load_study(place / "own.yaml"))
+
+
+READS = """
+from pathlib import Path
+from torch.optim import SGD
+from bench import Access, Data, Session, method
+
+@method("reads", title="Reads", paper="none", data=Data.NONE, access=Access.LOGITS)
+def reads(s: Session) -> None:
+    opt = s.keep("opt", SGD(s.student.parameters(), 0.05))
+    for _ in s.steps("train"):
+        Path(FILE).read_bytes()
+        s.distill(opt, s.noise(4, *s.task.image.shape))
+"""
+
+
+@pytest.mark.parametrize("isolation", ["none", pytest.param("auto", marks=pytest.mark.slow)])
+def test_the_guard_protects_the_folder(place: Path, isolation: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = place / "images" / "test" / "dark" / "1-100.png"
+    assert file.is_file()
+    (place / "reads.py").write_text(READS.replace("FILE", repr(str(file))), encoding="utf-8")
+    use(place, imported(capsys))
+    text = (place / "own.yaml").read_text()
+    (place / "own.yaml").write_text(text.replace("[noise: {batch: 4}, scratch: {batch: 4}]", "[reads.py]"))
+    summary = run_study(place / "own.yaml", results=place / "results", executor="inline", isolation=isolation)
+    (outcome,) = summary.outcomes
+    assert outcome.record.status == "leaked"
+    assert "real data" in outcome.record.reason
+
+
+def test_a_results_folder_keeps_the_task_and_where_its_images_were(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(place, imported(capsys))
+    run(place)
+    task = get_task("mine")
+    tasks().pop("mine")
+    kept = kept_task(place / "results", "mine")
+    assert kept == task
+    register_saved_tasks(place / "results")
+    (place / "images").rename(place / "gone")  # the task is known without them
+    assert get_task("mine").classes == 2
+    assert answer(["score", "results", "--metrics", "confidence"]) == 1
+    assert "no such folder" in capsys.readouterr().out
+
+
+def test_an_order_carries_the_task_and_the_worker_checks_the_images(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(place, imported(capsys))
+    trials = expand(load_study(place / "own.yaml"))
+    write_order(tmp_path / "order.tar", trials, Work(place / "results", None, 30.0, 1))
+    tasks().pop("mine")
+    order = open_order(tmp_path / "order.tar", tmp_path / "worker", tmp_path / "theirs")
+    assert [trial.id for trial in order.trials] == [trial.id for trial in trials]
+    write_images(place / "images" / "test", count=1, first=700)
+    with pytest.raises(UserError, match="the images are not those of folder@"):
+        open_order(tmp_path / "order.tar", tmp_path / "second", tmp_path / "others")
+
+
+def test_a_home_folder_is_not_named_by_its_user(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(place))
+    (task,) = read_tasks(place / "mine.yaml")
+    assert task.own is not None
+    assert task.own.images == "~/images"
+    assert task.images_folder == place / "images"
+    assert isinstance(task.own, OwnImages)
+    trial = expand(load_study(place / "own.yaml"))[0]
+    assert str(place) not in json.dumps(trial.to_json()["own_task"])
+    assert Trial.from_json(trial.to_json()) == trial
