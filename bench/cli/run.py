@@ -17,10 +17,12 @@ from bench.execution.executors import EXECUTORS, Work, check_executor, get_execu
 from bench.execution.parts import StudyPart
 from bench.execution.plan import Plan, plan_study
 from bench.execution.run_study import CHECKPOINT_SECONDS, Summary, TrialResult, run_plan
+from bench.records.comparable import AGREEMENTS
 from bench.records.selection import RULES
 from bench.spec.budget import in_words
 from bench.spec.options import value_words
 from bench.spec.study import find_study
+from bench.spec.task import get_task
 from bench.utils.stopping import Stopped, listening, stop_time
 
 Of = Annotated[
@@ -179,7 +181,9 @@ def print_summary(summary: Summary) -> None:
     out.say()
     table = out.table("task", "method", "score", "seeds", right=["score", "seeds"])
     for (task, label), values in sorted(scores.items(), key=lambda item: (item[0][0], -_mean(item[1]))):
-        table.add_row(task, label, out.percent(_mean(values) if values else None), str(len(values)))
+        metric = get_task(task).metric
+        named = f" {metric.replace('_', ' ')}" if metric in AGREEMENTS and values else ""
+        table.add_row(task, label, out.percent(_mean(values) if values else None) + named, str(len(values)))
     out.show(table)
     out.say(f"\nscore: mean over seeds of the test score of {RULES[rule]}")
     _print_unsupported(summary.unsupported)

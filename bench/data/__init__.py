@@ -114,4 +114,5 @@ def load_source(source: Source, *, size: int, folder: Path | None = None, allow_
         classes=source.classes,
         fingerprint=images.fingerprint(train.images, train.labels, test.images, test.labels),
         altered=tuple(each.name for each in statuses if each.state == "altered"),
+        labelled=source.labelled,
     )

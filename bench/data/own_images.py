@@ -1,8 +1,11 @@
 """A user's own images as a data set: a folder in torchvision's ``ImageFolder`` layout, read as a pool is.
 
 ``train/CLASS/IMAGE`` and ``test/CLASS/IMAGE``: the names of the class folders, sorted, are the classes. Without
-``train`` there are no training images. Nothing is opened until a task names the folder; then its pixels are hashed
-once, and the hash is the set's name. Importing this module imports no torch.
+``train`` there are no training images; a folder with neither holds test images alone. Test images without class folders
+have no labels. There may be no images at all, and then test images are made (:mod:`bench.data.synthetic`).
+
+Nothing is opened until a task names the folder; then its pixels are hashed once, and the hash is the set's name.
+Importing this module imports no torch.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from bench.data import decoded, pool, trees
-from bench.data.source import FileStatus, MalformedError, Pair, Source, Tree
+from bench.data.image_spec import ImageSpec
+from bench.data.source import UNKNOWN, FileStatus, MalformedError, Pair, Source, Tree
+from bench.data.synthetic import COUNT, synthetic_images
 from bench.errors import UserError, nearest, nearest_folder
 from bench.utils.text import shown
 from bench.utils.yaml import Strict
@@ -26,55 +31,67 @@ from bench.utils.yaml import Strict
 if TYPE_CHECKING:
     from torch import Tensor
 
-KEYS = ("images",)  # of a task's `data:`, where it is no name
-LAYOUT = "test/CLASS/IMAGE and, for training images, train/CLASS/IMAGE"
+KEYS = ("images", "classes")  # of a task's `data:`, where it is no name
+NONE = "none"  # in the place of a folder
+LAYOUT = "test/CLASS/IMAGE (without labels test/IMAGE) and, for training images, train/CLASS/IMAGE"
+MOST = 100_000  # classes
 NAMED = 5  # classes that a message names
 
 
 class OwnImages(Strict):
     """A user's own images as a task keeps them: what is known of them without opening one.
 
-    ``images`` is the folder, absolute or below ``~``; ``content`` names its pixels, and with them the set.
+    ``images`` is the folder, absolute or below ``~``, or ``none``; ``content`` names its pixels, and with them the set.
     """
 
     images: str
-    content: str = Field(pattern=r"^[0-9a-f]{12}$")
+    content: str = Field(default="", pattern=r"^([0-9a-f]{12})?$")
     classes: tuple[str, ...] = Field(min_length=2)
-    train: int = Field(ge=0, description="how many training images there are")
+    train: int = Field(default=0, ge=0, description="how many training images there are")
     test: int = Field(ge=1)
+    labelled: bool = Field(default=True, description="whether the classes of the test images are known")
 
     @property
     def name(self) -> str:
         """The name of the data set: where the folder lies is no part of it."""
-        return f"folder@{self.content}"
+        return f"none-{len(self.classes)}" if self.folder is None else f"folder@{self.content}"
 
     @property
-    def folder(self) -> Path:
-        """Where the images lie, as an absolute path."""
-        return Path(self.images).expanduser()
+    def folder(self) -> Path | None:
+        """Where the images lie, as an absolute path; None where there are none."""
+        return None if self.images == NONE else Path(self.images).expanduser()
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The image files of a folder, by class in the order of the classes; ``train`` is empty where there are none."""
+    """The image files of a folder, by class in the order of the classes.
+
+    ``train`` is empty where there are no training images. Test images are in ``test``, or else ``unlabelled``.
+    """
 
     train: Mapping[str, Sequence[Path]]
     test: Mapping[str, Sequence[Path]]
+    unlabelled: Sequence[Path]
+    train_folder: Path
+    test_folder: Path
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return tuple(self.test)
+        """The names of the class folders; none where no image has a label."""
+        return tuple(self.test or self.train)
 
     @property
     def paths(self) -> list[Path]:
         """All files: training images first, class by class."""
-        return [path for split in (self.train, self.test) for paths in split.values() for path in paths]
+        by_class = [path for split in (self.train, self.test) for paths in split.values() for path in paths]
+        return [*by_class, *self.unlabelled]
 
 
 def own_of(written: Mapping[str, Any], base: Path) -> OwnImages:
     """What a task's ``data: {images: FOLDER}`` stands for; relative paths start at ``base``.
 
-    The images are decoded once for their hash, which is cached until a file changes.
+    ``images: none`` stands for no images. ``classes`` is their number, where no folder's name tells it. The images are
+    decoded once for their hash, which is cached until a file changes.
 
     Raises:
         UserError: a wrong key, no such folder, another layout, or a file that cannot be used; it is named.
@@ -84,15 +101,32 @@ def own_of(written: Mapping[str, Any], base: Path) -> OwnImages:
             raise UserError(f"unknown key {key!r}{nearest(str(key), KEYS)}")
     place = written.get("images")
     if not isinstance(place, str) or not place:
-        raise UserError("images: must be the path of a folder")
+        raise UserError("images: must be the path of a folder, or none")
+    told = written.get("classes")
+    if told is not None and (not isinstance(told, int) or isinstance(told, bool) or not 2 <= told <= MOST):
+        raise UserError(f"classes: must be a whole number from 2 to {MOST:,}, not {told!r}")
+    if place == NONE:
+        if told is None:
+            raise UserError("without images nothing tells how many classes there are: {images: none, classes: NUMBER}")
+        return OwnImages(images=NONE, classes=_numbered(told), test=COUNT, labelled=False)
     root = (base / Path(place).expanduser()).absolute()
     found = layout(root)
+    classes = found.classes
+    if classes and told not in (None, len(classes)):
+        raise UserError(f"classes: {told}, and {root} has {len(classes)} class folders ({_some(classes)})")
+    if not classes and told is None:
+        raise UserError(
+            f"the images in {found.test_folder} have no class folders, so nothing tells how many classes there are: "
+            f"{{images: {place}, classes: NUMBER}}"
+        )
+    classes = classes or _numbered(told or 0)
     return OwnImages(
         images=_without_user(root),
-        content=content_of(root, found),
-        classes=found.classes,
+        content=content_of(root, found, len(classes)),
+        classes=classes,
         train=sum(map(len, found.train.values())),
-        test=sum(map(len, found.test.values())),
+        test=sum(map(len, found.test.values())) or len(found.unlabelled),
+        labelled=bool(found.test),
     )
 
 
@@ -104,37 +138,57 @@ def layout(root: Path) -> Layout:
     """
     if not root.is_dir():
         raise UserError(f"no such folder: {root}{nearest_folder(root)}")
-    if not (root / "test").is_dir():
+    train_folder, test_folder = root / "train", root / "test"
+    if train_folder.is_dir() and not test_folder.is_dir():
         raise UserError(f"{root} has no folder test: needed is {LAYOUT}")
-    train = _by_class(root, "train") if (root / "train").is_dir() else {}
-    test = _by_class(root, "test")
-    if train and train.keys() != test.keys():
+    if not test_folder.is_dir():
+        test_folder = root
+    train = _by_class(root, train_folder) if train_folder.is_dir() else {}
+    unlabelled = [] if _class_folders(test_folder) else _inside(root, test_folder)
+    test = {} if unlabelled else _by_class(root, test_folder)
+    if not test and not unlabelled:
+        raise UserError(f"no images found in {test_folder}; needed is {LAYOUT}")
+    if train and test and train.keys() != test.keys():
         parts = [
             f"only {split}/ has {_some(sorted(more))}"
             for split, more in (("train", train.keys() - test.keys()), ("test", test.keys() - train.keys()))
             if more
         ]
         raise UserError(f"{root}: train and test must have the same classes: {'; '.join(parts)}")
-    if len(test) < 2:
-        raise UserError(f"{root}: a task needs at least two classes; test/ has {_some(list(test)) or 'none'}")
-    return Layout(train, test)
+    if len(classes := test or train) == 1:
+        raise UserError(f"{root}: a task needs at least two classes, and the only class folder is {_some([*classes])}")
+    return Layout(train, test, unlabelled, train_folder, test_folder)
 
 
-def content_of(root: Path, found: Layout) -> str:
+def content_of(root: Path, found: Layout, classes: int) -> str:
     """12 hex digits of a hash of classes and pixels: the same wherever the folder lies."""
     whole = decoded.cached_text("own-content", root, found.paths, lambda: _content(found))
-    return hashlib.sha256(whole.encode()).hexdigest()[:12]
+    told = "" if found.classes else f";{classes}"
+    return hashlib.sha256(f"{whole}{told}".encode()).hexdigest()[:12]
 
 
 @cache
-def source_of(own: OwnImages, channels: int) -> Source:
-    """The data set of a user's own images, with 1 or 3 ``channels``.
+def source_of(own: OwnImages, image: ImageSpec) -> Source:
+    """The data set of a user's own images, for the geometry of a task.
 
     Raises:
-        UserError: another number of channels.
+        UserError: a folder's images have 1 or 3 channels, and the task's another number.
     """
-    if channels not in (1, 3):
-        raise UserError(f"images of a folder have 1 or 3 channels, not {channels}")
+    if own.folder is None:
+        return Source(
+            name=own.name,
+            title="No images: test images are made, and scores are agreement with the teacher",
+            classes=own.classes,
+            files=(),
+            licence="none",
+            citation="none",
+            how_to_place="",
+            make=partial(_made, image),
+            test_images=own.test,
+            labelled=False,
+        )
+    if image.channels not in (1, 3):
+        raise UserError(f"images of a folder have 1 or 3 channels, not {image.channels}")
     return Source(
         name=own.name,
         title=f"The images of {own.images}",
@@ -143,8 +197,9 @@ def source_of(own: OwnImages, channels: int) -> Source:
         licence="that of its images",
         citation="that of its images",
         how_to_place=f"put them back into {own.images}, or correct the path in the task's file",
-        tree=Tree(root=str(own.folder), inspect=inspect, read=partial(_read, own, channels)),
+        tree=Tree(root=str(own.folder), inspect=inspect, read=partial(_read, own, image.channels)),
         test_images=own.test,
+        labelled=own.labelled,
     )
 
 
@@ -177,10 +232,13 @@ def inspect(root: Path, thorough: bool = False) -> list[FileStatus]:
         except MalformedError as error:
             bad.append(trees.wrong(path, root, error.state, str(error)))
     parts = []
-    for name, split in (("train", found.train), ("test", found.test)):
+    for folder, split in ((found.train_folder, found.train), (found.test_folder, found.test)):
         if split:
             sentence = f"{sum(map(len, split.values())):,} images of {len(split)} classes"
-            parts.append(trees.part(root / name, root, [], sentence + pool.unread_words(root / name)))
+            parts.append(trees.part(folder, root, [], sentence + pool.unread_words(folder)))
+    if found.unlabelled:
+        sentence = f"{len(found.unlabelled):,} images without labels{pool.unread_words(found.test_folder)}"
+        parts.append(trees.part(found.test_folder, root, [], sentence))
     return [*parts, *trees.shortened(bad)]
 
 
@@ -191,14 +249,29 @@ def _read(own: OwnImages, channels: int, root: Path, size: int) -> tuple[Pair, P
     which cannot be used, or says that the folder is not what it was.
     """
     found = layout(root)
-    if content_of(root, found) != own.content:
+    if content_of(root, found, len(own.classes)) != own.content:
         raise UserError(f"{root}: the images are not those of {own.name}; they have changed since the task was read")
     paths = found.paths
     images = decoded.cached(
         f"own{channels}", root, paths, size, lambda: {"images": trees.squares(paths, size, channels)}
     )["images"]
     train, test = images[: own.train], images[own.train :]
-    return (train, _labels(found.train)), (test, _labels(found.test))
+    return (train, _labels(found.train)), (test, _labels(found.test) if own.labelled else _unknown(len(test)))
+
+
+def _made(image: ImageSpec) -> tuple[Pair, Pair]:
+    """No training images, and test images that are made."""
+    import torch
+
+    images = synthetic_images(image.channels, image.size, image.mean, image.std)
+    nothing = torch.zeros(0, *image.shape, dtype=torch.uint8)
+    return (nothing, torch.zeros(0, dtype=torch.int64)), (images, _unknown(len(images)))
+
+
+def _unknown(count: int) -> Tensor:
+    import torch
+
+    return torch.full((count,), UNKNOWN, dtype=torch.int64)
 
 
 def _labels(split: Mapping[str, Sequence[Path]]) -> Tensor:
@@ -212,9 +285,8 @@ def _not_read(root: Path, size: int) -> tuple[Pair, Pair]:  # noqa: ARG001 - wha
     raise UserError(f"{root}: name it in a task, as data: {{images: {root}}}")
 
 
-def _by_class(root: Path, split: str) -> dict[str, list[Path]]:
+def _by_class(root: Path, folder: Path) -> dict[str, list[Path]]:
     """The images of a split by the name of their class folder, sorted."""
-    folder = root / split
     found: dict[str, list[Path]] = {name: [] for name in _class_folders(folder)}
     for path in _inside(root, folder):
         inner = path.relative_to(folder).parts
@@ -253,13 +325,24 @@ def _class_folders(folder: Path) -> list[str]:
 def _content(found: Layout) -> str:
     """sha256 over the names of splits and classes, and over each image's size and pixels as RGB, in their order."""
     digest = hashlib.sha256()
+
+    def add(paths: Sequence[Path]) -> None:
+        for path in paths:
+            with trees.usable(path):
+                pool.add_pixels(digest, trees.picture(path))
+
     for split, classes in (("train", found.train), ("test", found.test)):
         for name, paths in classes.items():
             digest.update(f"{split}/{name}:{len(paths)};".encode())
-            for path in paths:
-                with trees.usable(path):
-                    pool.add_pixels(digest, trees.picture(path))
+            add(paths)
+    if found.unlabelled:
+        digest.update(f"test:{len(found.unlabelled)};".encode())
+        add(found.unlabelled)
     return digest.hexdigest()
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
 
 
 def _without_user(path: Path) -> str:

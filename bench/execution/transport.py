@@ -57,7 +57,7 @@ class _Set(Strict):
 
     name: str
     size: int
-    channels: int
+    image: str  # the task's geometry and normalisation, of which a user's own images are a matter
     altered: bool
     sha256: str
 
@@ -156,17 +156,20 @@ def _on_the_way(trial: Trial, root: Path) -> dict[str, Any]:
 
 def _data_sets(trials: Iterable[Trial], folder: Path | None) -> list[dict[str, Any]]:
     found = []
-    for (name, size, channels, altered), source in sorted(_sources(trials).items(), key=lambda each: each[0]):
+    for (name, size, image, altered), source in sorted(_sources(trials).items(), key=lambda each: each[0]):
         content = data.load_source(source, size=size, folder=folder, allow_altered=altered)
-        facts = {"name": name, "size": size, "channels": channels, "altered": altered}
+        facts = {"name": name, "size": size, "image": image, "altered": altered}
         found.append({**facts, "sha256": content.fingerprint})
     return found
 
 
-def _sources(trials: Iterable[Trial]) -> dict[tuple[str, int, int, bool], data.Source]:
-    """The data sets of trials by name, size, channels, and whether altered files are allowed."""
+def _sources(trials: Iterable[Trial]) -> dict[tuple[str, int, str, bool], data.Source]:
+    """The data sets of trials by name, size, geometry, and whether altered files are allowed."""
     tasks = [(get_task(trial.task), trial.altered_data) for trial in trials]
-    return {(task.data, task.stored_size, task.image.channels, altered): task.source for task, altered in tasks}
+    return {
+        (task.data, task.stored_size, task.image.model_dump_json() if task.own else "", altered): task.source
+        for task, altered in tasks
+    }
 
 
 def _saved(folder: Path, trial_id: str) -> dict[str, Path | bytes]:
@@ -275,8 +278,8 @@ def _arrived(values: Mapping[str, Any], files: Path, file: Path) -> Trial:
     return replace(trial, method_files=tuple(files / each for each in trial.method_files))
 
 
-def _check_data(wanted: _Set, sources: Mapping[tuple[str, int, int, bool], data.Source], folder: Path | None) -> None:
-    source = sources.get((wanted.name, wanted.size, wanted.channels, wanted.altered)) or data.find(wanted.name)
+def _check_data(wanted: _Set, sources: Mapping[tuple[str, int, str, bool], data.Source], folder: Path | None) -> None:
+    source = sources.get((wanted.name, wanted.size, wanted.image, wanted.altered)) or data.find(wanted.name)
     found = data.load_source(source, size=wanted.size, folder=folder, allow_altered=wanted.altered)
     if found.fingerprint != wanted.sha256:
         raise UserError(

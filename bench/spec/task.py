@@ -17,6 +17,7 @@ from bench.data.image_spec import Augmentation, ImageSpec
 from bench.errors import UserError, nearest
 from bench.models import check_name
 from bench.models.source import source_hashes
+from bench.records.comparable import AGREEMENT, SYNTHETIC_AGREEMENT
 from bench.spec.published import Published
 from bench.utils.paths import PACKAGE
 from bench.utils.yaml import Strict, at_line, read_yaml, validate, where
@@ -63,7 +64,7 @@ class TaskSpec(Strict):
     """One task as its YAML file states it."""
 
     name: str
-    data: str = Field(description="the name of a data set; in a file also `{images: FOLDER}`, a folder of one's own")
+    data: str = Field(description="the name of a data set; in a file also `{images: FOLDER}`, one's own")
     own: OwnImages | None = Field(default=None, description="one's own images; found out from `data`, and not written")
     image: ImageSpec
     resize: int | None = Field(
@@ -96,7 +97,7 @@ class TaskSpec(Strict):
     @property
     def source(self) -> Source:
         """Its data set."""
-        return find(self.data) if self.own is None else source_of(self.own, self.image.channels)
+        return find(self.data) if self.own is None else source_of(self.own, self.image)
 
     @property
     def has_training_images(self) -> bool:
@@ -120,8 +121,10 @@ class TaskSpec(Strict):
 
     @property
     def metric(self) -> str:
-        """What a test score is."""
-        return "miou" if self.dense else "accuracy"
+        """What a test score is. Without labels it is agreement with the teacher, and of another name without images."""
+        if self.source.labelled:
+            return "miou" if self.dense else "accuracy"
+        return AGREEMENT if self.images_folder else SYNTHETIC_AGREEMENT
 
     @property
     def geometry(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from bench.harness.teachers.training import Watch, has_bfloat16, train
 from bench.models import build
 from bench.models.loading import check_values, fit, match_names, read_checkpoint, read_weights
 from bench.models.taps import tap
+from bench.records.comparable import SYNTHETIC_AGREEMENT
 from bench.spec.task import TaskSpec, TeacherSpec, get_recipe
 from bench.spec.teacher_key import folder_name, known_teachers, teacher_key
 from bench.utils.locks import waiting_for
@@ -210,12 +211,17 @@ def import_key(task: TaskSpec, digest: str) -> str:
 
 
 def _check_answers(network: nn.Module, dataset: Dataset, task: TaskSpec, file: Path) -> None:
-    """Refuse a network whose answers on the test images are no better than chance."""
+    """Refuse a network whose answers on the test images are all the same, or no better than chance.
+
+    On made images a trained network may well give one answer: there nothing is refused.
+    """
+    if task.metric == SYNTHETIC_AGREEMENT:
+        return
     found = answers(network, dataset.test.images, task.image)
     classes = len(dataset.classes)
     if len(given := found.unique()) == 1:
         said = f"all of them are {dataset.classes[int(given)]!r}"
-    elif found.ndim == 1:
+    elif found.ndim == 1 and dataset.labelled:
         share, chance = (found == dataset.test.labels).double().mean().item(), 1 / classes
         spread = (chance * (1 - chance) / len(found)) ** 0.5
         if share > min(chance + 3 * spread, (1 + chance) / 2):  # of few images, nobody is so far above chance
@@ -269,7 +275,10 @@ def _store(
     extra: Mapping[str, Any],
     made_on: Mapping[str, Any],
 ) -> Path:
-    score, details = score_network(network, dataset.test, task.image, dataset.classes)
+    score: float = 1.0  # without labels a score is agreement with this very network
+    details: dict[str, float | None] = {}
+    if dataset.labelled:
+        score, details = score_network(network, dataset.test, task.image, dataset.classes)
     content = serialised(network)
     passport = {
         "schema": SCHEMA,

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from own_task import write_images, write_own_task
+from own_task import write_flat, write_images, write_own_task
+from record_builder import make_record
 
+from bench.analysis.report.pages.html import trial_html
+from bench.analysis.report.pages.markdown import group_markdown
+from bench.analysis.report.pages.trial import chosen, trial_pages
+from bench.analysis.report.sections.grouping import group_records, read_groups
+from bench.analysis.report.sections.leaderboard import cells, columns, named_score
+from bench.analysis.report.sections.overall import task_sets
 from bench.cli import answer
 from bench.data.own_images import OwnImages
 from bench.errors import UserError
@@ -15,6 +23,7 @@ from bench.execution.executors import Work
 from bench.execution.run_study import Summary, run_study
 from bench.execution.transport import open_order, write_order
 from bench.records import load_records
+from bench.records.comparable import AGREEMENTS, comparable
 from bench.spec.custom_tasks import kept_task, register_saved_tasks
 from bench.spec.expand import expand
 from bench.spec.rerun import study_of
@@ -196,3 +205,80 @@ def test_a_home_folder_is_not_named_by_its_user(place: Path, monkeypatch: pytest
     trial = expand(load_study(place / "own.yaml"))[0]
     assert str(place) not in json.dumps(trial.to_json()["own_task"])
     assert Trial.from_json(trial.to_json()) == trial
+
+
+# ---- without labels --------------------------------------------------------------------------------------------------
+
+
+def rewritten(place: Path, data: str) -> None:
+    """The same task with other ``data``, a teacher to import, and one method."""
+    file, study = place / "mine.yaml", place / "own.yaml"
+    file.write_text(file.read_text().replace("{images: images}", data).replace(", recipe: quick", ""))
+    study.write_text(study.read_text().replace(", scratch: {batch: 4}", ""))
+
+
+@pytest.mark.parametrize(
+    ("data", "metric", "head", "said"),
+    [
+        ("{images: flat, classes: 2}", "agreement", "Agreement, %", "on the test images, which have no labels"),
+        (
+            "{images: none, classes: 2}",
+            "synthetic_agreement",
+            "Synthetic agreement, %",
+            "made images (there are no test",
+        ),
+    ],
+)
+def test_without_labels_the_score_is_agreement_and_is_named_so_everywhere(
+    place: Path, data: str, metric: str, head: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_flat(place / "flat", 5, 0)
+    write_flat(place / "flat", 5, 1)
+    rewritten(place, data)
+    use(place, imported(capsys))
+    assert answer(["run", "own.yaml", "--results", "results", "--executor", "inline", "--isolation", "none"]) == 0
+    assert f"% {metric.replace('_', ' ')}" in capsys.readouterr().out
+    (record,) = load_records(place / "results")
+    assert (record.metric, record.teacher is not None and record.teacher.score) == (metric, 1.0)
+    assert record.scores["last"] == record.agreement
+    group = read_groups(place / "results")[0]
+    heads = columns(group.key.metric)
+    assert heads["score"] == head
+    assert [name for name in heads if name.endswith("agreement")] == []
+    assert list(cells(group, 1, group.rows[0], False)) == list(heads)
+    table = group_markdown(group)
+    assert any(line.startswith(f"| Rank | Method | Real data | {head} | Oracle, % |") for line in table)
+    assert said in table[2]
+    assert "Teacher: net.py:build (sha256" in table[2]
+    assert named_score(group.rows[0]).endswith(metric.replace("_", " "))
+    (_, page), *_ = trial_pages(chosen([group]), place / "results", ())
+    html = trial_html(page)
+    assert f"</b> {metric.replace('_', ' ')} with the teacher" in html
+    assert said in html
+    assert "on the test images</p>" not in html
+    assert f">{head}</th>" in html
+    assert answer(["show", record.id, "--results", "results"]) == 0
+    assert f"scores ({metric} with the teacher on" in capsys.readouterr().out
+    assert answer(["query", "select metric, score from trials", "--results", "results", "--csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith(f"{metric},")
+
+
+def test_agreement_and_accuracy_are_never_in_one_ranking() -> None:
+    known = make_record("dafl", 0)
+    for metric in AGREEMENTS:
+        other = make_record("dafl", 0).model_copy(update={"metric": metric})
+        assert comparable(other) != comparable(known)
+    methods = ("noise", "kd", "dafl", "zskd")
+    groups = group_records(make_record(method, 0, task=task) for task in ("a", "b") for method in methods)
+    assert len(task_sets(groups)) == 1
+    for metric in AGREEMENTS:
+        assert task_sets([replace(group, key=group.key._replace(metric=metric)) for group in groups]) == []
+
+
+def test_a_teacher_of_one_answer_is_refused_on_unlabelled_images(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_flat(place / "flat", 5, 0)
+    rewritten(place, "{images: flat, classes: 2}")
+    assert answer(["teacher", "import", "teacher.pth", "--task", "mine", "--tasks", "mine.yaml"]) == 2
+    assert "all of them are '0'" in capsys.readouterr().err
