@@ -49,15 +49,19 @@ def missing_data(trials: Iterable[Trial], folder: Path | None, allow_altered: bo
     return {trial: reason for trial, reason in reasons.items() if reason}
 
 
-def why_unsupported(card: MethodCard, task: TaskSpec, options: Mapping[str, Any] | None = None) -> str:
+def why_unsupported(
+    card: MethodCard, task: TaskSpec, options: Mapping[str, Any] | None = None, batch_norm: bool | None = None
+) -> str:
     """Why a method cannot be run on a task with these options, in one sentence; empty when it can.
 
-    Whether torchvision's networks and a user's own have batch norm, or name layers, is known when they are built, not
-    here: there the method's first question about it ends the trial with the same status.
+    ``batch_norm`` says whether the teacher has any, where somebody has looked. Otherwise, whether torchvision's
+    networks and a user's own have batch norm, or name layers, is known when they are built, not here: there the
+    method's first question about it ends the trial with the same status.
     """
     if task.dense and not card.segmentation:
         return f"{card.name} is for classification, and {task.name} is segmentation"
-    if card.needs_batch_norm(options or {}) and has_batch_norm(task.teacher.network) is False:
+    has = has_batch_norm(task.teacher.network) if batch_norm is None else batch_norm
+    if card.needs_batch_norm(options or {}) and has is False:
         where = f" with {card.batch_norm} above 0" if isinstance(card.batch_norm, str) else ""
         return f"{card.name} needs batch-norm statistics{where}, and the teacher of {task.name} has no batch norm"
     networks = ((task.teacher.network, task.places("teacher")), (task.student, task.places("student")))
