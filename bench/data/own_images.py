@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 KEYS = ("images", "classes")  # of a task's `data:`, where it is no name
 NONE = "none"  # in the place of a folder
 LAYOUT = "test/CLASS/IMAGE (without labels test/IMAGE) and, for training images, train/CLASS/IMAGE"
-MOST = 100_000  # classes
+MOST = 2_000  # classes: a task goes to a method's process as one message
 NAMED = 5  # classes that a message names
 
 
@@ -109,9 +109,11 @@ def own_of(written: Mapping[str, Any], base: Path) -> OwnImages:
         if told is None:
             raise UserError("without images nothing tells how many classes there are: {images: none, classes: NUMBER}")
         return OwnImages(images=NONE, classes=_numbered(told), test=COUNT, labelled=False)
-    root = (base / Path(place).expanduser()).absolute()
+    root = (base / Path(place).expanduser()).resolve()
     found = layout(root)
     classes = found.classes
+    if len(classes) > MOST:
+        raise UserError(f"{root} has {len(classes):,} class folders; {MOST:,} are the most")
     if classes and told not in (None, len(classes)):
         raise UserError(f"classes: {told}, and {root} has {len(classes)} class folders ({_some(classes)})")
     if not classes and told is None:

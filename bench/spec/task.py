@@ -110,6 +110,13 @@ class TaskSpec(Strict):
         return None if self.own is None else self.own.folder
 
     @property
+    def placeless(self) -> TaskSpec:
+        """The task without the place of the user's images."""
+        if self.images_folder is None or self.own is None:
+            return self
+        return self.model_copy(update={"own": self.own.model_copy(update={"images": ""})})
+
+    @property
     def trains_teachers(self) -> bool:
         """Whether its teacher can be trained here; otherwise it is imported."""
         return self.has_training_images and bool(self.teacher.recipe)
@@ -257,12 +264,17 @@ def read_tasks(file: Path) -> list[TaskSpec]:
 def add_tasks(new: Iterable[TaskSpec]) -> None:
     """Make a user's own tasks known in this process.
 
+    The same task with its images at another place is the same: the place that exists is kept.
+
     Raises:
         UserError: another task has the name already.
     """
     for task in new:
-        if tasks().setdefault(task.name, task) != task:
+        known = tasks().setdefault(task.name, task)
+        if known.placeless != task.placeless:
             raise UserError(f"a task {task.name!r} already exists; give yours another name")
+        if known.images_folder is not None and not known.images_folder.is_dir():
+            tasks()[task.name] = task
 
 
 def check_recipes(task: TaskSpec) -> None:

@@ -24,11 +24,12 @@ from bench.execution.run_study import Summary, run_study
 from bench.execution.transport import open_order, write_order
 from bench.records import load_records
 from bench.records.comparable import AGREEMENTS, comparable
+from bench.records.merge import merge
 from bench.spec.custom_tasks import kept_task, register_saved_tasks
 from bench.spec.expand import expand
 from bench.spec.rerun import study_of
 from bench.spec.study import load_study
-from bench.spec.task import TaskSpec, get_task, read_tasks, tasks
+from bench.spec.task import TaskSpec, add_tasks, get_task, read_tasks, tasks
 from bench.spec.trial import Trial
 
 TEACHERS = "teachers: {mine: KEY}\n"
@@ -179,6 +180,29 @@ def test_a_results_folder_keeps_the_task_and_where_its_images_were(
     assert get_task("mine").classes == 2
     assert answer(["score", "results", "--metrics", "confidence"]) == 1
     assert "no such folder" in capsys.readouterr().out
+
+
+def test_the_same_task_with_its_images_elsewhere_is_the_same(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(place, imported(capsys))
+    run(place)
+    tasks().pop("mine")
+    (place / "images").rename(tmp_path / "moved")
+    register_saved_tasks(place / "results")  # where they were
+    (place / "mine.yaml").write_text((place / "mine.yaml").read_text().replace("images: images", "images: ../moved"))
+    add_tasks(read_tasks(place / "mine.yaml"))
+    assert get_task("mine").images_folder == tmp_path / "moved"
+    register_saved_tasks(place / "results")
+    assert get_task("mine").images_folder == tmp_path / "moved"
+    text = (place / "own.yaml").read_text()
+    (place / "own.yaml").write_text(text.replace("budget: {steps: 2}", "budget: {steps: 3}"))
+    run_study(place / "own.yaml", results=place / "others", executor="inline", isolation="none")
+    merge([place / "results", place / "others"], place / "merged")
+    assert len(load_records(place / "merged")) == 4
+    other = get_task("mine").model_copy(update={"student": "lenet5"})
+    with pytest.raises(UserError, match="a task 'mine' already exists"):
+        add_tasks([other])
 
 
 def test_an_order_carries_the_task_and_the_worker_checks_the_images(
