@@ -12,9 +12,20 @@ from bench.cli import complete, out
 from bench.cli.run import CheckpointSeconds, Device, Executor, Quiet, audience_for, stopped
 from bench.cli.settings import Isolation
 from bench.errors import UserError
-from bench.execution.distill import ONNX, RECORD, RESULTS, STUDENT, STUDY, DistillationWish, collect, plan_distillation
+from bench.execution.distill import (
+    ONNX,
+    RECORD,
+    RESULTS,
+    STUDENT,
+    STUDY,
+    DistillationWish,
+    collect,
+    plan_distillation,
+    write_whole,
+)
 from bench.execution.run_study import CHECKPOINT_SECONDS, run_plan
 from bench.records import Record
+from bench.records.folder import writing
 from bench.utils.stopping import listening
 
 PAGE = "index.html"
@@ -119,8 +130,8 @@ def distill(
 
     from bench.analysis.report import trial_alone
 
-    page = found.folder / PAGE
-    page.write_text(trial_alone(found.plan.results, outcome.record.id), encoding="utf-8")
+    with writing(found.folder):
+        write_whole(found.folder / PAGE, trial_alone(found.plan.results, outcome.record.id).encode())
     _print(outcome.record, found.folder, lacking)
 
 

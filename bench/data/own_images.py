@@ -44,7 +44,7 @@ class OwnImages(Strict):
     ``images`` is the folder, absolute or below ``~``, or ``none``; ``content`` names its pixels, and with them the set.
     """
 
-    images: str
+    images: str = Field(pattern=r"^(none|/.*|~/.*)$")
     content: str = Field(default="", pattern=r"^([0-9a-f]{12})?$")
     classes: tuple[str, ...] = Field(min_length=2)
     train: int = Field(default=0, ge=0, description="how many training images there are")
@@ -109,7 +109,10 @@ def own_of(written: Mapping[str, Any], base: Path) -> OwnImages:
         if told is None:
             raise UserError("without images nothing tells how many classes there are: {images: none, classes: NUMBER}")
         return OwnImages(images=NONE, classes=_numbered(told), test=COUNT, labelled=False)
-    root = (base / Path(place).expanduser()).resolve()
+    try:
+        root = (base / Path(place).expanduser()).resolve()
+    except RuntimeError:
+        raise UserError(f"images: there is no home folder {place.partition('/')[0]}") from None
     found = layout(root)
     classes = found.classes
     if len(classes) > MOST:

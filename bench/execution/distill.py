@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -143,11 +142,8 @@ def collect(found: Distillation) -> str:
     """
     with writing(found.folder):
         for name in (STUDENT, RECORD):
-            part = found.folder / f".{name}.part"
-            shutil.copyfile(found.trial / name, part)
-            part.replace(found.folder / name)
+            write_whole(found.folder / name, (found.trial / name).read_bytes())
     if lacking := [name for name in EXPORTER if importlib.util.find_spec(name) is None]:
-        (found.folder / ONNX).unlink(missing_ok=True)
         return (
             f"{ONNX} was not written: torch's exporter needs {' and '.join(lacking)} (pip install 'dfkd-bench[onnx]'); "
             "the same command then writes it"
@@ -328,24 +324,31 @@ def _write(folder: Path, texts: Mapping[str, str]) -> None:
     Raises:
         UserError: they do not, or the folder holds something else.
     """
-    there = {name: (folder / name).is_file() for name in texts}
-    if all(there.values()):
-        for name, text in texts.items():
-            if (said := (folder / name).read_text(encoding="utf-8")) != text:
-                differing = next((b for a, b in zip(text.splitlines(), said.splitlines(), strict=False) if a != b), "")
-                raise UserError(
-                    f"{folder / name} says something else than this command ({differing.strip()[:100]!r}): go on with "
-                    "it by `dfkd run`, or choose another --out"
-                )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    there = [name for name in texts if (folder / name).is_file()]
+    if not there and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is no folder of `dfkd distill`; choose another --out")
+    for name in there:
+        if (said := (folder / name).read_text(encoding="utf-8")) != texts[name]:
+            pairs = zip(texts[name].splitlines(), said.splitlines(), strict=False)
+            differing = next((other for own, other in pairs if own != other), "")
+            raise UserError(
+                f"{folder / name} says something else than this command ({differing.strip()[:100]!r}): go on with it "
+                "by `dfkd run`, or choose another --out"
+            )
     with writing(folder.parent):
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            part = folder / f".{name}.part"
-            part.write_text(text, encoding="utf-8")
-            part.replace(folder / name)
+        for name in texts.keys() - set(there):
+            write_whole(folder / name, texts[name].encode())
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    part = file.with_name(f".{file.name}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _export(found: Distillation) -> str:

@@ -99,6 +99,8 @@ def test_other_layouts_are_refused_in_one_sentence(root: Path, tmp_path: Path) -
         own_of({"images": "imags"}, tmp_path)
     with pytest.raises(UserError, match="unknown key 'folder'"):
         own_of({"folder": "images"}, tmp_path)
+    with pytest.raises(UserError, match="images: there is no home folder ~nobody-here"):
+        own_of({"images": "~nobody-here/images"}, tmp_path)
     with pytest.raises(UserError, match="images: must be the path of a folder, or none"):
         own_of({"images": 3}, tmp_path)
     write_image(root / "train" / "bird" / "a.png", 8, 8)
