@@ -22,7 +22,6 @@ from bench.records.selection import RULES
 from bench.spec.budget import in_words
 from bench.spec.options import value_words
 from bench.spec.study import find_study
-from bench.spec.task import get_task
 from bench.utils.stopping import Stopped, listening, stop_time
 
 Of = Annotated[
@@ -177,11 +176,12 @@ def print_summary(summary: Summary) -> None:
         found = scores[outcome.trial.task, outcome.trial.label]
         if record.status == "ok":
             found.append(record.scores[record.headline])
+    metrics = {outcome.trial.task: outcome.record.metric for outcome in summary.outcomes}
     rule = plan.study.selection[0]
     out.say()
     table = out.table("task", "method", "score", "seeds", right=["score", "seeds"])
     for (task, label), values in sorted(scores.items(), key=lambda item: (item[0][0], -_mean(item[1]))):
-        metric = get_task(task).metric
+        metric = metrics[task]
         named = f" {metric.replace('_', ' ')}" if metric in AGREEMENTS and values else ""
         table.add_row(task, label, out.percent(_mean(values) if values else None) + named, str(len(values)))
     out.show(table)

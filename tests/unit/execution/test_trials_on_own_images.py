@@ -259,7 +259,9 @@ def test_without_labels_the_score_is_agreement_and_is_named_so_everywhere(
     write_flat(place / "flat", 5, 0)
     write_flat(place / "flat", 5, 1)
     rewritten(place, data)
-    use(place, imported(capsys))
+    use(place, key := imported(capsys))
+    assert answer(["teacher", "show", key]) == 0
+    assert "test score     none: the test images have no labels" in capsys.readouterr().out
     assert answer(["run", "own.yaml", "--results", "results", "--executor", "inline", "--isolation", "none"]) == 0
     assert f"% {metric.replace('_', ' ')}" in capsys.readouterr().out
     (record,) = load_records(place / "results")
