@@ -85,7 +85,7 @@ def parse_budget(text: str) -> dict[str, float]:
     """The limits of a budget: a time such as ``30m``, or limits as a study has them.
 
     >>> parse_budget("1h30m"), parse_budget("teacher_images=40_000, seconds=600")
-    ({'seconds': 5400.0}, {'teacher_images': 40000, 'seconds': 600.0})
+    ({'seconds': 5400.0}, {'seconds': 600.0, 'teacher_images': 40000})
 
     Raises:
         UserError: it is neither, or a limit is not positive.
