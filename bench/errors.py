@@ -70,6 +70,16 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f"; allowed: {shown}"
 
 
+def nearest_folder(folder: Path) -> str:
+    """A hint for a folder that is not there: ``; did you mean 'images'?``; empty where none beside it is alike."""
+    try:
+        others = [each.name for each in folder.parent.iterdir() if each.is_dir()]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(folder.name, others, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
 def nearest_file(name: str, ending: str, folder: Path = Path()) -> str:
     """A hint where a file's ending was left out or its name misspelt: ``; did you mean the file 'mine.py'?``.
 

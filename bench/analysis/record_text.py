@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.records import ImageMetric, Record
+from bench.records.comparable import AGREEMENTS, SYNTHETIC_AGREEMENT
 from bench.records.selection import RULES
 from bench.spec.budget import in_words
 from bench.spec.options import value_words
@@ -25,7 +26,7 @@ class RecordSection:
 def sections(record: Record) -> dict[str, RecordSection]:
     """By a short name: scores, spent, options, method, identity, teacher, images, pool, provenance; no empty ones."""
     found = {
-        "scores": _section(f"scores ({record.metric} on the test images)", _scores(record)),
+        "scores": _section(f"scores ({record.metric}{_on(record)})", _scores(record)),
         "spent": _section("spent", _spent(record)),
         "options": _section("options", {name: value_words(value) for name, value in record.trial.options.items()}),
         "method": _section("method", _method(record)),
@@ -48,6 +49,12 @@ def _plain(facts: Mapping[str, Fact]) -> dict[str, Fact]:
     return {name.replace("_", " "): fact for name, fact in facts.items()}
 
 
+def _on(record: Record) -> str:
+    if record.metric == SYNTHETIC_AGREEMENT:
+        return " with the teacher on made images"
+    return " with the teacher on the test images" if record.metric in AGREEMENTS else " on the test images"
+
+
 def _scores(record: Record) -> dict[str, Fact]:
     """Every rule's score with what the rule is; the headline is marked."""
     if record.status != "ok":
@@ -56,7 +63,7 @@ def _scores(record: Record) -> dict[str, Fact]:
     for rule, score in record.scores.items():
         mark = ", the headline" if rule == record.headline else ""
         found[rule] = (_percent(score), f"{RULES.get(rule, '')}{mark}")
-    if record.agreement is not None:
+    if record.agreement is not None and record.metric not in AGREEMENTS:
         found["agreement"] = (_percent(record.agreement), "test images on which this student agrees with the teacher")
     return found | {name: _percent(share) for name, share in record.test_metrics.items()}
 
@@ -85,7 +92,8 @@ def _teacher(record: Record) -> dict[str, Fact]:
     if teacher is None:
         return {}
     network = f"{teacher.network}, recipe {teacher.recipe}, seed {value_words(teacher.seed)}"
-    return {"network": network, "test score": f"{_percent(teacher.score)} {record.metric}", "sha256": teacher.sha256}
+    score = {} if record.metric in AGREEMENTS else {"test score": f"{_percent(teacher.score)} {record.metric}"}
+    return {"network": network, **score, "sha256": teacher.sha256}
 
 
 def _images(record: Record) -> dict[str, Fact]:

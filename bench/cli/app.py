@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 HELP = {
     "run": "Run a study, or continue one.",
+    "distill": "Distil your own teacher into a student.",
     "plan": "Show a study's trials, their time, and the seeds that tell a difference.",
     "status": "Show how far a study has come.",
     "cancel": "Ask a running study to save itself and stop.",

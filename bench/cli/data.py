@@ -12,10 +12,10 @@ import typer
 from bench.cli import complete, out
 from bench.cli.plain import PLAIN, VerbGroup
 from bench.cli.settings import DataFolder, Json
-from bench.data import NAMES, FileStatus, Source, find, search_folders
+from bench.data import NAMES, FileStatus, Source, find, search_folders, status_of
 from bench.data import fetch as fetch_data
-from bench.data import status as data_status
 from bench.data.files import archive_seen, folder_of
+from bench.data.own_images import source_at
 from bench.errors import UserError
 
 app = typer.Typer(
@@ -25,7 +25,9 @@ app = typer.Typer(
 Names = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[NAME]...", autocompletion=complete.data_sets, help=f"Of: {', '.join(NAMES)}.  [default: all]"
+        metavar="[NAME]...",
+        autocompletion=complete.data_sets,
+        help=f"Of: {', '.join(NAMES)}; or the path of a folder of your own.  [default: all]",
     ),
 ]
 
@@ -33,14 +35,14 @@ Names = Annotated[
 @app.command()
 def status(names: Names = None, data: DataFolder = None, as_json: Json = False) -> None:
     """Show each data set's files with their state, its licence and citation, and what to place by hand."""
-    chosen = [(name, data_status(name, data)) for name in names or NAMES]
+    chosen = [(source, status_of(source, data)) for source in map(_source, names or NAMES)]
     if as_json:
-        return out.print_json([_row(name, files, data) for name, files in chosen])
+        return out.print_json([_row(source, files, data) for source, files in chosen])
     out.say("searched, in this order:")
     for folder in search_folders(data):
         out.say(f"  {folder}")
-    for name, files in chosen:
-        _print_set(name, files, data)
+    for source, files in chosen:
+        _print_set(source, files, data)
     return None
 
 
@@ -67,7 +69,7 @@ def verify(names: Names = None, data: DataFolder = None) -> None:
     """
     bad = False
     for name in names or NAMES:
-        files = data_status(name, data, thorough=True)
+        files = status_of(_source(name), data, thorough=True)
         states = [file.state for file in files]
         absent = all(state == "missing" for state in states)
         out.say(f"{name}: {_verdict(states)}")
@@ -85,8 +87,8 @@ def path(names: Names = None, data: DataFolder = None) -> None:
     if not names:
         for folder in search_folders(data):
             out.say(str(folder))
-    for name in names or []:
-        out.say(str(_folder_of(name, data_status(name, data))))
+    for source in map(_source, names or []):
+        out.say(str(_folder_of(source, status_of(source, data))))
 
 
 def _verdict(states: Sequence[str]) -> str:
@@ -97,21 +99,26 @@ def _verdict(states: Sequence[str]) -> str:
     return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
 
 
-def _folder_of(name: str, files: Sequence[FileStatus]) -> Path:
+def _source(name: str) -> Source:
+    """A data set by its name, or a folder of the user's own by its path."""
+    return source_at(Path(name)) if name not in NAMES and Path(name).is_dir() else find(name)
+
+
+def _folder_of(source: Source, files: Sequence[FileStatus]) -> Path:
+    if source.name not in NAMES and source.tree is not None:
+        return Path(source.tree.root)
     for file in files:
         if (folder := folder_of(file)) is not None:
             return folder
-    source = find(name)
     if source.make is not None:
-        raise UserError(f"{name} is generated: it has no folder")
-    fetch = f"run `dfkd data fetch {name}`, or " if source.files else ""
-    raise UserError(f"{name} is missing; {fetch}{source.how_to_place}")
+        raise UserError(f"{source.name} is generated: it has no folder")
+    fetch = f"run `dfkd data fetch {source.name}`, or " if source.files else ""
+    raise UserError(f"{source.name} is missing; {fetch}{source.how_to_place}")
 
 
-def _row(name: str, files: Sequence[FileStatus], folder: Path | None) -> dict[str, Any]:
-    source = find(name)
+def _row(source: Source, files: Sequence[FileStatus], folder: Path | None) -> dict[str, Any]:
     return {
-        "name": name,
+        "name": source.name,
         "title": source.title,
         "state": _verdict([file.state for file in files]),
         "searched": [str(each) for each in [*search_folders(folder), *([source.package] if source.package else [])]],
@@ -134,10 +141,9 @@ def _row(name: str, files: Sequence[FileStatus], folder: Path | None) -> dict[st
     }
 
 
-def _print_set(name: str, files: Sequence[FileStatus], folder: Path | None) -> None:
-    source = find(name)
+def _print_set(source: Source, files: Sequence[FileStatus], folder: Path | None) -> None:
     states = [file.state for file in files]
-    out.say(f"\n{name}: {source.title}: {_verdict(states)}")
+    out.say(f"\n{source.name}: {source.title}: {_verdict(states)}")
     for file in files:
         number = file.actual_size if file.actual_size is not None else file.expected_size
         if number is None:  # a part of a set of many files

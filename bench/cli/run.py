@@ -17,6 +17,7 @@ from bench.execution.executors import EXECUTORS, Work, check_executor, get_execu
 from bench.execution.parts import StudyPart
 from bench.execution.plan import Plan, plan_study
 from bench.execution.run_study import CHECKPOINT_SECONDS, Summary, TrialResult, run_plan
+from bench.records.comparable import AGREEMENTS
 from bench.records.selection import RULES
 from bench.spec.budget import in_words
 from bench.spec.options import value_words
@@ -175,11 +176,14 @@ def print_summary(summary: Summary) -> None:
         found = scores[outcome.trial.task, outcome.trial.label]
         if record.status == "ok":
             found.append(record.scores[record.headline])
+    metrics = {outcome.trial.task: outcome.record.metric for outcome in summary.outcomes}
     rule = plan.study.selection[0]
     out.say()
     table = out.table("task", "method", "score", "seeds", right=["score", "seeds"])
     for (task, label), values in sorted(scores.items(), key=lambda item: (item[0][0], -_mean(item[1]))):
-        table.add_row(task, label, out.percent(_mean(values) if values else None), str(len(values)))
+        metric = metrics[task]
+        named = f" {metric.replace('_', ' ')}" if metric in AGREEMENTS and values else ""
+        table.add_row(task, label, out.percent(_mean(values) if values else None) + named, str(len(values)))
     out.show(table)
     out.say(f"\nscore: mean over seeds of the test score of {RULES[rule]}")
     _print_unsupported(summary.unsupported)

@@ -14,12 +14,14 @@ from bench.cli.settings import AllowAltered, DataFolder, Json, TaskFiles, know
 from bench.cli.watch import TeacherLines
 from bench.errors import UserError
 from bench.harness.teachers.passport import find_passport, passports, weights_state
+from bench.records.comparable import AGREEMENTS
 from bench.spec.task import TeacherSpec, get_recipe, get_task
 from bench.spec.teacher_key import known_teachers, quick_teacher
 from bench.utils.hardware import choose_device
 from bench.utils.paths import teacher_folder
 from bench.utils.stopping import listening
 
+NO_LABELS = "none: the test images have no labels"
 app = typer.Typer(help="Train, import and inspect teachers.", no_args_is_help=True, cls=VerbGroup, **PLAIN)
 
 
@@ -54,10 +56,10 @@ def train(
 
     import torch
 
-    from bench.data import load
+    from bench.data import load_source
     from bench.harness.teachers.cache import train_teacher
 
-    dataset = load(spec.data, size=spec.stored_size, folder=data, allow_altered=allow_altered)
+    dataset = load_source(spec.source, size=spec.stored_size, folder=data, allow_altered=allow_altered)
     out.say(
         f"{wanted.network} on {spec.data}, recipe {wanted.recipe}, seed {wanted.seed}, {out.count(epochs, 'epoch')}"
     )
@@ -97,10 +99,10 @@ def import_(
     know(tasks)
     spec = get_task(task)
 
-    from bench.data import load
+    from bench.data import load_source
     from bench.harness.teachers.cache import import_teacher
 
-    dataset = load(spec.data, size=spec.stored_size, folder=data, allow_altered=allow_altered)
+    dataset = load_source(spec.source, size=spec.stored_size, folder=data, allow_altered=allow_altered)
     folder = import_teacher(spec, file, dataset)
     _print(find_passport(folder.name))
     out.say(f"to use it, add to a study: teachers: {{{spec.name}: {folder.name}}}")
@@ -116,7 +118,7 @@ def list_(as_json: Json = False) -> None:
         return out.say(f"no teachers in {teacher_folder()} yet; `dfkd run` and `dfkd teacher train TASK` train them")
     table = out.table("key", "data", "recipe", "seed", "test score", right=["seed", "test score"])
     for passport in found:
-        numbers = (str(passport["seed"]), out.percent(passport["score"]))
+        numbers = (str(passport["seed"]), out.percent(_score(passport)))
         table.add_row(passport["key"], passport["data"], passport["recipe"], *numbers)
     return out.show(table)
 
@@ -131,6 +133,11 @@ def show(
     if as_json:
         return out.print_json([{**passport, "weights": weights_state(passport)}])
     return _print(passport)
+
+
+def _score(passport: dict[str, Any]) -> float | None:
+    """The test score; None where no test image has a label, and it would be agreement with itself."""
+    return None if passport.get("metric") in AGREEMENTS else passport["score"]
 
 
 def _print(passport: dict[str, Any]) -> None:
@@ -148,7 +155,7 @@ def _print(passport: dict[str, Any]) -> None:
         ("imported from", origin),
         ("changed for it", "; ".join(passport.get("imported_changes", []))),
         ("seed", "" if origin else str(passport["seed"])),
-        ("test score", out.percent(passport["score"])),
+        ("test score", NO_LABELS if _score(passport) is None else out.percent(_score(passport))),
         ("weights", f"{weights_state(passport)}, sha256 {passport['sha256']}"),
         ("made", ", ".join(str(made[name]) for name in ("finished", "device", "python") if made.get(name))),
         ("folder", str(teacher_folder() / passport["key"])),

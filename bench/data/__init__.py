@@ -13,14 +13,16 @@ from pathlib import Path
 
 from bench.data import caltech, camvid, cifar, digits, download, files, mnist, nyuv2, photos, pool, shapes, svhn
 from bench.data.folders import protected_paths, search_folders
+from bench.data.own_images import OwnImages, own_of, source_of
 from bench.data.pool import Pool, load_pool
 from bench.data.source import Dataset, FileStatus, Source, SourceFile, Split
 from bench.errors import UserError, nearest
 from bench.utils.http import Progress
 
 __all__ = [
-    "SOURCES", "NAMES", "load", "load_pool", "status", "fetch", "search_folders", "protected_paths",
-    "Dataset", "Split", "Pool", "Source", "SourceFile", "FileStatus", "Progress",
+    "SOURCES", "NAMES", "load", "load_source", "load_pool", "status", "status_of", "fetch", "search_folders",
+    "protected_paths", "own_of", "source_of",
+    "OwnImages", "Dataset", "Split", "Pool", "Source", "SourceFile", "FileStatus", "Progress",
 ]  # fmt: skip
 
 SOURCES: dict[str, Source] = {
@@ -49,7 +51,12 @@ def status(name: str, folder: Path | None = None, *, thorough: bool = False) -> 
     are looked at; with ``thorough`` every file is decoded, which may take a minute.
     Raises UserError for an unknown name, and for nothing else: what is wrong with a file is in its status.
     """
-    return files.inspect(find(name), search_folders(folder), thorough)
+    return status_of(find(name), folder, thorough=thorough)
+
+
+def status_of(source: Source, folder: Path | None = None, *, thorough: bool = False) -> list[FileStatus]:
+    """:func:`status` for a source that need not be registered."""
+    return files.inspect(source, search_folders(folder), thorough)
 
 
 def fetch(name: str, folder: Path | None = None, progress: Progress | None = None) -> Path:
@@ -107,4 +114,5 @@ def load_source(source: Source, *, size: int, folder: Path | None = None, allow_
         classes=source.classes,
         fingerprint=images.fingerprint(train.images, train.labels, test.images, test.labels),
         altered=tuple(each.name for each in statuses if each.state == "altered"),
+        labelled=source.labelled,
     )

@@ -86,6 +86,9 @@ def _unusable(
     missing = [status.name for status in bad if status.state == "missing"]
     if source.bundled is not None:
         return MissingData(f"{source.name}: {bad[0].message}. {source.how_to_place}")
+    if source.tree is not None and Path(source.tree.root).is_absolute():  # a user's own folder
+        kind = MissingData if missing else UserError
+        return kind(f"{source.name}: {'; '.join(each.message for each in bad)}. To fix it, {source.how_to_place}")
     # the files of a set lie in one folder: what is found of them says which
     there = [folder for status in statuses if (folder := folder_of(status))][:1]
     if missing:
@@ -146,6 +149,8 @@ def _inspect_tree(tree: Tree, found: Path | None, folders: Sequence[Path], thoro
     if found is not None:
         return tree.inspect(found / tree.root, thorough=thorough)
     message = f"the folder {tree.root} was not found in {', '.join(map(str, folders))}"
+    if Path(tree.root).is_absolute():
+        message = f"no such folder: {tree.root}"
     return [FileStatus(tree.root, None, "missing", None, None, None, None, message)]
 
 

@@ -111,24 +111,27 @@ def _content(path: Path) -> str:
     import numpy as np
 
     digest = hashlib.sha256()
-
-    def add(pixels: NDArray[np.uint8]) -> None:
-        digest.update(f"{pixels.shape[0]}x{pixels.shape[1]};".encode())
-        digest.update(np.ascontiguousarray(pixels).data)
-
     if path.is_file():
         with trees.usable(path):
             header(path)
         for each in np.load(path, mmap_mode="r", allow_pickle=False):
-            add(each if each.ndim == 3 else np.repeat(each[:, :, None], 3, axis=2))
+            add_pixels(digest, each if each.ndim == 3 else np.repeat(each[:, :, None], 3, axis=2))
         return digest.hexdigest()
     paths = image_files(path)
     if not paths:
         raise MissingData(f"{path}: no images found; needed is {FORMS}")
     for each in paths:
         with trees.usable(each):
-            add(trees.picture(each))
+            add_pixels(digest, trees.picture(each))
     return digest.hexdigest()
+
+
+def add_pixels(digest: hashlib._Hash, pixels: NDArray[np.uint8]) -> None:
+    """Add an image (H, W, 3) to a hash: its size, then its pixels."""
+    import numpy as np
+
+    digest.update(f"{pixels.shape[0]}x{pixels.shape[1]};".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
 
 
 def demand_pool(what: str, folder: Path | None = None, allow_altered: bool = False) -> None:
@@ -169,12 +172,16 @@ def inspect(root: Path, thorough: bool = False) -> list[FileStatus]:
             trees.picture(each) if thorough else trees.header(each)
         except MalformedError as error:
             bad.append(trees.wrong(each, root, error.state, str(error)))
-    sentence = f"{len(paths)} images"
-    if unread := unread_files(root):
-        names = ", ".join(each.relative_to(root).as_posix() for each in unread[: trees.SHOWN])
-        more = ", ..." if len(unread) > trees.SHOWN else ""
-        sentence += f", and {len(unread)} of types that are not read ({names}{more})"
+    sentence = f"{len(paths)} images{unread_words(root)}"
     return [trees.part(root, root, [], sentence), *trees.shortened(bad)]
+
+
+def unread_words(root: Path) -> str:
+    """How many images below a folder are of types that are not read, and the first names; empty where none are."""
+    unread = unread_files(root)
+    names = ", ".join(each.relative_to(root).as_posix() for each in unread[: trees.SHOWN])
+    more = ", ..." if len(unread) > trees.SHOWN else ""
+    return f", and {len(unread)} of types that are not read ({names}{more})" if unread else ""
 
 
 def image_files(root: Path) -> list[Path]:
@@ -217,7 +224,7 @@ def _below(root: Path) -> list[Path]:
         except OSError as error:
             raise UserError(f"{folder} cannot be read: {error.strerror or error}") from None
         for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in SYSTEM:
+            if is_hidden(entry.name):
                 continue
             path = folder / entry.name
             if not entry.is_dir():
@@ -229,6 +236,11 @@ def _below(root: Path) -> list[Path]:
             else:
                 waiting.append((path, (*above, own)))
     return sorted(found, key=lambda path: path.relative_to(root).parts)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is no part of a set of images."""
+    return name.startswith(".") or name.lower() in SYSTEM
 
 
 def _identity(folder: Path) -> tuple[int, int]:

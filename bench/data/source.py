@@ -14,6 +14,7 @@ State: TypeAlias = Literal["ok", "missing", "altered", "truncated", "corrupted"]
 Kind: TypeAlias = Literal["classification", "segmentation", "unlabelled"]
 Pair: TypeAlias = "tuple[Tensor, Tensor]"  # images (N, C, H, W); labels int64 (N,), or uint8 (N, H, W) for segmentation
 
+UNKNOWN = -1  # the label of test images whose classes nobody knows: a student is compared with its teacher
 VOID = 255  # the label of a pixel that belongs to no class: not trained on, not scored
 
 
@@ -44,6 +45,7 @@ class Dataset:
     ``fingerprint``: sha256 (64 hex digits) over the shapes and bytes of the four tensors. It depends on the files and
     the size alone, not on the machine.
     ``altered``: the files used although their checksum is not the official one; empty without ``allow_altered``.
+    ``labelled``: whether the classes of the test images are known; their labels are :data:`UNKNOWN` otherwise.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Dataset:
     classes: tuple[str, ...]
     fingerprint: str
     altered: tuple[str, ...]
+    labelled: bool = True
 
     @property
     def dense(self) -> bool:
@@ -96,7 +99,7 @@ class Tree:
     names the file for one that cannot be used.
     """
 
-    root: str  # relative to the data folder
+    root: str  # relative to the data folder; a user's own folder is absolute
     inspect: Callable[..., list[FileStatus]]
     read: Callable[[Path, int], tuple[Pair, Pair]]
 
@@ -118,6 +121,7 @@ class Source:
     ``bundled()`` is for a set that an installed package brings: the path, or None where the package is not installed.
     ``test_images`` is how many test images the official files have; None: not stated here.
     ``make()`` gives the train and test pairs of a set that is generated, from a fixed seed, at its native size.
+    ``labelled`` says whether the classes of the test images are known.
     """
 
     name: str
@@ -136,6 +140,7 @@ class Source:
     tree: Tree | None = None
     make: Callable[[], tuple[Pair, Pair]] | None = None
     test_images: int | None = None
+    labelled: bool = True
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ from bench.utils.yaml import Strict
 SCHEMA = 1
 MANIFEST = "package.json"
 ENDING = ".tar"
+NOT_CARRIED = {"digits", "shapes"}  # data sets that every installation has
 
 
 class _Manifest(Strict):
@@ -195,13 +196,14 @@ def _result_files(plan: Plan) -> dict[str, Path | bytes]:
 
 def _absent(plan: Plan, loaded: LoadedStudy) -> tuple[str, ...]:
     """What the study needs on the other machine, in words."""
-    data = sorted({get_task(name).data for name in loaded.tasks} - {"digits", "shapes"})
-    found = [f"the data set {name}" for name in data]
+    tasks = [get_task(name) for name in loaded.tasks]
+    found = [f"the data set {name}" for name in sorted({task.data for task in tasks if not task.own} - NOT_CARRIED)]
+    found += sorted({f"the images in {task.own.images}" for task in tasks if task.own and task.own.folder})
     pools = sorted({str(trial.pool_path) if trial.pool_path else trial.pool for trial in plan.trials if trial.pool})
     found += [f"the pool {name}" for name in pools]
     modules = {card_of(trial).module for trial in plan.trials}
     found += [f"the package of {name}" for name in sorted(filter(None, modules)) if not name.startswith("methods.")]
-    for task in map(get_task, loaded.tasks):
+    for task in tasks:
         for network in (task.teacher.network, task.student):
             place = network.rpartition(":")[0]
             if place and not place.endswith(".py") and own_file(network) is not None:

@@ -39,7 +39,7 @@ def start_method(trial: Trial, card: MethodCard, setting: Setting, way: Way, log
     """The process of a trial's method, confined; it imports the method's file meanwhile."""
     task = get_task(trial.task)
     networks = [own_file(name) for name in (task.student, task.teacher.network)]
-    data, teachers = fenced_folders(setting.data_folder, setting.results)
+    data, teachers = fenced_folders(setting.data_folder, setting.results, task.images_folder)
     order = {
         "trial": trial.to_json(),
         "file": str(card.file),

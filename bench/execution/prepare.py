@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench.data import Dataset, Pool, Split, load
+from bench.data import Dataset, Pool, Source, Split, load_source
 from bench.execution.progress import Progress
 from bench.harness.pool import pool_of
 from bench.harness.teachers.anchors import get_anchors
@@ -88,7 +88,7 @@ def prepare(
     """
     task = get_task(trial.task)
     report(Progress("loading"))
-    dataset = _dataset(task.data, task.stored_size, data_folder, trial.altered_data)
+    dataset = _dataset(task.source, task.stored_size, data_folder, trial.altered_data)
     _settle_torch(trial)
     device = torch.device(trial.device)
 
@@ -125,9 +125,9 @@ def prepare(
 
 
 @lru_cache(maxsize=1)
-def _dataset(name: str, size: int, folder: Path | None, allow_altered: bool) -> Dataset:
+def _dataset(source: Source, size: int, folder: Path | None, allow_altered: bool) -> Dataset:
     """The last data set stays in memory for the next trial of this process."""
-    return load(name, size=size, folder=folder, allow_altered=allow_altered)
+    return load_source(source, size=size, folder=folder, allow_altered=allow_altered)
 
 
 def _settle_torch(trial: Trial) -> None:

@@ -41,6 +41,7 @@ from bench.spec.method import Method
 from bench.spec.method_card import MethodCard
 from bench.spec.method_fence import method_fence
 from bench.spec.method_registry import card_of
+from bench.spec.task import get_task
 from bench.spec.trial import Trial
 from bench.utils.confinement import Way
 from bench.utils.data_guard import lifted
@@ -86,7 +87,7 @@ def run_trial(trial: Trial, setting: Setting) -> Record:
                     prepared = prepare(trial, card, work, setting.data_folder, setting.report, isolated=True)
                     running = IsolatedTrial(prepared, setting, started, process)
                 else:
-                    guard = _Guard(setting, around)
+                    guard = _Guard(trial, setting, around)
                     prepared = prepare(trial, card, work, setting.data_folder, setting.report, guard.begin)
                     running = _TrialInProcess(prepared, setting, started, guard.state)
                 running.play()
@@ -113,13 +114,14 @@ def run_trial(trial: Trial, setting: Setting) -> Record:
 class _Guard:
     """Puts up the fence before the method's file is run, and afterwards undoes what the method did to the process."""
 
-    def __init__(self, setting: Setting, around: contextlib.ExitStack) -> None:
+    def __init__(self, trial: Trial, setting: Setting, around: contextlib.ExitStack) -> None:
+        self._images = get_task(trial.task).images_folder
         self._setting = setting
         self._around = around
         self.state: ProcessState
 
     def begin(self) -> None:
-        self._around.enter_context(method_fence(self._setting.data_folder, self._setting.results))
+        self._around.enter_context(method_fence(self._setting.data_folder, self._setting.results, self._images))
         self.state = ProcessState()
         self._around.callback(self._end)
 

@@ -77,7 +77,7 @@ def check_teacher(wanted: WantedTeacher) -> None:
     from bench.harness.teachers.anchors import check_anchors
     from bench.harness.teachers.cache import cached_teacher
 
-    cached_teacher(wanted.task, wanted.key, len(data.find(wanted.task.data).classes))
+    cached_teacher(wanted.task, wanted.key, wanted.task.classes)
     for count in wanted.anchors:
         check_anchors(wanted.key, count)
 
@@ -101,7 +101,8 @@ def train_teacher(wanted: WantedTeacher, data_folder: Path | None, device: str, 
     from bench.harness.teachers.cache import get_teacher
 
     task = wanted.task
-    dataset = data.load(task.data, size=task.stored_size, folder=data_folder, allow_altered=wanted.trial.altered_data)
+    altered = wanted.trial.altered_data
+    dataset = data.load_source(task.source, size=task.stored_size, folder=data_folder, allow_altered=altered)
     for count in wanted.anchors:  # a missing teacher is trained here
         get_anchors(task, wanted.key, dataset, count, report, torch.device(device))
     get_teacher(task, wanted.key, dataset, report, torch.device(device))

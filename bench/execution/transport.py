@@ -57,6 +57,7 @@ class _Set(Strict):
 
     name: str
     size: int
+    image: str  # the task's geometry and normalisation, of which a user's own images are a matter
     altered: bool
     sha256: str
 
@@ -154,12 +155,21 @@ def _on_the_way(trial: Trial, root: Path) -> dict[str, Any]:
 
 
 def _data_sets(trials: Iterable[Trial], folder: Path | None) -> list[dict[str, Any]]:
-    wanted = {(get_task(trial.task).data, get_task(trial.task).stored_size, trial.altered_data) for trial in trials}
     found = []
-    for name, size, altered in sorted(wanted):
-        content = data.load(name, size=size, folder=folder, allow_altered=altered)
-        found.append({"name": name, "size": size, "altered": altered, "sha256": content.fingerprint})
+    for (name, size, image, altered), source in sorted(_sources(trials).items(), key=lambda each: each[0]):
+        content = data.load_source(source, size=size, folder=folder, allow_altered=altered)
+        facts = {"name": name, "size": size, "image": image, "altered": altered}
+        found.append({**facts, "sha256": content.fingerprint})
     return found
+
+
+def _sources(trials: Iterable[Trial]) -> dict[tuple[str, int, str, bool], data.Source]:
+    """The data sets of trials by name, size, geometry, and whether altered files are allowed."""
+    tasks = [(get_task(trial.task), trial.altered_data) for trial in trials]
+    return {
+        (task.data, task.stored_size, task.image.model_dump_json() if task.own else "", altered): task.source
+        for task, altered in tasks
+    }
 
 
 def _saved(folder: Path, trial_id: str) -> dict[str, Path | bytes]:
@@ -203,8 +213,9 @@ def open_order(file: Path, folder: Path, results: Path) -> Order:
             card_of(trial)
     finally:
         os.chdir(before)
+    sources = _sources(trials)
     for each in listed.data:
-        _check_data(each, data_folder)
+        _check_data(each, sources, data_folder)
     open_results(results, create=True)
     for trial in trials:
         if (folder / "results" / "work" / trial.id).is_dir():
@@ -267,8 +278,9 @@ def _arrived(values: Mapping[str, Any], files: Path, file: Path) -> Trial:
     return replace(trial, method_files=tuple(files / each for each in trial.method_files))
 
 
-def _check_data(wanted: _Set, folder: Path | None) -> None:
-    found = data.load(wanted.name, size=wanted.size, folder=folder, allow_altered=wanted.altered)
+def _check_data(wanted: _Set, sources: Mapping[tuple[str, int, str, bool], data.Source], folder: Path | None) -> None:
+    source = sources.get((wanted.name, wanted.size, wanted.image, wanted.altered)) or data.find(wanted.name)
+    found = data.load_source(source, size=wanted.size, folder=folder, allow_altered=wanted.altered)
     if found.fingerprint != wanted.sha256:
         raise UserError(
             f"the data set {wanted.name} is another one here than on the driver's side: its checksum is "

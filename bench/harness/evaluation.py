@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.data.batches import normalise
 from bench.data.image_spec import ImageSpec
-from bench.data.source import VOID, Split
+from bench.data.source import UNKNOWN, VOID, Split
 from bench.harness.classes import classes_of
 from bench.models.cost import bare_copy
 
@@ -24,9 +24,10 @@ PIXELS = 1000 * 32 * 32  # of a batch of whole images in segmentation
 class Verdict:
     """The scores of a network's predictions on the test images; all in [0, 1].
 
-    ``score`` is in the task's metric: accuracy, or mean IoU for segmentation. ``agreement`` is the share of test images
-    (of pixels that have a class) on which student and teacher agree. ``details`` are further test metrics by name, with
-    None for the IoU of a class that neither the labels nor the answers have.
+    ``score`` is in the task's metric: accuracy, mean IoU for segmentation, or the agreement where no test image has a
+    label. ``agreement`` is the share of test images (of pixels that have a class) on which student and teacher agree.
+    ``details`` are further test metrics by name, with None for the IoU of a class that neither the labels nor the
+    answers have.
     """
 
     score: float
@@ -53,6 +54,8 @@ class Judge:
         self._image = image
         teachers = answers(teacher, self._images, image)
         labels = test.labels.to(device)
+        if bool((labels == UNKNOWN).all()):
+            labels = teachers
         self._score: Callable[[Tensor], Verdict]
         if labels.ndim == 1:
             self._score = partial(_verdict, labels=labels, teachers=teachers)

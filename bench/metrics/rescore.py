@@ -133,12 +133,12 @@ class _Shop:
         return score_images(names, chosen, dataset, around, self._wish.real_images)
 
     def _data(self, task: TaskSpec, record: Record) -> Dataset:
-        from bench.data import load
+        from bench.data import load_source
 
-        key = (task.data, task.stored_size, record.trial.altered_data)
+        key = (task.source, task.stored_size, record.trial.altered_data)
         if self._dataset is None or self._dataset[0] != key:
-            dataset = load(
-                task.data,
+            dataset = load_source(
+                task.source,
                 size=task.stored_size,
                 folder=self._wish.data_folder,
                 allow_altered=record.trial.altered_data,

@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.data import Dataset
 from bench.data.batches import middle, normalise
 from bench.data.images import evenly
+from bench.errors import Unavailable
 from bench.metrics.embedding import Extractor, embed, exactly, tap
 from bench.metrics.extractors import MetricContext, get_extractor
 from bench.metrics.perceptual import Perceptual, get_perceptual
@@ -68,8 +69,14 @@ class ImageSets:
 
     @cached_property
     def real(self) -> Tensor:
-        """The training images, uint8 (N, C, size, size), evenly spread; larger ones are cut to their middle."""
+        """The training images, uint8 (N, C, size, size), evenly spread; larger ones are cut to their middle.
+
+        Raises:
+            Unavailable: the task has none.
+        """
         images = self.dataset.train.images
+        if not len(images):
+            raise Unavailable("the task has no training images to compare with")
         return self.middle(evenly(images, self._real_images or len(images)))
 
     def middle(self, images: Tensor) -> Tensor:

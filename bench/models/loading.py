@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -102,6 +102,23 @@ def match_names(network: nn.Module, weights: Mapping[str, Tensor]) -> tuple[dict
                 words += [f"prefix {added!r} added"] if added and taken != added else []
                 return renamed, done + words
     return given, done
+
+
+def classes_of_weights(build: Callable[[int], nn.Module], weights: Mapping[str, Tensor]) -> int | None:
+    """How many classes a network has that these weights fit; None where their shapes do not tell.
+
+    ``build`` makes the network for a number of classes. Two of them are built: tensors in which they differ tell.
+    """
+    with torch.random.fork_rng(devices=[]):
+        two, three = build(2), build(3)
+    given, _ = match_names(two, weights)
+    shapes = {name: (value.shape, two.state_dict()[name].shape) for name, value in three.state_dict().items()}
+    found = {
+        given[name].shape[0]
+        for name, (one, other) in shapes.items()
+        if one != other and name in given and given[name].ndim and given[name].shape[1:] == one[1:]
+    }
+    return found.pop() if len(found) == 1 and min(found) > 1 else None
 
 
 def _prefixes(names: Collection[str]) -> list[str]:

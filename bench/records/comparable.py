@@ -7,6 +7,11 @@ from typing import NamedTuple
 from bench.records.frame import short_text
 from bench.records.schema import Record
 
+# What a score is where no test image has a label; such scores and accuracies are never compared.
+AGREEMENT = "agreement"  # with the teacher, on the user's test images
+SYNTHETIC_AGREEMENT = "synthetic_agreement"  # on made ones, where there are none
+AGREEMENTS = (AGREEMENT, SYNTHETIC_AGREEMENT)
+
 
 class Comparable(NamedTuple):
     """What records that may be compared share; those that differ in any of these are never ranked together.

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,13 +181,20 @@ def _beside(sources: Sequence[Path]) -> dict[str, str]:
     for source, files in zip(sources, beside, strict=True):
         for task in read_task_list(files.get("tasks.json", "[]"), f"{source}, tasks.json"):
             before, place = known.setdefault(task["name"], (task, source))
-            if before != task:
+            if _placeless(before) != _placeless(task):
                 raise UserError(
                     f"{place} and {source} define the task {task['name']!r} differently:\n  {before}\n  {task}"
                 )
     if known:
         found["tasks.json"] = json.dumps([task for task, _ in known.values()], indent=1) + "\n"
     return found
+
+
+def _placeless(task: Mapping[str, Any]) -> dict[str, Any]:
+    """A task without the place of the user's images, which differs from machine to machine."""
+    own = task.get("own")
+    rest = {name: value for name, value in task.items() if name != "own"}
+    return rest | ({"own": {**own, "images": ""}} if isinstance(own, Mapping) else {})
 
 
 def _write_folder(

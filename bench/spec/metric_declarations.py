@@ -56,6 +56,14 @@ _ALL = (
         high=1.0,
     ),
     Metric(
+        "synthetic_agreement",
+        "of a task without any images: share of made images on which student and teacher agree; it proves little",
+        "score",
+        "share",
+        True,
+        high=1.0,
+    ),
+    Metric(
         "class_balance",
         "entropy of the classes that the teacher assigns to the synthetic images, divided by ln(classes)",
         "image",

@@ -11,6 +11,7 @@ from bench.data import files
 from bench.data.pool import demand_pool
 from bench.errors import MissingData
 from bench.models import has_batch_norm, has_layers
+from bench.spec.method import Data
 from bench.spec.method_card import MethodCard
 from bench.spec.method_registry import card_of
 from bench.spec.task import TaskSpec, get_task
@@ -23,7 +24,8 @@ def unsupported(trials: Iterable[Trial]) -> dict[str, str]:
     reasons = {}
     for trial in trials:
         card, task = card_of(trial), get_task(trial.task)
-        reason = why_unsupported(card, task, trial.options) or why_no_pool(card, task, trial.pool)
+        reason = why_no_images(card, task) or why_unsupported(card, task, trial.options)
+        reason = reason or why_no_pool(card, task, trial.pool)
         if reason := reason or why_no_anchors(card, task, trial.teacher):
             reasons[trial.id] = reason
     return reasons
@@ -36,7 +38,8 @@ def missing_data(trials: Iterable[Trial], folder: Path | None, allow_altered: bo
         UserError: a file that is there and cannot be used.
     """
     trials = list(trials)
-    sets = {name: _why_missing(name, folder, allow_altered) for name in {get_task(trial.task).data for trial in trials}}
+    sources = {task.data: task.source for task in (get_task(trial.task) for trial in trials)}
+    sets = {name: _why_missing(source, folder, allow_altered) for name, source in sources.items()}
     pools = {
         trial.pool: _why_no_images(str(trial.pool_path or trial.pool), folder, allow_altered)
         for trial in trials
@@ -46,15 +49,19 @@ def missing_data(trials: Iterable[Trial], folder: Path | None, allow_altered: bo
     return {trial: reason for trial, reason in reasons.items() if reason}
 
 
-def why_unsupported(card: MethodCard, task: TaskSpec, options: Mapping[str, Any] | None = None) -> str:
+def why_unsupported(
+    card: MethodCard, task: TaskSpec, options: Mapping[str, Any] | None = None, batch_norm: bool | None = None
+) -> str:
     """Why a method cannot be run on a task with these options, in one sentence; empty when it can.
 
-    Whether torchvision's networks and a user's own have batch norm, or name layers, is known when they are built, not
-    here: there the method's first question about it ends the trial with the same status.
+    ``batch_norm`` says whether the teacher has any, where somebody has looked. Otherwise, whether torchvision's
+    networks and a user's own have batch norm, or name layers, is known when they are built, not here: there the
+    method's first question about it ends the trial with the same status.
     """
     if task.dense and not card.segmentation:
         return f"{card.name} is for classification, and {task.name} is segmentation"
-    if card.needs_batch_norm(options or {}) and has_batch_norm(task.teacher.network) is False:
+    has = has_batch_norm(task.teacher.network) if batch_norm is None else batch_norm
+    if card.needs_batch_norm(options or {}) and has is False:
         where = f" with {card.batch_norm} above 0" if isinstance(card.batch_norm, str) else ""
         return f"{card.name} needs batch-norm statistics{where}, and the teacher of {task.name} has no batch norm"
     networks = ((task.teacher.network, task.places("teacher")), (task.student, task.places("student")))
@@ -63,6 +70,13 @@ def why_unsupported(card: MethodCard, task: TaskSpec, options: Mapping[str, Any]
             return (
                 f"{card.name} needs the feature maps of both networks' layers, and {network} of {task.name} names none"
             )
+    return ""
+
+
+def why_no_images(card: MethodCard, task: TaskSpec) -> str:
+    """Why a method that needs real training images has none, in one sentence; empty when it has."""
+    if card.data is Data.TRAIN and not task.has_training_images:
+        return f"{card.name} needs real training images, and {task.name} has none"
     return ""
 
 
@@ -82,10 +96,10 @@ def why_no_anchors(card: MethodCard, task: TaskSpec, teacher: str) -> str:
     return f"{card.name} follows the teacher's training, and {reason}" if reason else ""
 
 
-def _why_missing(name: str, folder: Path | None, allow_altered: bool) -> str:
-    statuses = data.status(name, folder)
+def _why_missing(source: data.Source, folder: Path | None, allow_altered: bool) -> str:
+    statuses = data.status_of(source, folder)
     try:
-        files.demand_usable(data.find(name), statuses, data.search_folders(folder), allow_altered)
+        files.demand_usable(source, statuses, data.search_folders(folder), allow_altered)
     except MissingData as error:
         accepted = {"ok", "missing", "altered"} if allow_altered else {"ok", "missing"}
         if any(status.state not in accepted for status in statuses):
@@ -96,7 +110,7 @@ def _why_missing(name: str, folder: Path | None, allow_altered: bool) -> str:
 
 def _why_no_images(pool: str, folder: Path | None, allow_altered: bool) -> str:
     if pool in data.SOURCES and pool != "pool":
-        return _why_missing(pool, folder, allow_altered)
+        return _why_missing(data.find(pool), folder, allow_altered)
     try:
         demand_pool(pool, folder, allow_altered)
     except MissingData as error:

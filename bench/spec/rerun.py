@@ -43,7 +43,9 @@ def study_of(record: Record, task: TaskSpec | None = None) -> dict[str, Any]:
         study["memory_format"] = trial.memory_format  # a commit from before there were formats does not know the key
     if trial.pool and not _own_pool(trial.pool):  # whichever role it has for the method
         study["pools"] = {trial.task: dict.fromkeys(POOLS, trial.pool)}
-    if trial.teacher != teacher_key(task, None, trial.altered_data):
+    if not task.trains_teachers:
+        study["teachers"] = {trial.task: trial.teacher}
+    elif trial.teacher != teacher_key(task, None, trial.altered_data):
         quick = task.teacher.quick and trial.teacher == teacher_key(task, quick_teacher(task), trial.altered_data)
         study |= {"teacher": "quick"} if quick else {"teachers": {trial.task: trial.teacher}}
     return study

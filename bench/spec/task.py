@@ -9,13 +9,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
 
-from bench.data import SOURCES, find
+from bench.data import SOURCES, OwnImages, Source, find, own_of, source_of
 from bench.data.image_spec import Augmentation, ImageSpec
 from bench.errors import UserError, nearest
 from bench.models import check_name
 from bench.models.source import source_hashes
+from bench.records.comparable import AGREEMENT, SYNTHETIC_AGREEMENT
 from bench.spec.published import Published
 from bench.utils.paths import PACKAGE
 from bench.utils.yaml import Strict, at_line, read_yaml, validate, where
@@ -28,7 +30,7 @@ class TeacherSpec(Strict):
     """Which teacher a task uses, unless a study names another."""
 
     network: str
-    recipe: str
+    recipe: str = Field(default="", description="how it is trained; empty: it is imported")
     seed: int = 0
 
 
@@ -62,7 +64,8 @@ class TaskSpec(Strict):
     """One task as its YAML file states it."""
 
     name: str
-    data: str
+    data: str = Field(description="the name of a data set; in a file also `{images: FOLDER}`, one's own")
+    own: OwnImages | None = Field(default=None, description="one's own images; found out from `data`, and not written")
     image: ImageSpec
     resize: int | None = Field(
         default=None,
@@ -92,14 +95,43 @@ class TaskSpec(Strict):
         return self.resize or self.image.size
 
     @property
+    def source(self) -> Source:
+        """Its data set."""
+        return find(self.data) if self.own is None else source_of(self.own, self.image)
+
+    @property
+    def has_training_images(self) -> bool:
+        """Whether there are any: a user's own images may be test images alone."""
+        return self.own is None or self.own.train > 0
+
+    @property
+    def images_folder(self) -> Path | None:
+        """Where the user's own images lie; None for a data set of the suite's."""
+        return None if self.own is None else self.own.folder
+
+    @property
+    def placeless(self) -> TaskSpec:
+        """The task without the place of the user's images."""
+        if self.images_folder is None or self.own is None:
+            return self
+        return self.model_copy(update={"own": self.own.model_copy(update={"images": ""})})
+
+    @property
+    def trains_teachers(self) -> bool:
+        """Whether its teacher can be trained here; otherwise it is imported."""
+        return self.has_training_images and bool(self.teacher.recipe)
+
+    @property
     def dense(self) -> bool:
         """Whether networks answer for every pixel (segmentation)."""
-        return find(self.data).kind == "segmentation"
+        return self.source.kind == "segmentation"
 
     @property
     def metric(self) -> str:
-        """What a test score is."""
-        return "miou" if self.dense else "accuracy"
+        """What a test score is. Without labels it is agreement with the teacher, and of another name without images."""
+        if self.source.labelled:
+            return "miou" if self.dense else "accuracy"
+        return AGREEMENT if self.images_folder else SYNTHETIC_AGREEMENT
 
     @property
     def geometry(self) -> dict[str, Any]:
@@ -109,12 +141,12 @@ class TaskSpec(Strict):
     @property
     def classes(self) -> int:
         """How many classes its data set has."""
-        return len(find(self.data).classes)
+        return len(self.source.classes)
 
     @property
     def test_images(self) -> int | None:
         """How many test images the official files of its data set have; None where that is not stated."""
-        return find(self.data).test_images
+        return self.source.test_images
 
     @property
     def sha(self) -> str:
@@ -132,10 +164,24 @@ class TaskSpec(Strict):
         taps: Taps = getattr(self.taps, which)
         return taps.places
 
+    @model_validator(mode="before")
+    @classmethod
+    def _folder(cls, values: Any, info: ValidationInfo) -> Any:
+        """Look into the folder that ``data`` names: what is found there is kept in ``own``."""
+        if not isinstance(values, Mapping) or not isinstance(values.get("data"), Mapping):
+            return values
+        try:
+            own = own_of(values["data"], Path((info.context or {}).get("folder", "")))
+        except UserError as error:
+            raise PydanticCustomError("images", "data: {said}", {"said": str(error), "index": "data"}) from None
+        return {**values, "data": own.name, "own": own.model_dump()}
+
     @model_validator(mode="after")
     def _known(self) -> TaskSpec:
+        if self.own is not None and self.own.name != self.data:
+            raise ValueError("own: is found out, and not written; name a folder of images as `data: {images: FOLDER}`")
         try:
-            kind = find(self.data).kind
+            kind = self.source.kind
             for network in (self.teacher.network, self.student):
                 check_name(network)
         except UserError as error:  # pydantic adds the place to a ValueError only
@@ -218,12 +264,17 @@ def read_tasks(file: Path) -> list[TaskSpec]:
 def add_tasks(new: Iterable[TaskSpec]) -> None:
     """Make a user's own tasks known in this process.
 
+    The same task with its images at another place is the same: the place that exists is kept.
+
     Raises:
         UserError: another task has the name already.
     """
     for task in new:
-        if tasks().setdefault(task.name, task) != task:
+        known = tasks().setdefault(task.name, task)
+        if known.placeless != task.placeless:
             raise UserError(f"a task {task.name!r} already exists; give yours another name")
+        if known.images_folder is not None and not known.images_folder.is_dir():
+            tasks()[task.name] = task
 
 
 def check_recipes(task: TaskSpec) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 
 from bench.errors import UserError
 from bench.models.source import source_hashes
@@ -16,8 +17,16 @@ def teacher_key(task: TaskSpec, teacher: TeacherSpec | None = None, altered_data
 
     The recipe's content counts, not its name: a changed recipe is another teacher. A teacher for whose data files
     other than the official ones were allowed ends in ``-altered``.
+
+    Raises:
+        UserError: there is no recipe, or there are no images to train on: the teacher must be imported.
     """
     teacher = teacher or task.teacher
+    if reason := why_imported(task, teacher):
+        raise UserError(
+            f"{reason}: import it (`dfkd teacher import FILE --task {shlex.quote(task.name)} --tasks TASKS.yaml`) and "
+            f"name its key in the study, `teachers: {{{task.name}: KEY}}`"
+        )
     identity = {
         "network": teacher.network,
         "recipe": get_recipe(teacher.recipe).identity,
@@ -30,6 +39,15 @@ def teacher_key(task: TaskSpec, teacher: TeacherSpec | None = None, altered_data
         identity["networks"] = own
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     return f"{folder_name(teacher.network)}-{digest}" + ("-altered" if altered_data else "")
+
+
+def why_imported(task: TaskSpec, teacher: TeacherSpec | None = None) -> str:
+    """Why a task's teacher cannot be trained, in one sentence without its full stop; empty where it can."""
+    if not task.has_training_images:
+        return f"task {task.name!r} has no training images, so its teacher cannot be trained"
+    if not (teacher or task.teacher).recipe:
+        return f"task {task.name!r} names no recipe for its teacher, so it cannot be trained"
+    return ""
 
 
 def folder_name(network: str) -> str:
@@ -55,6 +73,7 @@ def known_teachers(task: TaskSpec) -> dict[str, tuple[TeacherSpec, bool]]:
     """The teachers that can be trained when they are asked for, by key: what they are, and whether on altered data."""
     specs = [TeacherSpec(**task.teacher.model_dump(exclude={"quick"}))]
     specs += [quick_teacher(task)] if task.teacher.quick else []
+    specs = [spec for spec in specs if not why_imported(task, spec)]
     return {teacher_key(task, spec, altered): (spec, altered) for spec in specs for altered in (False, True)}
 
 

@@ -123,8 +123,10 @@ def stop_time(after: str | None, at: str | None, now: float | None = None) -> fl
     return ends
 
 
-def seconds_of(duration: str) -> float:
+def seconds_of(duration: str, option: str = "--stop-after", other: str = "") -> float:
     """The seconds of a duration in hours, minutes and seconds.
+
+    ``option`` is where it was written, and ``other`` what it could be instead, in words for the complaint.
 
     >>> seconds_of("9m"), seconds_of("1h30m"), seconds_of("0.5s")
     (540.0, 5400.0, 0.5)
@@ -136,7 +138,7 @@ def seconds_of(duration: str) -> float:
     numbers = found.groups() if found else ()
     total = sum(float(number) * factor for number, (_, factor) in zip(numbers, _PARTS, strict=False) if number)
     if not total:
-        raise UserError(f"--stop-after {duration}: a duration such as 9m, 90s or 1h30m is wanted")
+        raise UserError(f"{option} {duration}: a duration such as 9m, 90s or 1h30m is wanted{other}")
     return total
 
 

@@ -149,7 +149,8 @@ def where(file: Path, data: Any, path: Sequence[str | int]) -> str:
 def validate(model: type[Model], data: Any, file: Path, at: Sequence[str | int] = ()) -> Model:
     """Validate with pydantic; the first mistake becomes a sentence with file, line and the nearest valid name.
 
-    ``at`` is where in the file the validated part lies.
+    ``at`` is where in the file the validated part lies. The model's own validators find the file's folder, where
+    relative paths start, in their context.
     """
     part = data
     for key in at:
@@ -158,7 +159,7 @@ def validate(model: type[Model], data: Any, file: Path, at: Sequence[str | int] 
         kind = "a list" if isinstance(part, list) else "nothing" if part is None else repr(part)
         raise UserError(f"{where(file, data, at)}: expected keys and values, not {kind}")
     try:
-        return model.model_validate(plain(part))
+        return model.model_validate(plain(part), context={"folder": file.parent})
     except ValidationError as error:
         # A wrong key explains the missing one.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")

@@ -30,3 +30,11 @@ def truncate(path: Path, kept: float = 0.6) -> Path:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
     return path
+
+
+def write_classes(root: Path, split: str, classes: Sequence[str], count: int, side: int = 16, first: int = 0) -> Path:
+    """``count`` smooth random pictures for each class, in the layout of torchvision's ``ImageFolder``."""
+    for number, name in enumerate(classes):
+        for index in range(count):
+            write_image(root / split / name / f"{index}.png", side, side, seed=first + 1000 * number + index)
+    return root

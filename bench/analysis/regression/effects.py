@@ -46,6 +46,7 @@ SMALLEST: Mapping[str, Effect] = {
     "pixel_accuracy": Effect(0.01),
     "iou[CLASS]": Effect(0.02),
     "agreement": Effect(0.01),
+    "synthetic_agreement": Effect(0.01),
     "class_balance": Effect(0.02),
     "confidence": Effect(0.02),
     "intra_class_pixel_std": Effect(0.01),

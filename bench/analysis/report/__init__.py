@@ -18,7 +18,7 @@ from bench.analysis.report.pages.markdown import Together, few_figures, markdown
 from bench.analysis.report.pages.method import method_pages
 from bench.analysis.report.pages.parts import Part, read_parts
 from bench.analysis.report.pages.pictures import draw_picture
-from bench.analysis.report.pages.single import SINGLE, one_page
+from bench.analysis.report.pages.single import SINGLE, one_page, trial_alone
 from bench.analysis.report.pages.writing import check_place, write_files
 from bench.analysis.report.sections.groups import Group
 from bench.analysis.report.sections.image_metrics import image_csv
@@ -37,7 +37,7 @@ from bench.errors import UserError
 from bench.records import open_results, place_of
 from bench.spec.custom_tasks import published_of_kept
 
-__all__ = ["render", "report_files", "summary_files"]
+__all__ = ["render", "report_files", "summary_files", "trial_alone"]
 
 
 def render(

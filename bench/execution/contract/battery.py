@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import bench
-from bench.data import load
+from bench.data import load_source
 from bench.errors import UserError, nearest
 from bench.execution.contract.dead_options import dead_options
 from bench.execution.contract.short_trials import POINTS, Play, Stage, counts
@@ -94,7 +94,7 @@ def run_battery(
 
     note("imports", lambda: _imports(card))
     doing("reading the data, loading the teacher")
-    dataset = load(spec.data, size=spec.stored_size)
+    dataset = load_source(spec.source, size=spec.stored_size)
     get_anchors(spec, teacher_key(spec), dataset, card.anchors)
     get_teacher(spec, teacher_key(spec), dataset, training)
     with tempfile.TemporaryDirectory(prefix="dfkd-check-") as folder:

@@ -22,6 +22,7 @@ from bench.harness.teachers.training import Watch, has_bfloat16, train
 from bench.models import build
 from bench.models.loading import check_values, fit, match_names, read_checkpoint, read_weights
 from bench.models.taps import tap
+from bench.records.comparable import SYNTHETIC_AGREEMENT
 from bench.spec.task import TaskSpec, TeacherSpec, get_recipe
 from bench.spec.teacher_key import folder_name, known_teachers, teacher_key
 from bench.utils.locks import waiting_for
@@ -191,21 +192,39 @@ def import_teacher(task: TaskSpec, file: Path, dataset: Dataset) -> Path:
         "seed": None,
     }
     make_folder(teacher_folder())
-    key = f"{folder_name(task.teacher.network)}-{task.data}-import-{digest[:12]}"
+    key = import_key(task, digest)
     with waiting_for(teacher_folder() / f".{key}.lock"):
         made_on = provenance(threads=1, deterministic=True)
         return _store(teacher_folder() / key, task, task.teacher.network, network, dataset, passport, made_on)
 
 
+def import_key(task: TaskSpec, digest: str) -> str:
+    """The key of an imported teacher; ``digest`` is the sha256 of its file.
+
+    On a user's own images the geometry and the normalisation are a part of it: they are found out by trying.
+    """
+    key = f"{folder_name(task.teacher.network)}-{folder_name(task.data)}-import-{digest[:12]}"
+    if task.own is None:
+        return key
+    image = hashlib.sha256(task.image.model_dump_json().encode()).hexdigest()
+    return f"{key}-{image[:6]}"
+
+
 def _check_answers(network: nn.Module, dataset: Dataset, task: TaskSpec, file: Path) -> None:
-    """Refuse a network whose answers on the test images are no better than chance."""
+    """Refuse a network whose answers on the test images are all the same, or no better than chance.
+
+    On made images a trained network may well give one answer: there nothing is refused.
+    """
+    if task.metric == SYNTHETIC_AGREEMENT:
+        return
     found = answers(network, dataset.test.images, task.image)
     classes = len(dataset.classes)
     if len(given := found.unique()) == 1:
         said = f"all of them are {dataset.classes[int(given)]!r}"
-    elif found.ndim == 1:
+    elif found.ndim == 1 and dataset.labelled:
         share, chance = (found == dataset.test.labels).double().mean().item(), 1 / classes
-        if share > chance + 3 * (chance * (1 - chance) / len(found)) ** 0.5:
+        spread = (chance * (1 - chance) / len(found)) ** 0.5
+        if share > min(chance + 3 * spread, (1 + chance) / 2):  # of few images, nobody is so far above chance
             return
         said = f"{100 * share:.1f} % are right, chance is {100 * chance:.1f} %"
     else:
@@ -256,7 +275,10 @@ def _store(
     extra: Mapping[str, Any],
     made_on: Mapping[str, Any],
 ) -> Path:
-    score, details = score_network(network, dataset.test, task.image, dataset.classes)
+    score: float = 1.0  # without labels a score is agreement with this very network
+    details: dict[str, float | None] = {}
+    if dataset.labelled:
+        score, details = score_network(network, dataset.test, task.image, dataset.classes)
     content = serialised(network)
     passport = {
         "schema": SCHEMA,

@@ -41,7 +41,7 @@ READING = {
 }
 NOT_READING = {
     *("run", "search", "track", "score", "verify", "list", "check", "teacher", "data", "weights", "doctor"),
-    *("plan", "status", "cancel", "retry", "reproduce", "submit", "pack", "unpack", "new"),
+    *("plan", "status", "cancel", "retry", "reproduce", "submit", "pack", "unpack", "new", "distill"),
 }
 
 

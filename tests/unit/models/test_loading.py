@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import UserError
-from bench.models.loading import fit, read_checkpoint
+from bench.models.loading import classes_of_weights, fit, read_checkpoint
 
 
 def saved(folder: Path, **weights: Tensor) -> Path:
@@ -53,3 +53,20 @@ def test_whole_numbers_are_no_weights_and_half_ones_are() -> None:
     fit(network, {"weight": torch.full((2, 2), 0.5).half(), "bias": torch.ones(2).double()}, "teacher.pth")
     assert network.weight.dtype == torch.float32
     assert bool((network.weight == 0.5).all())
+
+
+def test_the_shapes_of_weights_tell_how_many_classes_there_are() -> None:
+    def make(classes: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, classes))
+
+    state = torch.random.get_rng_state()
+    weights = {count: make(count).state_dict() for count in (2, 7)}
+    torch.random.set_rng_state(state)
+    assert classes_of_weights(make, weights[7]) == 7
+    assert classes_of_weights(make, {f"module.{name}": value for name, value in weights[2].items()}) == 2
+    assert classes_of_weights(lambda classes: nn.Linear(4, 6), nn.Linear(4, 6).state_dict()) is None
+    assert classes_of_weights(make, {"other": torch.zeros(7, 6)}) is None
+    assert classes_of_weights(make, weights[7] | {"2.bias": torch.zeros(3)}) is None
+    torch.random.set_rng_state(state)
+    classes_of_weights(make, weights[7])
+    assert torch.equal(torch.random.get_rng_state(), state)

@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from bench.analysis.report.sections.anytime import score_key
 from bench.analysis.report.sections.groups import metric_word
 from bench.records import Record
+from bench.records.comparable import AGREEMENTS
 
 UNITS = {"student_images": "Student images", "seconds": "Seconds, scoring not counted"}
 WIDTH, HEIGHT = 360, 210
@@ -39,7 +40,7 @@ def plots(record: Record, curve: Curve) -> list[dict[str, Any]]:
     if not drawn:
         return []
     scores = [100 * point[key] for point in drawn]
-    teacher = 100 * record.teacher.score if record.teacher else None
+    teacher = 100 * record.teacher.score if record.teacher and record.metric not in AGREEMENTS else None
     high = max([*scores, *([] if teacher is None else [teacher])])
     rows = _ticks(min(scores), high)
     found = []
@@ -65,11 +66,18 @@ def plots(record: Record, curve: Curve) -> list[dict[str, Any]]:
     return found
 
 
-def points(curve: Curve) -> list[list[str]]:
-    """A head and a line an evaluation; columns that are empty throughout are left out."""
-    used = [name for name in COLUMNS if name in ALWAYS or any(point.get(name) for point in curve)]
+def points(curve: Curve, score: str = COLUMNS["score"]) -> list[list[str]]:
+    """A head and a line an evaluation; columns that are empty throughout are left out.
+
+    ``score`` is the head of the scores; where they are agreement, that stands there once.
+    """
+    heads = COLUMNS | {"score": score}
+    if score != COLUMNS["score"]:
+        heads = {name: title for name, title in heads.items() if name != "agreement"}
+        heads["score_ema"] = score.replace(", %", " of the average, %")
+    used = [name for name in heads if name in ALWAYS or any(point.get(name) for point in curve)]
     lines = [[_cell(name, point.get(name)) for name in used] for point in curve]
-    return [[COLUMNS[name] for name in used], *lines] if lines else []
+    return [[heads[name] for name in used], *lines] if lines else []
 
 
 def _ticks(low: float, high: float) -> list[float]:

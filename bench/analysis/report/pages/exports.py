@@ -113,8 +113,10 @@ def _anytime(of_row: Anytime | None) -> dict[str, Any] | None:
 
 
 def _tex(group: Group, table: Table) -> str:
-    names = ["method", "data", "score", "oracle", "normalised", "agreement", "seconds", "seeds"]
-    head = " & ".join(tex(leaderboard.COLUMNS[name]) for name in names)
+    heads = leaderboard.columns(group.key.metric)
+    chosen = ["method", "data", "score", "oracle", "normalised", "agreement", "seconds", "seeds"]
+    names = [name for name in chosen if name in heads]
+    head = " & ".join(tex(heads[name]) for name in names)
     ranked = [_tex_line(leaderboard.cells(group, rank, row, reference=False), names) for rank, row in table.ranked]
     rest = [_tex_line(leaderboard.cells(group, None, row, reference=True), names) for row in table.reference]
     said = spread_note(len(row.ok) for row in group.rows)

@@ -80,7 +80,7 @@ def leader(group: Group) -> dict[str, Any] | None:
         "label": best.label if found.known else f"none: {best.label} is best, at chance level",
         "method_page": method_page(best.method),
         "among": "" if found.need == "none" else AMONG[found.need],
-        "score": leaderboard.score_words(best),
+        "score": leaderboard.named_score(best),
         "lead": found.lead,
         "sure": found.sure,
     }
@@ -93,7 +93,7 @@ def _about(groups: Sequence[Group]) -> list[tuple[str, str]]:
     seeds = sorted({len(row.records) for group in groups for row in group.rows})
     failed = sum(record.status not in ("ok", "unsupported") for record in records)
     teachers = dict.fromkeys(
-        f"{group.teacher.network}, {100 * group.teacher.score:.1f} % ({group.teacher.sha256[:8]})"
+        f"{group.teacher.network}{leaderboard.teacher_words(group)} ({group.teacher.sha256[:8]})"
         for group in groups
         if group.teacher
     )
@@ -140,7 +140,7 @@ def _line(group: Group, row: Row, rank: int | None, paged: Collection[str]) -> d
         "access": first.method.access,
         "rank": rank,
         "mean": f"{row.score[0]:.9g}" if row.score else "",
-        "score": leaderboard.score_words(row),
+        "score": leaderboard.named_score(row),
         "normalised_value": "" if normalised is None else f"{normalised:.9g}",
         "normalised": leaderboard.normalised_words(group, row),
         "span": _span(normalised, group.normalised_interval(row)),

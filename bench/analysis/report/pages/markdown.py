@@ -17,10 +17,10 @@ from bench.analysis.report.sections import (
 )
 from bench.analysis.report.sections.groups import Group, Table, tables_of
 from bench.analysis.report.sections.leaderboard import (
-    COLUMNS,
     MEANINGS,
     budget_words,
     cells,
+    columns,
     facts,
     failure,
     method_facts,
@@ -146,7 +146,8 @@ def group_markdown(group: Group, drawn: Drawn | None = None) -> list[str]:
 
 
 def _markdown_table(group: Group, table: Table) -> list[str]:
-    lines = [_line(list(COLUMNS.values())), _line(["---" if name in ("method", "data") else "--:" for name in COLUMNS])]
+    heads = columns(group.key.metric)
+    lines = [_line(list(heads.values())), _line(["---" if name in ("method", "data") else "--:" for name in heads])]
     rows = [cells(group, rank, row, reference=False) for rank, row in table.ranked]
     rows += [cells(group, None, row, reference=True) for row in table.reference]
     return lines + [_line([_md(text) for text in row.values()]) for row in rows]

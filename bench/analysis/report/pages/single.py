@@ -6,11 +6,18 @@ import posixpath
 import re
 from collections.abc import Mapping
 from html import unescape
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from bench.analysis.report.pages.html import environment
+from bench.analysis.report.pages.html import environment, trial_html
 from bench.analysis.report.pages.links import INDEX, embedded
+from bench.analysis.report.pages.method import installed_methods
+from bench.analysis.report.pages.trial import chosen, trial_pages
+from bench.analysis.report.sections.grouping import read_groups
+from bench.records import read_sheets
+from bench.records.sheets import kind_of
+from bench.spec.custom_tasks import published_of_kept
 
 SINGLE = "report.html"
 KINDS = {"svg": "svg+xml", "png": "png", "webp": "webp"}
@@ -48,6 +55,21 @@ def one_page(contents: Mapping[str, bytes]) -> str:
             parallel='class="parallel"' in whole,
         )
     )
+
+
+def trial_alone(results: Path, name: str) -> str:
+    """The page of one trial as one that needs no other file: links to other pages end, the contact sheet is in it.
+
+    Args:
+        results: a results folder that holds the trial.
+        name: its id.
+    """
+    places = chosen(read_groups(results, published_of_kept(results), [name]))
+    ((_, shown),) = trial_pages(places, results, installed_methods())
+    sheets = read_sheets(results, [name])
+    images = {each: embedded(sheet, KINDS[kind_of(sheet)]) for each, sheet in sheets.items()}
+    html = trial_html(shown | {"nav": [], "sheet": images.get(name, "")})
+    return HREF.sub(lambda found: found[0] if found[1].startswith("#") else "", html)
 
 
 def _page(name: str, contents: Mapping[str, bytes], places: Mapping[str, str]) -> dict[str, Any]:

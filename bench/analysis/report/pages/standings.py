@@ -66,7 +66,7 @@ def _standing(
         others=others,
         score=round(100 * row.score.value, DIGITS),
         ends=[round(end, DIGITS) for end in ends] if ends else [],
-        score_words=leaderboard.score_words(row),
+        score_words=leaderboard.named_score(row),
         normalised=leaderboard.normalised_words(group, row),
         rank=f"{rank[0]} of {rank[1]}" if rank else "",
         seeds=len(row.ok),
@@ -79,7 +79,7 @@ def _standing(
 
 def _teacher(group: Group) -> str:
     teacher = group.teacher
-    return f"{teacher.network}, {100 * teacher.score:.1f} % ({teacher.sha256[:8]})" if teacher else ""
+    return f"{teacher.network}{leaderboard.teacher_words(group)} ({teacher.sha256[:8]})" if teacher else ""
 
 
 def _curve(group: Group, row: Row, curves: CurvesOf) -> dict[str, list[list[float]]]:

@@ -106,6 +106,7 @@ def _ranking(group: Group, paged: Collection[str]) -> dict[str, Any]:
         for title, rows in bodies
     ]
     return {
+        "head": leaderboard.columns(group.key.metric)["score"],
         "bodies": shown,
         "ticks": [(_place(tick, scale), f"{tick:g}") for tick in ticks],
         "teacher": None if teacher is None else _place(teacher, scale),
@@ -343,8 +344,10 @@ def _notes(notes: Sequence[str]) -> dict[str, Any] | None:
 
 def _choices(group: Group) -> list[list[str]]:
     rows = [row for row in group.rows if row.ok]
-    lines = [[row.label, *(leaderboard.cells(group, None, row, False)[name] for name in CHOICE)] for row in rows]
-    return [["Method", *(leaderboard.COLUMNS[name] for name in CHOICE)], *lines] if lines else []
+    heads = leaderboard.columns(group.key.metric)
+    names = [name for name in CHOICE if name in heads]
+    lines = [[row.label, *(leaderboard.cells(group, None, row, False)[name] for name in names)] for row in rows]
+    return [["Method", *(heads[name] for name in names)], *lines] if lines else []
 
 
 def _choice_notes() -> list[str]:

@@ -11,7 +11,7 @@ from bench.analysis.record_text import sections
 from bench.analysis.report.figures import trial_curve
 from bench.analysis.report.pages.links import INDEX, method_page, sheet_file, task_page, trial_page
 from bench.analysis.report.sections import leaderboard
-from bench.analysis.report.sections.groups import Group, Row, metric_word
+from bench.analysis.report.sections.groups import Group, Row, measured_on, metric_word
 from bench.records import Record, log_end, read_curves, read_sheets
 from bench.records.selection import RULES
 from bench.spec.custom_tasks import kept_task
@@ -132,14 +132,15 @@ def _page(
         "status": record.status.replace("_", " "),
         "reason": record.reason,
         "metric": metric_word(record.metric),
+        "measured_on": measured_on(record.metric),
         "score": f"{100 * record.scores[record.headline]:.1f} %" if record.scores else "",
         "rule": f"{record.headline}: {RULES.get(record.headline, '')}",
         "row_score": leaderboard.score_words(row),
         "seeds_words": leaderboard.seeds_words(row),
         "others": seed_links((each for each in row.records if each.id != record.id and each.id in paged), paged),
         "plots": trial_curve.plots(record, curve),
-        "points": trial_curve.points(curve),
-        "teacher": f"{100 * record.teacher.score:.1f} %" if record.teacher else "",
+        "points": trial_curve.points(curve, leaderboard.columns(record.metric)["score"]),
+        "teacher": leaderboard.teacher_words(group).strip(", "),
         "size": (trial_curve.WIDTH, trial_curve.HEIGHT),
         "axes": (trial_curve.LEFT, trial_curve.RIGHT, trial_curve.TOP, trial_curve.BOTTOM),
         "sections": list(sections(record).values()),

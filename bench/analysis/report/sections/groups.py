@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from bench.analysis.stats import CLEARLY, Interval, normalised, normalised_interval, share_interval
 from bench.records import Comparable, ImageFacts, Record, TeacherFacts, read_columns, trial_id
+from bench.records.comparable import AGREEMENT, SYNTHETIC_AGREEMENT
 from bench.spec.budget import UNITS
 from bench.spec.published import Published
 
@@ -33,7 +34,16 @@ SENT = ("finished", "commit", "dirty")  # of the provenance: what the index says
 
 def metric_word(metric: str) -> str:
     """What a score is, as a reader says it."""
-    return {"miou": "mean IoU"}.get(metric, metric)
+    return {"miou": "mean IoU", SYNTHETIC_AGREEMENT: "synthetic agreement"}.get(metric, metric)
+
+
+def measured_on(metric: str) -> str:
+    """What a score is measured on, and with what, where it is no score of labels: ``on the test images``."""
+    if metric == AGREEMENT:
+        return "with the teacher on the test images, which have no labels"
+    if metric == SYNTHETIC_AGREEMENT:
+        return "with the teacher on made images (there are no test images), which proves little"
+    return "on the test images"
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bench.analysis.report.sections import anytime
-from bench.analysis.report.sections.groups import Group, Row, Table, metric_word, tables_of
+from bench.analysis.report.sections.groups import Group, Row, Table, measured_on, metric_word, tables_of
 from bench.analysis.report.sections.spread import share_words, spread_note
 from bench.analysis.stats import ENOUGH
 from bench.records import Record
+from bench.records.comparable import AGREEMENT, SYNTHETIC_AGREEMENT
 from bench.records.verified import verified
 from bench.spec.budget import in_words
 from bench.spec.task import tasks
@@ -50,9 +51,17 @@ MEANINGS = {
     "Seeds": "finished seeds / all seeds; the means are over the finished ones; verified: the trial ran "
     "again (dfkd verify), with the same result",
 }
+UNLABELLED = {AGREEMENT: "Agreement, %", SYNTHETIC_AGREEMENT: "Synthetic agreement, %"}  # in the place of the score
 DATA = {"none": "none", "pool": "pool", "train": "training set"}
 NEED = {"none": "data-free methods", "pool": "methods on other real images", "train": "methods on the training images"}
 ABSENT = "—"
+
+
+def columns(metric: str) -> dict[str, str]:
+    """The heads of a group's table: without labels the score is the agreement, and bears its name."""
+    if metric not in UNLABELLED:
+        return COLUMNS
+    return {name: title for name, title in COLUMNS.items() if name != "agreement"} | {"score": UNLABELLED[metric]}
 
 
 def comma_separated(groups: Sequence[Group], measured: Mapping[str, anytime.AnytimeOf] | None = None) -> str:
@@ -116,7 +125,7 @@ def cells(group: Group, rank: int | None, row: Row, reference: bool) -> dict[str
     for name, get in METER.items():
         value = row.mean(get)
         texts[name] = ABSENT if value is None else f"{value:,.{DECIMALS.get(name, 0)}f}"
-    return {name: texts[name] for name in COLUMNS}
+    return {name: texts[name] for name in columns(group.key.metric)}
 
 
 def real_data(row: Row) -> str:
@@ -135,16 +144,22 @@ def facts(group: Group) -> list[str]:
     key, teacher = group.key, group.teacher
     who = "Teacher: never loaded"
     if teacher:
-        score = f"{metric_word(key.metric)} {100 * teacher.score:.1f} %"
-        who = f"Teacher: {teacher.network} ({score}, sha256 {teacher.sha256[:12]})"
+        score = "" if key.metric in UNLABELLED else f"{metric_word(key.metric)} {100 * teacher.score:.1f} %, "
+        who = f"Teacher: {teacher.network} ({score}sha256 {teacher.sha256[:12]})"
     return [
         who,
         f"Budget: {budget_words(group)}",
         f"Selection rule: {key.headline}",
         f"Suite {key.suite}",
-        f"Score: {metric_word(key.metric)} on the test images",
+        f"Score: {metric_word(key.metric)} {measured_on(key.metric)}",
         f"{key.device}, {key.precision}, scored {key.points} times during training, task definition {key.task_sha[:7]}",
     ]
+
+
+def teacher_words(group: Group) -> str:
+    """The teacher's test score, ``, 97.2 %``; empty where no test image has a label, or no teacher was loaded."""
+    known = group.teacher is not None and group.key.metric not in UNLABELLED
+    return f", {100 * group.teacher.score:.1f} %" if known and group.teacher else ""
 
 
 def notes(group: Group) -> list[str]:
@@ -261,6 +276,13 @@ def normalised_words(group: Group, row: Row) -> str:
 def score_words(row: Row) -> str:
     """Mean and interval in percent, ``91.0 (88.2 to 93.2)``; of two seeds both scores, ``91.0 (90.2, 91.8)``."""
     return ABSENT if row.score is None else share_words(row.score, row.scores)
+
+
+def named_score(row: Row) -> str:
+    """As :func:`score_words`, for tables of several tasks: ``91.0 agreement`` where the score is no score of labels."""
+    metric = row.records[0].metric
+    said = score_words(row)
+    return f"{said} {metric_word(metric)}" if metric in UNLABELLED and row.score else said
 
 
 def images_note(group: Group) -> str:

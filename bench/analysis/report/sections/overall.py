@@ -20,6 +20,7 @@ from bench.analysis.stats import (
     probability_of_improvement,
     rank_methods,
 )
+from bench.records.comparable import AGREEMENTS
 
 THRESHOLDS = tuple(step / 50 for step in range(51))  # of the profile: normalised scores from noise (0) to kd (1)
 TITLE = "All tasks together"
@@ -91,6 +92,8 @@ def task_sets(groups: Sequence[Group]) -> list[TaskSet]:
 def _blocks(groups: Sequence[Group], need: str) -> list[TaskSet]:
     chosen: dict[str, tuple[Group, dict[str, Row]]] = {}
     for group in groups:
+        if group.key.metric in AGREEMENTS:  # no scores of labels: never in one ranking with those
+            continue
         rows = _complete(group, need)
         if rows and len(rows) > len(chosen.get(group.key.task, (group, {}))[1]):
             chosen[group.key.task] = (group, rows)
