@@ -101,7 +101,7 @@ def share_interval(values: Sequence[float], level: float = 0.95, resamples: int 
     mean = statistics.fmean(values)
     if len(values) == 1:
         return Interval(mean, None, None, "one seed: no interval")
-    if min(values) == max(values):
+    if min(values) == max(values) or not 0 < mean < 1:  # equal to the last bit of their mean
         return Interval(mean, None, None, f"{len(values)} equal scores: no interval")
     if len(values) >= ENOUGH:
         found = bootstrap_interval(values, level=level, resamples=resamples)
