@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -110,6 +111,11 @@ def run(method: Method, options: dict[str, object], *, train: Split | None = Non
     with trial(access=method.access, data=method.data, train=train, **around) as (session, context):  # type: ignore[arg-type]
         method.run(session, method.make_options(options))
         return context
+
+
+def first_quick(values: Iterable[Any]) -> list[Any]:
+    """Values of a parameter of which `make test` tries the first: the others go through the same code, and are slow."""
+    return [pytest.param(value, marks=[pytest.mark.slow] * (number > 0)) for number, value in enumerate(values)]
 
 
 def same_weights(a: nn.Module, b: nn.Module, tolerance: float = 0.0) -> bool:

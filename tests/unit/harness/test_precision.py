@@ -76,7 +76,12 @@ def test_an_update_that_was_scaled_too_far_leaves_no_gradient() -> None:
 
 @pytest.mark.parametrize(
     ("method", "precision"),
-    [("fast_dfkd", "float16"), ("kd3", "bfloat16"), ("rdskd", "float16"), ("ssd_kd", "bfloat16")],
+    [
+        pytest.param("fast_dfkd", "float16", marks=pytest.mark.slow),
+        ("kd3", "bfloat16"),
+        pytest.param("rdskd", "float16", marks=pytest.mark.slow),
+        ("ssd_kd", "bfloat16"),
+    ],
 )
 def test_methods_that_half_precision_once_broke(tmp_path: Path, method: str, precision: str) -> None:
     task, card = get_task("digits/lenet5bn-half"), find_methods()[method]

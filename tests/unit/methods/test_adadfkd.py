@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from method_fixtures import IMAGE, kin, lenet, run, same_weights
+from method_fixtures import IMAGE, first_quick, kin, lenet, run, same_weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
@@ -166,7 +166,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.usefixtures("_double")
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", first_quick(VARIANTS))
 def test_four_rounds_equal_the_loop_written_out(variant: str) -> None:
     options = VARIANTS[variant]
     expected = reference(4, Options(**{**SMALL, **options}), kin())
@@ -187,7 +187,7 @@ def test_features_of_another_length_go_through_a_layer_that_is_drawn_anew() -> N
 
 @pytest.mark.usefixtures("_double")
 @pytest.mark.parametrize(
-    "options", [{"contrast": 0.0}, {"contrast_student": 0.0}, {"length": 0.3}, {"bank": 30}], ids=str
+    "options", first_quick([{"contrast": 0.0}, {"contrast_student": 0.0}, {"length": 0.3}, {"bank": 30}]), ids=str
 )
 def test_another_setting_would_be_noticed(options: dict[str, Any]) -> None:
     assert not same_weights(play(options, 12).student, usual(), 1e-8)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from method_fixtures import IMAGE, kin, lenet, run, same_weights
+from method_fixtures import IMAGE, first_quick, kin, lenet, run, same_weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
@@ -200,7 +200,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.usefixtures("_double")
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", first_quick(VARIANTS))
 def test_three_rounds_equal_the_codes_loop(variant: str) -> None:
     # a fresh Adam moves by the sign of the gradient: rounding turns that of the smallest ones
     options = {"lr_generator": 1e-4, **VARIANTS[variant]}
@@ -221,7 +221,9 @@ def test_a_student_of_the_teachers_width_needs_no_adapter() -> None:
 
 @pytest.mark.usefixtures("_double")
 @pytest.mark.parametrize(
-    "options", [{"label": "probabilities"}, {"alpha": 1.0}, {"fresh_adam": False}, {"warmup": 0.0}], ids=str
+    "options",
+    first_quick([{"label": "probabilities"}, {"alpha": 1.0}, {"fresh_adam": False}, {"warmup": 0.0}]),
+    ids=str,
 )
 def test_another_setting_would_be_noticed(options: dict[str, Any]) -> None:
     assert not same_weights(play(options, 12).student, usual(), 1e-5)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from method_fixtures import IMAGE, kin, lenet, run, same_weights
+from method_fixtures import IMAGE, first_quick, kin, lenet, run, same_weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
@@ -176,7 +176,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.usefixtures("_double")
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", first_quick(VARIANTS))
 def test_four_rounds_equal_the_codes_loop(variant: str) -> None:
     options = VARIANTS[variant]
     expected = reference(4, Options(**{**SMALL, **options}))
@@ -187,7 +187,9 @@ def test_four_rounds_equal_the_codes_loop(variant: str) -> None:
 
 @pytest.mark.usefixtures("_double")
 @pytest.mark.parametrize(
-    "options", [{"each": "image"}, {"lambda_end": 3.0}, {"adversarial": 0.0}, {"adversarial_to": 0.9}], ids=str
+    "options",
+    first_quick([{"each": "image"}, {"lambda_end": 3.0}, {"adversarial": 0.0}, {"adversarial_to": 0.9}]),
+    ids=str,
 )
 def test_another_setting_would_be_noticed(options: dict[str, Any]) -> None:
     assert not same_weights(play(options, 12).student, usual(), 1e-6)

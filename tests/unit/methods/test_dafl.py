@@ -86,6 +86,7 @@ def trained() -> TrialContext:
     return run(dafl.declared, options, steps=80, teacher=digits_teacher())
 
 
+@pytest.mark.slow
 def test_the_generator_learns_confident_balanced_images(trained: TrialContext) -> None:
     teacher = digits_teacher()
     stream = torch.Generator().manual_seed(1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from method_fixtures import IMAGE, Listening, lenet, run, same_weights
+from method_fixtures import IMAGE, Listening, first_quick, lenet, run, same_weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
@@ -130,7 +130,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.usefixtures("_double")
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", first_quick(VARIANTS))
 def test_five_rounds_equal_the_codes_loop(variant: str) -> None:
     options = VARIANTS[variant]
     expected = reference(5, Options(**{**SMALL, **options}))
@@ -144,7 +144,7 @@ def test_five_rounds_equal_the_codes_loop(variant: str) -> None:
 @pytest.mark.usefixtures("_double")
 @pytest.mark.parametrize(
     "options",
-    [{"second_order": False}, {"retention": 0.0}, {"lr_virtual": 0.6}, {"clamped": False}, {"every": 2}],
+    first_quick([{"second_order": False}, {"retention": 0.0}, {"lr_virtual": 0.6}, {"clamped": False}, {"every": 2}]),
     ids=str,
 )
 def test_another_setting_would_be_noticed(options: dict[str, Any]) -> None:

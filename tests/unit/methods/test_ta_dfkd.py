@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from method_fixtures import IMAGE, Listening, lenet, run, same_weights
+from method_fixtures import IMAGE, Listening, first_quick, lenet, run, same_weights
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
@@ -208,7 +208,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.usefixtures("_double")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", first_quick(VARIANTS))
 def test_four_rounds_equal_the_codes_loop(variant: str) -> None:
     options = {"schedule": "constant", **VARIANTS[variant]}
     expected = reference(4, Options(**{**SMALL, **options}))
@@ -220,7 +220,9 @@ def test_four_rounds_equal_the_codes_loop(variant: str) -> None:
 
 @pytest.mark.usefixtures("_double")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("options", [{"threshold": 0.999}, {"selection": "none"}, {"disagreement": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "options", first_quick([{"threshold": 0.999}, {"selection": "none"}, {"disagreement": 0.0}]), ids=str
+)
 def test_another_setting_would_be_noticed(options: dict[str, Any]) -> None:
     constant = {"schedule": "constant"}
     expected = reference(2, Options(**{**SMALL, **constant}))

@@ -339,6 +339,7 @@ def test_a_wrong_name_fetches_nothing(tmp_path: Path, capsys: pytest.CaptureFixt
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_the_doctor_tells_of_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def fact() -> dict[str, object]:
         assert answer(["doctor", "--json"]) == 0

@@ -246,6 +246,7 @@ def test_of_each_task_and_method_one_small_sheet_is_kept(tmp_path: Path) -> None
     assert read_sheets(tmp_path / "none.parquet", kept) == {}
 
 
+@pytest.mark.slow
 def test_a_report_of_small_sheets_has_the_same_numbers_and_curves(results: Path, tmp_path: Path) -> None:
     write_archive(results, tmp_path / "a.parquet")
     render(results, tmp_path / "one")

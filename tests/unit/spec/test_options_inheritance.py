@@ -224,6 +224,7 @@ def static(file: Path) -> list[MethodCard]:
     return static_cards(ast.parse(file.read_bytes()), file, None)
 
 
+@pytest.mark.slow
 def test_a_base_of_an_installed_package_is_imported(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -707,6 +707,7 @@ def interpreters() -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(interpreters()) < 2, reason="fewer than two versions of Python are installed")
 def test_every_version_of_python_gives_the_same_hashes(write: Write) -> None:
     files = [write(TORTURE, "torture.py"), *(BUILT_IN / name for name in FILES)]

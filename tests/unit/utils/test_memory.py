@@ -29,6 +29,7 @@ def kept(how: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 def test_freed_memory_stays_with_the_process() -> None:
     assert kept("as it is") < 50_000_000 < 150_000_000 < kept("keep")

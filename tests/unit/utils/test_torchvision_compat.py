@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_torchvision_imports_in_a_fresh_process() -> None:
     code = "from bench.utils.torchvision_compat import torchvision; print(torchvision().transforms.functional.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
