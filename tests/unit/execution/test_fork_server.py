@@ -6,12 +6,16 @@ import dataclasses
 import json
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+from slurm_site import wait_for
 
 from bench.execution.executors import Work, processes
 from bench.execution.executors import fork_server as module
@@ -158,6 +162,19 @@ def test_each_trial_gets_the_gpu_with_the_fewest_trials(
     trials = [dataclasses.replace(trial, device=device) for trial in plan.trials]
     processes.run(trials, Work(tmp_path / "results", None, 60.0, workers, gpu, None, "none"), Silence())
     assert orders == given
+
+
+def test_a_worker_that_nobody_has_collected_has_ended() -> None:
+    """Its server was killed, and in a container nobody may collect what it leaves."""
+    server = ForkServer.__new__(ForkServer)
+    server._control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # nobody is at the other end
+    with server._control, subprocess.Popen(["sleep", "60"]) as worker:
+        assert server.code(worker.pid) is None
+        os.kill(worker.pid, signal.SIGKILL)
+        wait_for(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_ZOMBIE)
+        assert server.code(worker.pid) == 1
+        worker.wait()
+        assert server.code(worker.pid) == 1
 
 
 @pytest.mark.usefixtures("_own_server")
