@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 from slurm_site import wait_for
+from test_gpu_memory import ended_with
 
 from bench.execution.executors import Work, processes
 from bench.execution.executors import fork_server as module
@@ -153,10 +154,10 @@ def test_each_trial_gets_the_gpu_with_the_fewest_trials(
         running.append((words[-2], Ends()))
         return running[-1][1]
 
-    monkeypatch.setattr(processes, "gpu_count", lambda: 3)
+    monkeypatch.setattr("bench.utils.hardware.free_gpu_mib", lambda: dict.fromkeys(range(3), 1e6))
     monkeypatch.setattr(processes, "fork_server", lambda environment: None)
     monkeypatch.setattr(processes.subprocess, "Popen", popen)
-    monkeypatch.setattr(processes, "_collect", lambda job, work, watcher: None)
+    monkeypatch.setattr(processes, "_collect", lambda job, work: ended_with("crashed"))
     monkeypatch.setattr(processes, "_rest", lambda jobs: setattr(running.pop(0)[1], "ended", True))
     plan = plan_study(study(tmp_path, "noise", seeds=tuple(range(5))), results=tmp_path / "results")
     trials = [dataclasses.replace(trial, device=device) for trial in plan.trials]
