@@ -425,8 +425,8 @@ class Harness:
         self.complete(kind)
 
 
-KINDS = {  # and how many of a hundred
-    "kill": 20,
+KINDS = {  # and how many of a hundred; those of 1 take long, and are not among the 60 of `make test`
+    "kill": 17,
     "kill on processes": 8,
     "refused_write": 14,
     "refused_write on processes": 4,
@@ -446,10 +446,10 @@ KINDS = {  # and how many of a hundred
     "memory on processes": 2,
     "method": 3,
     "method on processes": 3,
-    "training": 1,
+    "training": 2,
     "training on processes": 1,
     "same_teacher": 1,
-    "same_teacher on processes": 1,
+    "same_teacher on processes": 2,
 }
 
 
@@ -484,8 +484,8 @@ def exit_code(pid: int) -> int:
 
 
 def schedule(count: int, dice: random.Random) -> Sequence[str]:
-    """Kinds of faults in their shares, each at least once, in a random order."""
-    chosen = [kind for kind, share in KINDS.items() for _ in range(max(1, count * share // 100))]
+    """Kinds of faults in their shares, in a random order; the rest are kills."""
+    chosen = [kind for kind, share in KINDS.items() for _ in range(count * share // 100)]
     chosen = (chosen + ["kill"] * count)[:count]
     dice.shuffle(chosen)
     return chosen

@@ -118,7 +118,8 @@ class _Run:
             self.watcher.update(task.trial, task.progress or Progress("queued"))
         again = []
         for key in ended:
-            task, outcome = self.tasks.pop(key), self.cluster.outcome(key)
+            outcome = self.cluster.outcome(key)
+            task = self.tasks.pop(key)
             if outcome.refusal:
                 raise UserError(f"a Ray worker cannot work here: {outcome.refusal}")
             record = accept_packed(outcome.answer, task.trial, self.work.results) if outcome.answer else None
