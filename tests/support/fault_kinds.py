@@ -5,6 +5,7 @@ Workers come from forks of the process that injects, as drivers do: a worker cos
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -151,13 +152,15 @@ def worker(harness: Harness, kind: str, executor: str) -> None:
 
 
 def memory(harness: Harness, kind: str, executor: str) -> None:
-    """The driver and its workers get no more memory than a little, or none, than they have."""
-    room = psutil.Process().memory_info().vms + int(harness.random.uniform(0, 2**28))
-
-    def before() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (room, room))
-
-    harness.counts[kind].told += harness.run(harness.results, before, executor=executor) != 0
+    """From some moment on the driver and its workers get no more memory than a little beside what they have."""
+    pid = harness.start(harness.results, executor=executor)
+    time.sleep(harness.random.uniform(0, harness.seconds))
+    more = int(10 ** harness.random.uniform(3, 6.5))
+    for each in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+        with contextlib.suppress(psutil.Error, OSError):
+            room = each.memory_info().vms + more
+            resource.prlimit(each.pid, resource.RLIMIT_AS, (room, room))
+    harness.counts[kind].told += harness.exit_code(pid) != 0
     harness.wait_for_all(kind)
     harness.check(kind)
     harness.complete(kind)
