@@ -5,6 +5,7 @@ Imports no torch, unless an estimate is wanted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -50,9 +51,12 @@ class MemoryNeeds:
 
 def estimated_mib(trial: Trial) -> float:
     """MiB of a trial's tensors, on the safe side: weights, gradients and the optimizer's moments of its networks, and
-    for each image of a batch what their modules give, forward and backward."""
+    for each image of a batch what their modules give, forward and backward; infinite where one cannot be tried."""
     task = get_task(trial.task)
-    teacher, student = (_network_size(name, trial.task) for name in (task.teacher.network, task.student))
+    try:
+        teacher, student = (_network_size(name, trial.task) for name in (task.teacher.network, task.student))
+    except Exception:  # a user's own network, whose trials say what is wrong with it
+        return math.inf
     weights = 2 * teacher[0] + 4 * student[0]
     images = batch_of(trial.options) * 2 * (teacher[1] + student[1])
     real = 0.0 if card_of(trial).data is Data.NONE else REAL_MIB

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bench.execution import gpu_memory
 from bench.execution.executors import Work, processes
 from bench.execution.gpu_memory import CONTEXT_MIB, ROOM, GpuPlaces, MemoryNeeds, batch_of, estimated_mib, places_for
 from bench.execution.plan import plan_study
@@ -79,6 +80,18 @@ def test_an_estimate_grows_with_batch_network_and_real_images(tmp_path: Path) ->
     assert estimated_mib(kd) > estimated_mib(noise)
     assert batch_of({"batch": 32, "batch_norm": True, "memory_batch": 64, "lr": 0.1}) == 64
     assert batch_of({"lr": 0.1}) == 256
+
+
+def test_trials_whose_networks_cannot_be_tried_share_no_gpu(
+    trials: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str, task: str) -> None:
+        raise RuntimeError(f"{name} of {task} does not fit")
+
+    monkeypatch.setattr(gpu_memory, "_network_size", broken)
+    gpus = GpuPlaces({0: 1e6}, MemoryNeeds())
+    gpus.enter(trials[0], 0)
+    assert gpus.find(trials[1]) is None
 
 
 def test_as_many_trials_share_a_gpu_as_fit(trials: list[Trial]) -> None:
