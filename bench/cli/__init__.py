@@ -20,6 +20,9 @@ GO_ON_LATER = 75  # stopped as asked, and everything is saved; EX_TEMPFAIL of sy
 LONGEST = 10_000  # characters of a complaint: it may quote a file of somebody else's
 UNREAD = 141  # the reader of a pipe went away (`head`): what a shell reports of a program that SIGPIPE ended
 FULL = {errno.ENOSPC, errno.EDQUOT}
+NO_MEMORY = (
+    "this machine has no memory left for it; free some, or run fewer trials at a time, and run the same command again"
+)
 
 
 def main() -> NoReturn:
@@ -46,9 +49,15 @@ def answer(arguments: Sequence[str]) -> int:
         place = f" ({error.filename})" if error.filename else ""
         if error.errno in FULL:
             return _complain(f"the disk is full{place}; free some space and run the same command again")
+        if error.errno == errno.ENOMEM:
+            return _complain(NO_MEMORY)
         if error.filename is None:
             raise
         return _complain(f"{error.filename}: {error.strerror}")
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):  # torch's way to say it
+            raise
+        return _complain(NO_MEMORY)
     except KeyboardInterrupt:
         _tell("dfkd: stopped")
         return STOPPED

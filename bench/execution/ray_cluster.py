@@ -1,4 +1,7 @@
-"""Talking to Ray: a connection to a cluster, tasks, and what became of them. Ray is imported when it is first used."""
+"""Talking to Ray: a cluster, tasks, and what became of them. Ray is imported when it is first used.
+
+The process that is connected is a helper of the driver's, see :mod:`bench.execution.ray_connection`.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,15 @@ import contextlib
 import importlib
 import logging
 import os
-import signal
-import socket
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bench.errors import UserError
-from bench.utils.stopping import SIGNALS, Stopped
 from bench.utils.text import shown
 
 LOCAL = "local"
 PORT = 6379  # of a cluster's head, where an address names none
-REACH_SECONDS = 5.0
-SETTINGS = {  # read when Ray is imported and when it starts its daemons
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_idle_worker_killing_time_threshold_ms": "60000",  # a new worker imports torch
-    "RAY_NUM_REDIS_GET_RETRIES": "1",  # where something else listens at the address, Ray would try for a quarter hour
-}
-
-
 WORKER = "bench.execution.ray_worker"  # runs trials by an executor, and so is not imported by what executors import
 Key = tuple[str, int]  # a trial's id and the number of the attempt: a lost one may still be alive
 News = tuple[dict[str, Any], bytes]  # a trial's progress, and an answer with its checkpoint where there is a new one
@@ -63,7 +54,7 @@ class Outcome:
 
 
 class Cluster:
-    """A Ray cluster that this process is connected to."""
+    """A Ray cluster that this process is connected to. Its methods may raise what Ray does when the cluster is lost."""
 
     def __init__(self, address: str) -> None:
         import ray
@@ -71,6 +62,7 @@ class Cluster:
 
         self._ray, self._address = ray, address
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
+        self._tasks: dict[Key, Any] = {}
         self._task = ray.remote(importlib.import_module(WORKER).work)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(Mailbox).options(
@@ -94,8 +86,8 @@ class Cluster:
     def _nodes(self) -> list[dict[str, float]]:
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
-    def submit(self, order: bytes, key: Key, needs: Mapping[str, float], name: str) -> Any:
-        """Hand a trial's order to Ray; a reference to the task."""
+    def submit(self, order: bytes, key: Key, needs: Mapping[str, float], name: str) -> None:
+        """Hand a trial's order to Ray, as the task ``key``."""
         task = self._task.options(
             num_cpus=needs["CPU"],
             num_gpus=needs.get("GPU", 0.0),
@@ -104,30 +96,32 @@ class Cluster:
             name=name,
         )
         # Inside a list, so that Ray does not see an argument of its own: with one, most trials got a new worker.
-        return task.remote([self._ray.put(order)], key, self._mailbox, self._niceness)
+        self._tasks[key] = task.remote([self._ray.put(order)], key, self._mailbox, self._niceness)
 
-    def ended(self, tasks: Sequence[Any], seconds: float) -> list[Any]:
-        """Those that have ended, waiting so long for the first one."""
-        if not tasks:
+    def ended(self, seconds: float) -> list[Key]:
+        """The tasks that have ended, waiting so long for the first one."""
+        if not self._tasks:
             return []
-        self._ray.wait(list(tasks), timeout=seconds)
-        return list(self._ray.wait(list(tasks), num_returns=len(tasks), timeout=0)[0])
+        running = list(self._tasks.values())
+        self._ray.wait(running, timeout=seconds)
+        ended = set(self._ray.wait(running, num_returns=len(running), timeout=0)[0])
+        return [key for key, task in self._tasks.items() if task in ended]
 
     def news(self, stop: bool) -> dict[Key, News]:
         """The latest of each trial since the last call; with ``stop``, all are told to save themselves and end."""
         found: dict[Key, News] = self._ray.get(self._mailbox.read.remote(stop))
         return found
 
-    def forget(self, task: Any) -> None:
+    def forget(self, key: Key) -> None:
         """Take a task that has not begun from the queue."""
-        self._ray.cancel(task)
+        self._ray.cancel(self._tasks.pop(key))
 
-    def outcome(self, task: Any) -> Outcome:
+    def outcome(self, key: Key) -> Outcome:
         """Of a task that has ended."""
         from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
         try:
-            answer, refusal = self._ray.get(task)
+            answer, refusal = self._ray.get(self._tasks.pop(key))
         except RayTaskError as error:
             words = shown(next(iter(str(error.cause or error).strip().splitlines()[-1:]), ""))[:300]
             if isinstance(error.cause, RayError):  # the order was lost on its way, or the mailbox
@@ -140,76 +134,28 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def connected(address: str, cpus: float) -> Iterator[Cluster]:
+def joined(address: str, cpus: float) -> Iterator[Cluster]:
     """Inside, this process is connected to the cluster at an address, or to one of its own with so many CPUs.
 
     Raises:
         UserError: there is none that this process could work with.
-        Stopped: SIGTERM came during the start.
     """
     where: dict[str, Any] = {"address": LOCAL, "num_cpus": max(1, int(cpus)), "include_dashboard": False}
     if address != LOCAL:
         host, _, port = address.partition(":")
         where = {"address": f"{host}:{port or PORT}"}
-        _reach(host, int(port or PORT))
-    with _settings(), _own_handlers():
-        import ray
+    import ray
 
-        logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
         try:
             ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            ray.shutdown()
             words = shown(" ".join(str(error).split()))[:500]
             raise UserError(f"executor ray: no connection to the Ray cluster {address}: {words}") from None
-        except SystemExit:  # what Ray makes of SIGTERM while it starts
-            ray.shutdown()
-            raise Stopped("SIGTERM") from None
-    try:
         yield Cluster(address)
-    except ray.exceptions.RayError as error:
-        words = shown(next(iter(str(error).strip().splitlines()), ""))[:300]
-        raise UserError(
-            f"the connection to the Ray cluster {address} is lost; the same command continues: {words}"
-        ) from error
     finally:
         ray.shutdown()
-
-
-def _reach(host: str, port: int) -> None:
-    """Raise UserError if nobody listens there: Ray itself would try for minutes."""
-    try:
-        socket.create_connection((host, port), REACH_SECONDS).close()
-    except (OSError, UnicodeError, OverflowError) as error:
-        raise UserError(
-            f"executor ray: nothing answers at {host}:{port}: {getattr(error, 'strerror', error) or error}; "
-            "the address is that of the cluster's head, `ray start --head` prints it"
-        ) from None
-
-
-@contextlib.contextmanager
-def _settings() -> Iterator[None]:
-    """Inside, the environment has what Ray reads. A Ray of this machine's own makes its workers no nicer than us."""
-    own = {**SETTINGS, "RAY_worker_niceness": str(max(0, os.getpriority(os.PRIO_PROCESS, 0)))}
-    added = {name: value for name, value in own.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
-@contextlib.contextmanager
-def _own_handlers() -> Iterator[None]:
-    """Afterwards signals are handled as before: Ray has SIGTERM end the process, unsaved."""
-    main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in SIGNALS} if main else {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _in_words(needs: Mapping[str, float]) -> str:

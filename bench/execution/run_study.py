@@ -18,6 +18,7 @@ from bench.execution.base_record import record_failure
 from bench.execution.driver import driving
 from bench.execution.durations import Durations, long_first
 from bench.execution.executors import Watcher, Work, check_executor, get_executor, require_executor
+from bench.execution.gpu_memory import MemoryNeeds
 from bench.execution.isolation import ASKED, isolated
 from bench.execution.parts import StudyPart
 from bench.execution.plan import Plan, default_workers, finished_of, plan_study
@@ -204,22 +205,26 @@ def run_plan(
         plan = replace(plan, finished=finished_of(plan.results, plan.trials))  # another run may just have ended
         _prepare_folder(plan, file)
         audience.planned(plan, count)
-        work = Work(plan.results, data_folder, checkpoint_seconds, count, plan.gpu, weights, isolation)
-        order = long_first(plan.waiting, durations_of(plan))
+        durations, needs = known_of(plan)
+        around = (data_folder, checkpoint_seconds, count, plan.gpu, weights, isolation)
+        work = Work(plan.results, *around, needs=needs)
+        order = long_first(plan.waiting, durations)
         with driving(plan, count, executor, audience) as beating:
             run_trials(order, refused, work, executor, beating)
         return Summary(plan, tuple(_outcome(trial, plan.results) for trial in plan.trials))
 
 
-def durations_of(plan: Plan) -> Durations:
-    """What the finished trials of a plan tell of how long others take."""
-    known, looked_at = Durations(), Counter[tuple[str, ...]]()
+def known_of(plan: Plan) -> tuple[Durations, MemoryNeeds]:
+    """What the finished trials of a plan tell of how long others take, and how much of a GPU's memory."""
+    durations, needs, looked_at = Durations(), MemoryNeeds(), Counter[tuple[str, ...]]()
     for trial in plan.trials:
         kind = (trial.task, trial.method, trial.label)
         if trial.id in plan.finished and looked_at[kind] < LIKE:
             looked_at[kind] += 1
-            known.add(trial.label, load_record(plan.results / "trials" / trial.id))
-    return known
+            record = load_record(plan.results / "trials" / trial.id)
+            durations.add(trial.label, record)
+            needs.add(trial.label, record)
+    return durations, needs
 
 
 def refusals(

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import re
+import subprocess
+import sys
 
 import psutil
 
 from bench.errors import UserError
+
+_FREE = """
+import json, torch
+print(json.dumps([torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count())]))
+"""
 
 
 def usable_cores() -> int:
@@ -36,6 +44,17 @@ def gpu_count() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def free_gpu_mib() -> dict[int, float]:
+    """MiB that are free on each CUDA device that this process may use, by number.
+
+    A process of its own asks, since the question takes some of the memory; where it fails, nothing is known to be free.
+    """
+    count = gpu_count()
+    done = subprocess.run([sys.executable, "-c", _FREE], capture_output=True, text=True, check=False) if count else None
+    found = json.loads(done.stdout) if done is not None and done.returncode == 0 else []
+    return {number: found[number] / 2**20 if number < len(found) else 0.0 for number in range(count)}
 
 
 def torch_is_for_the_cpu() -> bool:

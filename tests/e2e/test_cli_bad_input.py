@@ -148,6 +148,24 @@ def test_a_full_disk(number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     )
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Cannot allocate memory (os error 12)"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    ],
+    ids=["Python", "torch", "system"],
+)
+def test_no_memory(error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("bench.cli.run.plan_study", full)
+    assert answer(["run", "study.yaml", "--dry-run"]) == 2
+    assert "dfkd: this machine has no memory left" in capsys.readouterr().err
+
+
 def test_a_file_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def forbidden(*_: object, **__: object) -> str:
         raise PermissionError(errno.EACCES, "Permission denied", "study.yaml")

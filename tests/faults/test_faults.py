@@ -46,3 +46,6 @@ def test_no_record_is_lost_and_none_doubled(
     assert (found["total"]["lost"], found["total"]["doubled"]) == (0, 0), notes
     assert found["kinds"]["finished"]["told"] == found["kinds"]["finished"]["injected"]
     assert found["kinds"]["teacher"]["told"] == found["kinds"]["teacher"]["injected"]
+    of = {kind.partition(" on ")[2] or "inline": kind for kind in found["kinds"]}
+    assert sorted(of) == ["inline", "processes"]
+    assert {"training", "same_teacher", "method", "memory"} <= {kind.partition(" on ")[0] for kind in found["kinds"]}

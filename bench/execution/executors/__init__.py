@@ -8,13 +8,14 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import ValidationError
 
 from bench.errors import UserError, nearest
+from bench.execution.gpu_memory import MemoryNeeds
 from bench.execution.progress import Progress
 from bench.execution.teachers import WantedTeacher
 from bench.harness.teachers.progress import TrainingProgress
@@ -38,6 +39,7 @@ class Work:
     weights: Path | None = None  # where to look first for the weights of image metrics
     isolation: str = "auto"  # whether methods run in processes of their own: auto, process or none
     teachers: tuple[WantedTeacher, ...] = ()  # those that are missing, for an executor that trains them
+    needs: MemoryNeeds = field(default_factory=MemoryNeeds)  # what finished trials tell of those on a GPU
 
 
 class Watcher(Protocol):

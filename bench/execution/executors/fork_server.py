@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 LARGEST = 2**17  # bytes of a request
 _CODE = """
 import json, sys
@@ -82,9 +84,9 @@ class ForkServer:
             answer: int | None = self._answer()
             return answer
         except OSError:  # the server is gone, and its workers notice and save themselves
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, 0)
-                return None
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # in some containers nobody collects these
+                    return None
             return _UNKNOWN
 
     def _answer(self) -> Any:

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,11 @@ from bench.execution.executors import Executor, Watcher, Work, teacher_worker
 from bench.execution.executors.fork_server import close_server, fork_server
 from bench.execution.executors.teacher_worker import Process, Training
 from bench.execution.executors.worker import BAD_INPUT, INTERRUPTED, RECORD, outcome_file
+from bench.execution.gpu_memory import GpuPlaces, places_for
 from bench.execution.progress import Progress, read_progress, work_folder
 from bench.execution.teachers import WantedTeacher
-from bench.records import load_record
+from bench.records import Record, load_record
 from bench.spec.trial import Trial
-from bench.utils.hardware import gpu_count
 from bench.utils.stopping import Stopped, asked, signal_name
 
 POLL_SECONDS = 0.2
@@ -56,16 +55,16 @@ class _Job:
     work: Path
     process: Process
     started: float
-    gpu: int | None = None
     killed_for_time: bool = False
 
 
 def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
     """Run all trials, ``work.workers`` at a time; where somebody asks, the running ones save themselves.
 
-    Missing teachers begin first. A trial waits for its own teacher and for no other.
+    Missing teachers begin first. A trial waits for its own teacher and for no other, and for room on a GPU.
     """
     waiting, untrained = list(trials), list(work.teachers)
+    gpus = places_for(trials, work.gpu, work.needs)
     jobs: list[_Job] = []
     trainings: list[Training] = []
     try:
@@ -80,9 +79,9 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
             while untrained and free >= (slots := min(work.workers, untrained[0].threads)):
                 trainings.append(_train(untrained.pop(0), slots, work))
                 free -= slots
-            while free > 0 and not untrained and (trial := _next(waiting, trainings)) is not None:
+            while free > 0 and not untrained and (trial := _next(waiting, trainings, gpus)) is not None:
                 waiting.remove(trial)
-                jobs.append(_start(trial, work, _free_gpu(trial, jobs, work)))
+                jobs.append(_start(trial, work, _enter(trial, gpus)))
                 watcher.update(trial, Progress())
                 free -= 1
             _rest([*jobs, *trainings])
@@ -97,7 +96,11 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
                     if asked():  # whoever stops this run may have told its workers, too
                         break
                     jobs.remove(job)
-                    _collect(job, work, watcher)
+                    record = _collect(job, work)
+                    if gpus is not None and gpus.leave(job.trial, record):
+                        waiting.append(job.trial)
+                    else:
+                        watcher.ended(job.trial, record)
                     continue
                 progress = read_progress(job.work)
                 if progress is not None:
@@ -112,10 +115,19 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
             training.clear()
 
 
-def _next(waiting: Sequence[Trial], trainings: Sequence[Training]) -> Trial | None:
-    """The first trial whose teacher is there."""
+def _next(waiting: Sequence[Trial], trainings: Sequence[Training], gpus: GpuPlaces | None) -> Trial | None:
+    """The first trial whose teacher is there, and for which there is room."""
     busy = {training.wanted.key for training in trainings}
-    return next((trial for trial in waiting if trial.teacher not in busy), None)
+    able = (trial for trial in waiting if trial.teacher not in busy)
+    return next((trial for trial in able if gpus is None or gpus.find(trial) is not None), None)
+
+
+def _enter(trial: Trial, gpus: GpuPlaces | None) -> int | None:
+    """The GPU that a trial gets; from now on it is there."""
+    number = gpus.find(trial) if gpus is not None else None
+    if gpus is not None and number is not None:
+        gpus.enter(trial, number)
+    return number
 
 
 def _tell(training: Training, watcher: Watcher) -> None:
@@ -139,14 +151,6 @@ def _rest(running: Sequence[_Job | Training]) -> None:
         select.select(handles, [], [], POLL_SECONDS)
 
 
-def _free_gpu(trial: Trial, jobs: Sequence[_Job], work: Work) -> int | None:
-    """The GPU that a trial gets: the one that was asked for, or else the one with the fewest trials on it."""
-    if work.gpu is not None or trial.device == "cpu":
-        return work.gpu
-    taken = Counter(job.gpu for job in jobs)
-    return min(range(gpu_count()), key=lambda number: taken[number], default=None)
-
-
 def _start(trial: Trial, work: Work, gpu: int | None) -> _Job:
     folder = work_folder(work.results, trial.id)
     order = {
@@ -162,7 +166,7 @@ def _start(trial: Trial, work: Work, gpu: int | None) -> _Job:
     (folder / "progress.json").unlink(missing_ok=True)
     outcome_file(folder).unlink(missing_ok=True)
     with (folder / "log.txt").open("ab") as log:
-        return _Job(trial, folder, _process(trial, folder, log), time.monotonic(), gpu)
+        return _Job(trial, folder, _process(trial, folder, log), time.monotonic())
 
 
 def _train(wanted: WantedTeacher, slots: int, work: Work) -> Training:
@@ -194,13 +198,13 @@ def _process(trial: Trial, folder: Path, log: IO[bytes]) -> Process:
     )
 
 
-def _collect(job: _Job, work: Work, watcher: Watcher) -> None:
+def _collect(job: _Job, work: Work) -> Record:
+    """The record of a trial whose worker has ended."""
     code = job.process.returncode or 0
     folder = work.results / "trials" / job.trial.id
     outcome = _outcome(job)
     if outcome == RECORD:
-        watcher.ended(job.trial, load_record(folder))
-        return
+        return load_record(folder)
     if outcome == BAD_INPUT:
         raise UserError((job.work / "error.txt").read_text(encoding="utf-8"))
     if job.killed_for_time:
@@ -216,7 +220,7 @@ def _collect(job: _Job, work: Work, watcher: Watcher) -> None:
     record_failure(job.trial, status, reason, work.results, job.work / "log.txt")
     if outcome != INTERRUPTED:  # that one has saved itself
         shutil.rmtree(job.work, ignore_errors=True)
-    watcher.ended(job.trial, load_record(folder))  # a process that dies after its record was written did its work
+    return load_record(folder)  # a process that dies after its record was written did its work
 
 
 def _outcome(job: _Job) -> str:

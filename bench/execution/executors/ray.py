@@ -5,13 +5,13 @@ The driver takes over checkpoints as they are made, and runs the trials of a los
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -19,7 +19,8 @@ from bench.errors import UserError
 from bench.execution.base_record import record_failure
 from bench.execution.executors import Executor, Watcher, Work
 from bench.execution.progress import Progress, work_folder, write_progress
-from bench.execution.ray_cluster import Cluster, Key, Outcome, connected
+from bench.execution.ray_cluster import Key, Outcome
+from bench.execution.ray_connection import ClusterLost, RayConnection, connected
 from bench.execution.transport import accept_packed, packed_order
 from bench.records import Record
 from bench.spec.trial import Trial
@@ -70,7 +71,6 @@ class Ray(Executor):
 @dataclass
 class _Task:
     trial: Trial
-    key: Key
     progress: Progress | None = None  # None: it has not begun
 
 
@@ -79,10 +79,10 @@ class _Run:
     """The trials of one call on a cluster."""
 
     how: Ray
-    cluster: Cluster
+    cluster: RayConnection
     work: Work
     watcher: Watcher
-    tasks: dict[Any, _Task] = field(default_factory=dict)  # by what Ray calls them
+    tasks: dict[Key, _Task] = field(default_factory=dict)
     attempts: Counter[str] = field(default_factory=Counter)
     late: int = 0  # trials that were lost while they were to save themselves
 
@@ -90,8 +90,9 @@ class _Run:
         waiting = deque(trials)
         while waiting or self.tasks:
             if reason := asked():
-                self._stop()
-                raise Stopped(reason, self.late + len(self.tasks))
+                with contextlib.suppress(ClusterLost):  # a queue that ends a job ends its Ray, too
+                    self._stop()
+                raise Stopped(reason, self.late + sum(task.progress is not None for task in self.tasks.values()))
             # As many again wait at the nodes, so that no node waits for the driver; one waits where there is no node.
             while waiting and len(self.tasks) < max(1, 2 * self.cluster.slots(self.how.needs(waiting[0]))):
                 self._start(waiting.popleft())
@@ -100,24 +101,25 @@ class _Run:
     def _start(self, trial: Trial) -> None:
         self.attempts[trial.id] += 1
         key, name = (trial.id, self.attempts[trial.id]), f"dfkd {trial.label} seed {trial.seed}"
-        task = self.cluster.submit(packed_order([trial], self.work), key, self.how.needs(trial), name)
-        self.tasks[task] = _Task(trial, key)
+        self.cluster.submit(packed_order([trial], self.work), key, self.how.needs(trial), name)
+        self.tasks[key] = _Task(trial)
 
     def _look(self, wait: float, stop: bool = False) -> list[Trial]:
         """Take over what has come and what has ended; the trials that are to be run again."""
-        ended = self.cluster.ended(list(self.tasks), wait)
+        ended = self.cluster.ended(wait)
         news = self.cluster.news(stop)
-        for task in self.tasks.values():
-            if task.key in news:
-                values, checkpoint = news[task.key]
+        for key, task in self.tasks.items():
+            if key in news:
+                values, checkpoint = news[key]
                 task.progress = Progress(**values)
                 write_progress(work_folder(self.work.results, task.trial.id), task.progress)
                 if checkpoint:
                     accept_packed(checkpoint, task.trial, self.work.results)
             self.watcher.update(task.trial, task.progress or Progress("queued"))
         again = []
-        for reference in ended:
-            task, outcome = self.tasks.pop(reference), self.cluster.outcome(reference)
+        for key in ended:
+            outcome = self.cluster.outcome(key)
+            task = self.tasks.pop(key)
             if outcome.refusal:
                 raise UserError(f"a Ray worker cannot work here: {outcome.refusal}")
             record = accept_packed(outcome.answer, task.trial, self.work.results) if outcome.answer else None
@@ -143,8 +145,8 @@ class _Run:
         """Have all trials save themselves, and take over what they saved; those that have not begun do not begin."""
         deadline = time.monotonic() + GRACE_SECONDS
         self._look(0.0, stop=True)
-        for reference in [each for each, task in self.tasks.items() if task.progress is None]:
-            self.cluster.forget(reference)
-            del self.tasks[reference]
+        for key in [each for each, task in self.tasks.items() if task.progress is None]:
+            self.cluster.forget(key)
+            del self.tasks[key]
         while self.tasks and time.monotonic() < deadline:
             self._look(POLL_SECONDS, stop=True)

@@ -6,12 +6,17 @@ import dataclasses
 import json
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+from slurm_site import wait_for
+from test_gpu_memory import ended_with
 
 from bench.execution.executors import Work, processes
 from bench.execution.executors import fork_server as module
@@ -149,15 +154,28 @@ def test_each_trial_gets_the_gpu_with_the_fewest_trials(
         running.append((words[-2], Ends()))
         return running[-1][1]
 
-    monkeypatch.setattr(processes, "gpu_count", lambda: 3)
+    monkeypatch.setattr("bench.utils.hardware.free_gpu_mib", lambda: dict.fromkeys(range(3), 1e6))
     monkeypatch.setattr(processes, "fork_server", lambda environment: None)
     monkeypatch.setattr(processes.subprocess, "Popen", popen)
-    monkeypatch.setattr(processes, "_collect", lambda job, work, watcher: None)
+    monkeypatch.setattr(processes, "_collect", lambda job, work: ended_with("crashed"))
     monkeypatch.setattr(processes, "_rest", lambda jobs: setattr(running.pop(0)[1], "ended", True))
     plan = plan_study(study(tmp_path, "noise", seeds=tuple(range(5))), results=tmp_path / "results")
     trials = [dataclasses.replace(trial, device=device) for trial in plan.trials]
     processes.run(trials, Work(tmp_path / "results", None, 60.0, workers, gpu, None, "none"), Silence())
     assert orders == given
+
+
+def test_a_worker_that_nobody_has_collected_has_ended() -> None:
+    """Its server was killed, and in a container nobody may collect what it leaves."""
+    server = ForkServer.__new__(ForkServer)
+    server._control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # nobody is at the other end
+    with server._control, subprocess.Popen(["sleep", "60"]) as worker:
+        assert server.code(worker.pid) is None
+        os.kill(worker.pid, signal.SIGKILL)
+        wait_for(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_ZOMBIE)
+        assert server.code(worker.pid) == 1
+        worker.wait()
+        assert server.code(worker.pid) == 1
 
 
 @pytest.mark.usefixtures("_own_server")

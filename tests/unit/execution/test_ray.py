@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,13 @@ from test_stopping_studies import content, study
 
 from bench.cli import answer
 from bench.errors import UserError
-from bench.execution import ray_cluster
+from bench.execution import ray_connection
 from bench.execution.executors import EXECUTORS, get_executor
 from bench.execution.executors import ray as executor
 from bench.execution.executors.ray import Ray
 from bench.execution.progress import Progress
 from bench.execution.ray_cluster import Key, Mailbox, News, Outcome
+from bench.execution.ray_connection import ClusterLost, RayConnection, connected
 from bench.execution.ray_worker import work
 from bench.execution.run_study import Silence, run_study
 from bench.records import load_records
@@ -58,7 +61,7 @@ def test_where_ray_is_not_installed_a_sentence_names_the_extra(
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "no-such-host.invalid", "127.0.0.1:99999"])
 def test_an_address_where_nobody_answers_is_told_at_once(address: str) -> None:
     with pytest.raises(UserError, match=r"nothing answers at .*`ray start --head` prints it"), \
-            ray_cluster.connected(address, 1.0):  # fmt: skip
+            connected(address, 1.0):  # fmt: skip
         pass
 
 
@@ -71,6 +74,7 @@ class Queue:
     def __init__(self, fate: Callable[[Key, bool], Outcome | None] = lambda key, ran: None) -> None:
         self.fate = fate
         self.mailbox = Mailbox()
+        self.tasks: list[Key] = []
         self.orders: dict[Key, bytes] = {}
         self.outcomes: dict[Key, Outcome] = {}
         self.ran: list[Key] = []
@@ -84,14 +88,14 @@ class Queue:
     def slots(self, needs: Mapping[str, float]) -> int:
         return len(needs)
 
-    def submit(self, order: bytes, key: Key, needs: Mapping[str, float], name: str) -> Key:
+    def submit(self, order: bytes, key: Key, needs: Mapping[str, float], name: str) -> None:
         assert needs == {"CPU": 1.0}
         self.orders[key], self.names[key] = order, name
-        return key
+        self.tasks.append(key)
 
-    def ended(self, tasks: Sequence[Key], seconds: float) -> list[Key]:
-        if seconds and tasks:
-            key = tasks[0]
+    def ended(self, seconds: float) -> list[Key]:
+        if seconds and self.tasks:
+            key = self.tasks.pop(0)
             self.ran.append(key)
             outcome = self.fate(key, False) or self._work(key)
             self.outcomes[key] = self.fate(key, True) or outcome
@@ -109,11 +113,12 @@ class Queue:
     def news(self, stop: bool) -> dict[Key, News]:
         return self.mailbox.read(stop)
 
-    def forget(self, task: Key) -> None:
-        self.forgotten.append(task)
+    def forget(self, key: Key) -> None:
+        self.tasks.remove(key)
+        self.forgotten.append(key)
 
-    def outcome(self, task: Key) -> Outcome:
-        return self.outcomes.pop(task)
+    def outcome(self, key: Key) -> Outcome:
+        return self.outcomes.pop(key)
 
 
 @pytest.fixture
@@ -276,3 +281,69 @@ def test_a_trial_that_is_told_to_stop_sends_its_checkpoint(
     assert run(tmp_path, "ray:retries=9").statuses == {"ok": 2}  # each attempt is stopped on the way, and goes on
     assert content(tmp_path / "results") == whole
     assert min(record.resumed for record in load_records(tmp_path / "results")) >= 1
+
+
+class Lost(Queue):
+    """A cluster that is gone after some looks."""
+
+    looks = 0
+
+    def news(self, stop: bool) -> dict[Key, News]:
+        self.looks += 1
+        if self.looks > 3 or stop:
+            raise ClusterLost("the connection to the Ray cluster is lost")
+        return super().news(stop)
+
+
+def test_a_cluster_that_is_lost_ends_the_run_and_nothing_else(
+    on: Callable[[Queue], None], whole: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on(Lost(lambda key, ran: Outcome(lost="the node died") if key[1] == 1 else None))
+    with pytest.raises(UserError, match="is lost"):
+        run(tmp_path, "ray:retries=9")
+    on(Queue())
+    assert run(tmp_path).statuses == {"ok": 2}
+    assert content(tmp_path / "results") == whole
+
+
+def test_a_cluster_that_is_lost_while_the_run_stops_leaves_a_stop(
+    on: Callable[[Queue], None], whole: dict[str, object], tmp_path: Path
+) -> None:
+    on(Lost())
+    with pytest.raises(Stopped, match="a test") as stop:
+        run(tmp_path, audience=Asks("queued"))
+    assert stop.value.late == 0  # what had not begun is not late
+    on(Queue())
+    assert run(tmp_path).statuses == {"ok": 2}
+    assert content(tmp_path / "results") == whole
+
+
+@pytest.mark.parametrize(
+    ("becomes", "said"),
+    [
+        ("os._exit(1)", r"is lost: Ray ended the process that was connected \(exit code 1\); what was saved is kept"),
+        ("os.kill(os.getpid(), 9)", r"is lost: .*\(signal SIGKILL\); what was saved is kept"),
+        ("raise ConnectionError('no token')", "no connection to the Ray cluster local: no token"),
+        ("raise SystemExit", "is lost: SystemExit"),
+    ],
+)
+def test_whatever_ray_does_to_the_process_that_is_connected_the_driver_stays(
+    becomes: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ray.py").write_text(
+        f"import os\n\ndef init(**options):\n    {becomes}\n\ndef shutdown():\n    pass\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=said), connected("local", 1.0):
+        pass
+
+
+def test_a_cluster_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_connection, "ANSWER_SECONDS", 0.1)
+    ours, theirs = Pipe()
+    with subprocess.Popen(["sleep", "60"]) as helper, ours, theirs:
+        try:
+            with pytest.raises(ClusterLost, match="cluster head:1 is lost: it has not answered"):
+                RayConnection("head:1", helper, ours).news(stop=False)
+        finally:
+            helper.kill()

@@ -59,52 +59,68 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
     return said
 
 
-def saved(folder: Path) -> set[str]:
-    return {file.parent.name for file in folder.glob("results/work/*/checkpoint.pt")}
+def saved(folder: Path, since: float = 0.0) -> set[str]:
+    """The trials of which the driver has a checkpoint, one newer than ``since``."""
+    files = folder.glob("results/work/*/checkpoint.pt")
+    return {file.parent.name for file in files if file.stat().st_mtime > since}
 
 
 def test_a_ray_of_this_machines_own_runs_isolated_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C reaches all processes of the terminal's group; Ray's daemons are among them."""
+    """Killed, stopped by Ctrl-C, which reaches all processes of the terminal's group, and run to the end."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     run_study(study(tmp_path, 60, 0.05), results=tmp_path / "whole", executor="inline", isolation="none")
-    process = start(tmp_path, "ray", "--isolation", "process", "--workers", "2")
-    wait_for(lambda: bool(saved(tmp_path)) or process.poll() is not None, PATIENCE)
-    assert process.poll() is None, process.communicate()
-    ours = psutil.Process(process.pid).children(recursive=True)
-    assert any("raylet" in each.name() for each in ours)
-    os.killpg(process.pid, signal.SIGINT)
-    assert "stopped (Ctrl-C)" in (said := finish(process, 75))
-    assert "except" not in said, said  # all managed in time
-    psutil.wait_procs(ours, 30)
-    assert not [each for each in ours if each.is_running()]
-    finish(start(tmp_path, "ray", "--isolation", "process", "--workers", "2"))
+    options = ("ray", "--isolation", "process", "--workers", "2")
+    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 75)):
+        process, began = start(tmp_path, *options), time.time()
+        wait_for(lambda: bool(saved(tmp_path, began)) or process.poll() is not None, PATIENCE)  # noqa: B023
+        assert process.poll() is None, process.communicate()
+        ours = psutil.Process(process.pid).children(recursive=True)
+        assert any("raylet" in each.name() for each in ours)
+        os.killpg(process.pid, number)
+        said = finish(process, code)
+        assert ("stopped (Ctrl-C)" in said) == (code == 75)
+        assert "except" not in said, said  # all managed in time
+        psutil.wait_procs(ours, 60)
+        assert not [each for each in ours if each.is_running()]
+    finish(start(tmp_path, *options))
     assert content(tmp_path / "results") == content(tmp_path / "whole")
     records = load_records(tmp_path / "results")
-    assert max(record.resumed for record in records) == 1
+    assert sum(record.resumed for record in records) >= 2
     assert {record.provenance["isolation"]["mode"] for record in records} == {"process"}
 
 
-@pytest.mark.parametrize("way", ["SIGTERM", "dfkd cancel"])
+@pytest.mark.parametrize("way", ["SIGTERM", "SIGUSR1", "its time is over", "dfkd cancel", "SIGKILL"])
 def test_a_driver_that_is_stopped_has_what_was_running(
     site: Site, tmp_path: Path, way: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_study(study(tmp_path, 60, 0.05), results=tmp_path / "whole", executor="inline", isolation="none")
-    process = start(tmp_path, f"ray:address={site.address}", "--isolation", "none")
-    wait_for(lambda: bool(saved(tmp_path)) or process.poll() is not None, PATIENCE)
+    """All trials are saved, and the same command goes on; after a kill from the last checkpoints."""
+    steps = 300 if way == "its time is over" else 60
+    run_study(study(tmp_path, steps, 0.05), results=tmp_path / "whole", executor="inline", isolation="none")
+    command = (f"ray:address={site.address}", "--isolation", "none")
+    for seconds in (15, 30, 60, 120, 240):  # nobody knows how long a start takes
+        process = start(tmp_path, *command, *([f"--stop-after={seconds}s"] if way == "its time is over" else []))
+        wait_for(lambda: bool(saved(tmp_path)) or process.poll() is not None, PATIENCE)  # noqa: B023
+        if way != "its time is over" or saved(tmp_path) or process.wait() != 75:
+            break
     capsys.readouterr()
-    assert answer(["status", str(tmp_path / "results"), "--json"]) == 0
-    (status,) = json.loads(capsys.readouterr().out)
-    assert status["alive"]
-    assert status["running"]
-    if way == "SIGTERM":
-        process.send_signal(signal.SIGTERM)
-    else:
+    if process.poll() is None:
+        assert answer(["status", str(tmp_path / "results"), "--json"]) == 0
+        (status,) = json.loads(capsys.readouterr().out)
+        assert status["alive"]
+        assert status["running"]
+    if way == "dfkd cancel":
         assert answer(["cancel", str(tmp_path / "results"), "--wait", "300"]) == 0
         assert "saved and stopped" in capsys.readouterr().out
-    assert f"stopped ({way})" in finish(process, 75)
+    elif way.startswith("SIG"):
+        process.send_signal(getattr(signal, way))
+    if way == "SIGKILL":
+        finish(process, -signal.SIGKILL)
+        wait_for(lambda: not any(site.workers(node) for node in site.nodes), 60)  # Ray ends its trials
+    else:
+        assert f"stopped ({way})" in finish(process, 75)
     assert saved(tmp_path)
-    finish(start(tmp_path, f"ray:address={site.address}", "--isolation", "none"))
+    finish(start(tmp_path, *command))
     assert content(tmp_path / "results") == content(tmp_path / "whole")
     assert max(record.resumed for record in load_records(tmp_path / "results")) == 1
 
@@ -161,3 +177,21 @@ def test_a_node_and_a_worker_die_among_many_trials(site: Site, tmp_path: Path) -
     resumed = {record.id: record.resumed for record in load_records(tmp_path / "results")}
     assert all(resumed[name] for name in ends)
     assert not list((tmp_path / "results" / "work").iterdir())
+
+
+def test_a_run_whose_cluster_dies_says_so_and_goes_on_elsewhere(site: Site, tmp_path: Path) -> None:
+    """The last test with the cluster: its head dies, with all that runs on it, in the midst of trials."""
+    run_study(study(tmp_path, 60, 0.05), results=tmp_path / "whole", executor="inline", isolation="none")
+    process = start(tmp_path, f"ray:address={site.address}", "--isolation", "none")
+    wait_for(lambda: bool(saved(tmp_path)) or process.poll() is not None, PATIENCE)
+    assert process.poll() is None, process.communicate()
+    site.kill(site.nodes[0])
+    began = time.monotonic()
+    said = finish(process, 2)
+    assert f"the connection to the Ray cluster {site.address} is lost: " in said
+    assert "the same command continues" in said
+    assert time.monotonic() - began < 180
+    assert saved(tmp_path)
+    finish(start(tmp_path, "processes", "--isolation", "none"))
+    assert content(tmp_path / "results") == content(tmp_path / "whole")
+    assert max(record.resumed for record in load_records(tmp_path / "results")) == 1
