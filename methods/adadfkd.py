@@ -1,4 +1,4 @@
-"""AdaDFKD (re-derived): images that are told apart from earlier ones, first from unlike and later from like ones.
+"""AdaDFKD (re-derived): images that contrast with earlier ones, first with unlike and later with like ones.
 
 Its loop is CuDFKD's (``cudfkd``), by the same authors: a round is ``generator_steps`` of the generator G, then
 ``student_steps`` of the student, each on new images x = G(z), z ~ N(0, I). With T, S the logits of both networks and
@@ -14,7 +14,7 @@ f_T, f_S their penultimate features, of unit length:
     student     v * (l + contrast_student * N(f_S, f_T, f_T of the batch's other images)), v CuDFKD's weight of it all,
                 l: tau^2 KL(T || S) at ``temperature_imitation``, or for ``mae`` the mean of |S - T| over classes
 
-Where the features' lengths differ those of S go through a linear layer that is drawn anew in every step and learns
+Where the features' lengths differ those of S go through a linear layer that is drawn again in every step and learns
 nothing, as in the code. In the generator's step the student is in evaluation mode and the gradient goes through both
 networks' features; in the student's through its own alone.
 
@@ -102,7 +102,7 @@ def among_themselves(anchors: Tensor, positives: Tensor, temperature: float) -> 
     },
 )  # fmt: skip
 def adadfkd(s: Session, o: Options) -> None:
-    """A generator's images are told apart from earlier ones, by and by from the most alike; the student follows."""
+    """A generator's images contrast with earlier ones, in the end with the most similar; the student follows."""
     generator = s.keep("generator", cmi_generator(o.latent, s.task.image, o.width, large=True))
     normal_weights(generator, s.generator("weights"))
     opt_g = s.keep("opt_g", Adam(generator.parameters(), o.lr_generator, betas=(0.9, 0.99)))
@@ -111,7 +111,7 @@ def adadfkd(s: Session, o: Options) -> None:
     at: dict[str, Any] = s.keep("at", {})
 
     def units(features: Tensor, wanted: int) -> Tensor:
-        """Features of unit length, of another length D through a layer that is drawn anew."""
+        """Features of unit length, of another length D through a layer that is drawn again."""
         own = features.shape[1]
         if own != wanted:
             drawn = (2 * s.uniform(wanted, own + 1, stream="projection") - 1) / math.sqrt(own)

@@ -19,7 +19,7 @@ scaled to unit length (those of a student of another width go through a fixed ra
 KL is at ``temperature``, 1 in the code, with tau^2. G is DAFL's generator with a batch norm whose scale and shift
 belong to the class (1 and 0 at first, eps 1e-3), also after tanh. Both networks and G are in training mode throughout.
 
-The released code makes its Adam for G anew in every step: its update is close to the sign of the gradient, times the
+The released code makes a new Adam for G in every step: its update is close to the sign of the gradient, times the
 rate, which stays. ``fresh_adam: false`` keeps it. The student's rate rises linearly over the first ``warmup`` of the
 budget (10 of 600 epochs) and then falls along a cosine. The defaults are those of the code's command for CIFAR-100. The
 paper was not read.
@@ -66,7 +66,7 @@ class Options(GeneratorOptions, CosineOptions):
     label: Literal["logits", "probabilities"] = option(
         "logits", "of the logits, or of softmax probabilities as in the code", when={"cross_entropy": 0.7}
     )
-    fresh_adam: bool = option(True, "the generator's Adam begins anew in every step, as in the code")
+    fresh_adam: bool = option(True, "the generator gets a new Adam in every step, as in the code")
     warmup: float = option(
         0.0167, "share of the budget over which the student's rate rises", low=0, high=0.9, when={"schedule": "cosine"}
     )

@@ -10,7 +10,7 @@ of G(z) cropped with 4 pixels of black border and flipped, then normalised,
 Of the update with the lowest finite L the maps inside G are stored, at three points: after the first batch norm, and
 after the activation of each of the two convolutions that follow. A round is one call, then ``student_steps`` of the
 student. Each draws one point and a batch of its maps, with replacement. With probability ``exchange`` half of the
-channels of map i, drawn for each anew, come from map N - 1 - i (channel-wise feature exchange, CFE). G, in evaluation
+channels of map i, drawn again for each, come from map N - 1 - i (channel-wise feature exchange, CFE). G, in evaluation
 mode, makes images x of these maps from that point on, which are cropped and flipped. The student's step is on
 
     alpha * tau^2 KL_tau(T || S) / K + cam * mean (C_S - C_T)^2 + attention * sum over g of mean (A_g(S) - A_g(T))^2

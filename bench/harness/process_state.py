@@ -30,6 +30,19 @@ def _set_autocast(device: str, was: tuple[bool, torch.dtype]) -> None:
     torch.clear_autocast_cache()
 
 
+def _nesting() -> int:
+    """How many autocasts torch takes to be open: while there is one, it keeps what it has cast, also stale weights."""
+    torch.autocast_increment_nesting()
+    return torch.autocast_decrement_nesting()
+
+
+def _set_nesting(wanted: int) -> None:
+    while _nesting() > wanted:
+        torch.autocast_decrement_nesting()
+    while _nesting() < wanted:
+        torch.autocast_increment_nesting()
+
+
 _SWITCHES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
     "the number of threads": (torch.get_num_threads, torch.set_num_threads),
@@ -49,6 +62,7 @@ _SWITCHES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         lambda: (torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
         lambda value: torch.backends.cudnn.set_flags(*value),
     ),
+    "open autocasts": (_nesting, _set_nesting),
     "autocast": (
         lambda: tuple((torch.is_autocast_enabled(each), torch.get_autocast_dtype(each)) for each in ("cpu", "cuda")),
         lambda value: any(map(_set_autocast, ("cpu", "cuda"), value)),

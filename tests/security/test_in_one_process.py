@@ -245,6 +245,19 @@ def test_nothing_that_a_method_changes_reaches_the_next_trial(tmp_path: Path) ->
     assert [(row["score"], row["agreement"]) for row in play.curve] == wanted  # type: ignore[attr-defined]
 
 
+def test_an_autocast_that_was_left_open_keeps_no_stale_weights(tmp_path: Path) -> None:
+    """While torch takes one to be open, it casts a weight once and never again, whatever the optimiser did."""
+    play(tmp_path, after=STATES["autocast"])
+    weight = torch.ones(2, 2, requires_grad=True)
+    seen = []
+    for value in (1.0, 2.0):
+        with torch.no_grad():
+            weight.fill_(value)
+        with torch.autocast("cpu", torch.bfloat16):
+            seen.append((torch.ones(2, 2) @ weight).max().item())
+    assert seen == [2.0, 4.0]
+
+
 def test_what_cannot_be_undone_is_told(tmp_path: Path) -> None:
     setting: dict[str, Any] = {"lasting": []}
     record = play(

@@ -182,7 +182,7 @@ def test_mirroring_alone_mirrors_left_and_right_about_half() -> None:
     assert 115 < int(mirrored.sum()) < 185
 
 
-def test_augmentation_is_drawn_anew_every_time() -> None:
+def test_augmentation_is_drawn_again_every_time() -> None:
     real = RealImages(random_split(1), PLAIN, 0, CPU, Augmentation(pad=3, flip=True))
     assert len({tuple(real.take(1)[0].flatten().tolist()) for _ in range(20)}) > 10
 

@@ -176,7 +176,7 @@ def test_four_rounds_equal_the_loop_written_out(variant: str) -> None:
 
 
 @pytest.mark.usefixtures("_double")
-def test_features_of_another_length_go_through_a_layer_that_is_drawn_anew() -> None:
+def test_features_of_another_length_go_through_a_layer_that_is_drawn_again() -> None:
     expected = reference(3, Options(**SMALL), lenet(2, "lenet5bn-half"))
     context = play({}, 9, student=lenet(2, "lenet5bn-half"))
     assert same_weights(context.student, expected["student"], 1e-7)
@@ -193,7 +193,7 @@ def test_another_setting_would_be_noticed(options: dict[str, Any]) -> None:
     assert not same_weights(play(options, 12).student, usual(), 1e-8)
 
 
-def test_it_is_labelled_as_derived_anew_and_has_the_scripts_settings() -> None:
+def test_it_is_labelled_as_re_derived_and_has_the_scripts_settings() -> None:
     card = find_methods()["adadfkd"]
     assert "re-derived" in card.title
     assert card.needs_batch_norm({})

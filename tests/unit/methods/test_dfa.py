@@ -314,7 +314,7 @@ def test_groups_of_one_layer_have_nothing_to_aggregate() -> None:
         play({}, steps=2, teacher=Telling(image=False), student=Small())
 
 
-def test_it_is_labelled_as_derived_anew_and_its_settings_are_the_documented_ones() -> None:
+def test_it_is_labelled_as_re_derived_and_its_settings_are_the_documented_ones() -> None:
     method, o = dfa.declared, dfa.declared.options()
     assert "re-derived" in method.title
     assert (method.data, method.access, method.layers) == (Data.TRAIN, Access.FEATURES, True)

@@ -198,7 +198,7 @@ def test_the_warm_up_takes_at_most_its_share() -> None:
 
 
 @pytest.mark.parametrize("warm_up", [0, 2])
-def test_the_first_layers_start_anew_at_one_call(warm_up: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_layers_start_again_at_one_call(warm_up: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     teacher = Listening(lenet(1, "lenet5bn"))
     monkeypatch.setattr(module, "renew_first_layers", lambda *_: calls.append(len(teacher.heard)))
@@ -206,7 +206,7 @@ def test_the_first_layers_start_anew_at_one_call(warm_up: int, monkeypatch: pyte
     assert calls == [warm_up * 3 + 5]
 
 
-def test_first_layers_anew_means_both_weights_around_0() -> None:
+def test_first_layers_again_means_both_weights_around_0() -> None:
     generator = cmi_generator(32, IMAGE, 64)
     before = cmi_generator(32, IMAGE, 64)
     before.load_state_dict(generator.state_dict())

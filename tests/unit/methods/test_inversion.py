@@ -56,7 +56,7 @@ def test_every_batch_starts_from_standard_normal_noise_with_a_fresh_optimiser() 
         assert start.std().item() == pytest.approx(1, abs=0.02)
 
 
-def test_a_batch_is_taken_as_it_is_and_the_next_one_begins_anew() -> None:
+def test_a_batch_is_taken_as_it_is_and_the_next_one_begins_again() -> None:
     with trial(steps=1) as (s, _):
         batch = Inversion(s, 4, 100, 0.1)
         assert not batch.started

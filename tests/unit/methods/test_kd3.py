@@ -259,7 +259,7 @@ def test_held_out_images_are_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> 
     assert not distinct([held[:8]]) & distinct([first])
 
 
-def test_it_is_labelled_as_derived_anew_and_its_inferences_are_options() -> None:
+def test_it_is_labelled_as_re_derived_and_its_inferences_are_options() -> None:
     declared = kd3.declared
     assert "re-derived" in declared.title
     assert declared.pool == "wild"

@@ -130,7 +130,7 @@ def test_what_a_round_asks() -> None:
     assert (meter.teacher_backward, meter.optimizer_steps) == (8, 3)
 
 
-def test_it_is_labelled_as_derived_anew_and_runs_without_batch_norm() -> None:
+def test_it_is_labelled_as_re_derived_and_runs_without_batch_norm() -> None:
     card = find_methods()["mad"]
     assert card.title == "MAD (re-derived)"
     assert card.needs_batch_norm({})

@@ -329,7 +329,7 @@ class Pixelwise(nn.Module):
 # ---- what it says of itself ------------------------------------------------------------------------------------------
 
 
-def test_it_is_labelled_as_derived_anew_and_needs_batch_norm() -> None:
+def test_it_is_labelled_as_re_derived_and_needs_batch_norm() -> None:
     card = find_methods()["ssd_kd"]
     assert card.title == "SSD-KD (re-derived)"
     assert card.needs_batch_norm({})

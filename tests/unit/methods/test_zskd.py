@@ -234,7 +234,7 @@ def test_the_student_follows_the_teacher_at_the_temperature_squared() -> None:
         ({"augmentation": "geometry+noise", "families": ("flip", "shift+rotation"), "expand": True}, 16 * 47),
     ],
 )
-def test_the_teacher_labels_every_augmented_image_anew(options: dict[str, object], images: int) -> None:
+def test_the_teacher_labels_every_augmented_image_again(options: dict[str, object], images: int) -> None:
     teacher, student = Listening(lenet(1)), Listening(lenet(2, "lenet5-half"))
     run(zskd.declared, {**TINY, **options, "impressions": 20}, steps=4, teacher=teacher, student=student)
     assert [len(batch) for batch in teacher.heard[3:]] == [images]
