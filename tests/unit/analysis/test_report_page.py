@@ -175,11 +175,10 @@ def test_figures_are_pdf_too_and_have_no_title(report: Path) -> None:
     assert figure.axes[0].get_title() == ""
 
 
-def test_pdf_figures_embed_truetype_fonts_as_conferences_ask(pdf_fonts: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.analysis.report.figures.curves import STYLE, style, to_bytes
+def test_pdf_figures_embed_truetype_fonts_as_conferences_ask() -> None:
+    from bench.analysis.report.figures.curves import style, to_bytes
     from bench.analysis.report.figures.ranking import draw_ranking
 
-    monkeypatch.setitem(STYLE, "pdf.fonttype", pdf_fonts)
     with style():
         figure = draw_ranking(group_of(make_record("dafl"), make_record("kd")))
         assert figure is not None
