@@ -85,6 +85,16 @@ def test_what_differs_excuses_a_difference_and_takes_no_number_back(
     assert (near.verdict, near.words) == ("reproduced", f"reproduced with {reason}")
 
 
+def test_without_the_papers_length_of_training_a_difference_is_no_verdict_and_other_words_stay() -> None:
+    unknown = {"teacher_images": None, "paper": "", "source": "a table", "teacher": 0.972, "quantity": "last"}
+    (far,) = lines([0.85, 0.86, 0.87], unknown)
+    assert far.words == "not comparable: how long the paper trained is not known"
+    (near,) = lines([0.983, 0.984, 0.982], unknown)
+    assert near.words == "reproduced"
+    (single,) = lines([0.983], unknown)
+    assert single.words == "not decided: one seed"
+
+
 @pytest.mark.parametrize(
     ("quote", "changes"),
     [

@@ -34,11 +34,12 @@ NOTES = (
     "last; where a paper does not say, the last. A quoted deviation counts as that of the number, where the runs "
     "behind it are not known; a number without one counts as exact.",
     "Teacher images: what was asked of the teacher, as a share of what the paper's run asks. Teacher: ours minus the "
-    "paper's. Below 90 % of the images, with a teacher more than a point away, other options, other real images or "
-    "altered data files, a difference is no verdict on the paper: not comparable.",
+    "paper's. Below 90 % of the images, or where the paper's are not known, with a teacher more than a point away, "
+    "other options, other real images or altered data files, a difference is no verdict on the paper: not comparable.",
 )
 MARGIN = 0.01
 ENOUGH = 0.9  # share of the paper's teacher images
+UNKNOWN_LENGTH = "how long the paper trained is not known"
 SHOWN = 3  # options that are not the paper's
 
 Verdict = Literal["reproduced", "differs", "not decided", "not comparable", "failed"]
@@ -112,7 +113,10 @@ def _lines(group: Group) -> Iterator[Reproduction]:
         images = row.mean(lambda record: record.meter.teacher_images)
         share = images / quoted.teacher_images if images is not None and quoted.teacher_images else None
         teacher = group.teacher.score - quoted.teacher if group.teacher and quoted.teacher is not None else None
-        yield Reproduction(quoted, row, found, share, teacher, tuple(_reasons(quoted, row, share, teacher, options)))
+        reasons = tuple(_reasons(quoted, row, share, teacher, options))
+        if found is not None and found.verdict == "different" and quoted.teacher_images is None:
+            reasons = (UNKNOWN_LENGTH, *reasons)  # a shorter or longer training would explain it
+        yield Reproduction(quoted, row, found, share, teacher, reasons)
 
 
 def _score(record: Record, quoted: Quoted) -> float:
