@@ -32,7 +32,9 @@ PAGE = "index.html"
 
 
 def distill(
-    teacher: Annotated[Path, typer.Argument(help="Its weights: safetensors, or a torch file with a state_dict.")],
+    teacher: Annotated[
+        Path, typer.Argument(metavar="TEACHER", help="Its weights: safetensors, or a torch file with a state_dict.")
+    ],
     network: Annotated[
         str, typer.Option(metavar="FILE.py:FUNCTION", help="Its network, called with (image, classes); or a name.")
     ],
