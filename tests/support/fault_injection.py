@@ -8,7 +8,9 @@ which some are injected on the executor `processes`.
 
 from __future__ import annotations
 
+import builtins
 import errno
+import io
 import json
 import os
 import random
@@ -236,7 +238,7 @@ class Harness:
             self.complete(kind)
 
     def _refusal(self, most: int) -> Callable[[], None]:
-        """Has the system refuse one of the first ``most`` writes of the process that calls it."""
+        """Has the system refuse one of the next ``most`` writes of this process, opened files included."""
         number, reason = self.random.randrange(1, most), self.random.choice(REFUSALS)
 
         def before() -> None:
@@ -251,8 +253,14 @@ class Harness:
 
                 return call
 
+            def opening(file: Any, mode: str = "r", *arguments: Any, **more: Any) -> Any:
+                return (real_open if set(mode) <= set("rbt") else refused_open)(file, mode, *arguments, **more)
+
+            real_open, refused_open = io.open, refusing(io.open)
             for place, name in ((os, "fsync"), (os, "replace"), (os, "rename"), (os, "mkdir"), (shutil, "copyfile")):
                 setattr(place, name, refusing(getattr(place, name)))
+            for module in (io, builtins):  # pathlib takes the one, everybody else the other
+                module.open = opening  # type: ignore[attr-defined]
 
         return before
 

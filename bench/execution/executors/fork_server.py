@@ -40,16 +40,20 @@ class ForkServer:
         self.owner = os.getpid()
         self._environment = dict(environment)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _CODE, str(theirs.fileno()), json.dumps(self.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=dict(environment),
-                start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks the workers to stop
-            )
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _CODE, str(theirs.fileno()), json.dumps(self.path)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env=dict(environment),
+                    start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks the workers to stop
+                )
+        except BaseException:
+            self._control.close()
+            raise
 
     def fits(self, environment: Mapping[str, str]) -> bool:
         """Whether a worker with this environment can come from here: threads are counted when torch is imported."""

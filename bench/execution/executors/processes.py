@@ -27,6 +27,7 @@ from bench.execution.gpu_memory import GpuPlaces, places_for
 from bench.execution.progress import Progress, read_progress, work_folder
 from bench.execution.teachers import WantedTeacher
 from bench.records import Record, load_record
+from bench.records.folder import writing
 from bench.spec.trial import Trial
 from bench.utils.stopping import Stopped, asked, signal_name
 
@@ -162,40 +163,56 @@ def _start(trial: Trial, work: Work, gpu: int | None) -> _Job:
         "gpu": gpu,
         "isolation": work.isolation,
     }
-    (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
-    (folder / "progress.json").unlink(missing_ok=True)
-    outcome_file(folder).unlink(missing_ok=True)
-    with (folder / "log.txt").open("ab") as log:
+    with writing(folder):
+        (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
+        (folder / "progress.json").unlink(missing_ok=True)
+        outcome_file(folder).unlink(missing_ok=True)
+        log = (folder / "log.txt").open("ab")
+    with log:
         return _Job(trial, folder, _process(trial, folder, log), time.monotonic())
 
 
 def _train(wanted: WantedTeacher, slots: int, work: Work) -> Training:
     folder = teacher_worker.new_folder(wanted, work.data_folder)
-    with teacher_worker.log_of(folder).open("ab") as log:
-        return Training(wanted, slots, folder, _process(wanted.trial, folder, log))
+    try:
+        with writing(folder):
+            log = teacher_worker.log_of(folder).open("ab")
+        with log:
+            return Training(wanted, slots, folder, _process(wanted.trial, folder, log))
+    except BaseException:
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        raise
 
 
 def _process(trial: Trial, folder: Path, log: IO[bytes]) -> Process:
-    """A worker for the order in a folder, with the threads of a trial."""
+    """A worker for the order in a folder, with the threads of a trial.
+
+    Raises:
+        UserError: the system starts no more processes.
+    """
     threads = str(trial.threads)
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     if trial.device.startswith("cuda"):
         environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # A GPU's driver does not outlive a fork.
-    server = fork_server(environment) if trial.device == "cpu" else None
-    if server is not None:
-        try:
+    try:
+        server = fork_server(environment) if trial.device == "cpu" else None
+        if server is not None:
             return server.start(folder, environment, log.fileno())
-        except OSError:  # it has ended: memory ran out, or somebody killed it
-            close_server()
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", _WORKER, json.dumps(sys.path), str(folder), str(os.getpid())],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        env=environment,
-        start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks the workers to stop
-    )
+    except OSError:  # it has ended, or did not start: memory ran out, or somebody killed it
+        close_server()
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", _WORKER, json.dumps(sys.path), str(folder), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks the workers to stop
+        )
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"no worker could be started: {reason}; choose fewer --workers, or free some memory") from error
 
 
 def _collect(job: _Job, work: Work) -> Record:

@@ -15,6 +15,7 @@ from typing import IO, Any, Protocol
 from bench.errors import UserError
 from bench.execution.teachers import WantedTeacher, train_teacher
 from bench.harness.teachers.progress import TrainingProgress
+from bench.records.folder import writing
 from bench.spec.trial import Trial
 from bench.utils.stopping import Stopped, ask, signal_name
 from bench.utils.text import shown
@@ -88,15 +89,25 @@ class Training:
 
 
 def new_folder(wanted: WantedTeacher, data_folder: Path | None) -> Path:
-    """A folder with the order to train a teacher."""
-    folder = Path(tempfile.mkdtemp(prefix="dfkd-teacher-")) / wanted.key
-    folder.mkdir()
+    """A folder with the order to train a teacher.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     order = {
         "trial": wanted.trial.to_json(),
         "anchors": wanted.anchors,
         "data_folder": str(data_folder) if data_folder else None,
     }
-    (folder / _ORDER).write_text(json.dumps(order), encoding="utf-8")
+    with writing(Path(tempfile.gettempdir())):
+        scratch = Path(tempfile.mkdtemp(prefix="dfkd-teacher-"))
+        try:
+            folder = scratch / wanted.key
+            folder.mkdir()
+            (folder / _ORDER).write_text(json.dumps(order), encoding="utf-8")
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
     return folder
 
 

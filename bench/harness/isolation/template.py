@@ -58,14 +58,18 @@ class Template:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
         environment.setdefault("OMP_NUM_THREADS", "1")  # a pool of threads would not survive a fork
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _CODE, str(theirs.fileno()), json.dumps(sys.path)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                start_new_session=True,  # Ctrl-C reaches the judge alone
-            )
+        try:
+            with theirs:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _CODE, str(theirs.fileno()), json.dumps(sys.path)],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env=environment,
+                    start_new_session=True,  # Ctrl-C reaches the judge alone
+                )
+        except BaseException:
+            ours.close()
+            raise
         return cls(ours, process.pid, process)
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import psutil
 import pytest
 
 from bench.errors import UserError
+from bench.execution.executors import Work, processes, teacher_worker
+from bench.execution.executors.fork_server import close_server
 from bench.execution.plan import plan_study
 from bench.execution.run_study import Silence, run_study
 from bench.execution.teachers import WantedTeacher, missing_teachers, train_teacher
@@ -69,6 +72,47 @@ def weights(wanted: WantedTeacher) -> str:
 def test_tasks_that_share_a_teacher_train_it_once(tmp_path: Path) -> None:
     plan = plan_study(study(tmp_path, ("one", "quick"), ("two", "quick"), LONG), results=tmp_path / "out")
     assert [wanted.trial.task for wanted in missing_teachers(plan.trials)] == ["one", "long"]
+
+
+@pytest.mark.parametrize("refused", ["mkdtemp", "mkdir", "order", "log"])
+def test_a_disk_that_refuses_a_workers_folder_is_one_sentence_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """An executor's caller may be a script, which nobody but this sentence tells what to do."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+
+    def full(*words: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str([*words, scratch / "file"][0]))
+
+    place, name = {
+        "mkdtemp": (tempfile, "mkdtemp"),
+        "mkdir": (teacher_worker.Path, "mkdir"),
+        "order": (teacher_worker.Path, "write_text"),
+        "log": (teacher_worker, "log_of"),
+    }[refused]
+    plan = plan_study(study(tmp_path, SHORT), results=tmp_path / "out")
+    work = Work(tmp_path / "out", None, 60.0, 1, teachers=tuple(missing_teachers(plan.trials)))
+    monkeypatch.setattr(place, name, full)
+    with pytest.raises(UserError, match=r"the disk of .*scratch.* is full; free some space and run the same command"):
+        processes.run(plan.trials, work, Silence())
+    monkeypatch.undo()
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_system_that_starts_no_more_processes_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    plan = plan_study(study(tmp_path, SHORT), results=tmp_path / "out")
+    work = Work(tmp_path / "out", None, 60.0, 1, teachers=tuple(missing_teachers(plan.trials)))
+    close_server()
+    monkeypatch.setattr(processes.subprocess, "Popen", none)
+    with pytest.raises(UserError, match=r"no worker could be started: Resource temporarily unavailable; choose fewer"):
+        processes.run(plan.trials, work, Silence())
 
 
 @pytest.mark.slow
