@@ -11,7 +11,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.data import caltech, camvid, cifar, digits, download, files, mnist, nyuv2, photos, pool, shapes, svhn
+from bench.data import (
+    caltech,
+    camvid,
+    cifar,
+    cinic,
+    digits,
+    download,
+    files,
+    imagenette,
+    mnist,
+    nyuv2,
+    photos,
+    pool,
+    shapes,
+    svhn,
+    tiny_imagenet,
+)
 from bench.data.folders import protected_paths, search_folders
 from bench.data.own_images import OwnImages, own_of, source_of
 from bench.data.pool import Pool, load_pool
@@ -27,7 +43,10 @@ __all__ = [
 
 SOURCES: dict[str, Source] = {
     source.name: source
-    for family in (digits, mnist, cifar, svhn, caltech, shapes, camvid, nyuv2, photos, pool)
+    for family in (
+        *(digits, mnist, cifar, svhn, cinic, tiny_imagenet, imagenette),
+        *(caltech, shapes, camvid, nyuv2, photos, pool),
+    )
     for source in family.SOURCES
 }
 NAMES: tuple[str, ...] = tuple(SOURCES)
@@ -98,9 +117,10 @@ def load_source(source: Source, *, size: int, folder: Path | None = None, allow_
     from bench.data import images  # from here on torch is needed
 
     if source.tree is not None:
-        root = files.home(source, folders)
+        found = files.home(source, folders)
+        root = source.tree.folder(found) if found is not None else None
         assert root is not None, "a usable set was found somewhere"
-        pairs = source.tree.read(root / source.tree.root, size)
+        pairs = source.tree.read(root, size)
     elif source.make is not None:
         pairs = source.make()
     else:

@@ -80,12 +80,17 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Archive:
-    """A published ``.tar.gz`` that holds a set's files under their names; the size is in bytes."""
+    """A published ``.tar.gz`` that holds a set's files under their names; the size is in bytes.
+
+    Of a set of many files it may be a ``.zip`` as well. ``tops`` are the folders and files of it that are unpacked;
+    what lies above them in the archive is left away.
+    """
 
     name: str  # one that was downloaded by hand is looked for under this name in the data folder
     size: int
     md5: str
     urls: tuple[str, ...]  # in the order in which they are tried
+    tops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,17 @@ class Tree:
     root: str  # relative to the data folder; a user's own folder is absolute
     inspect: Callable[..., list[FileStatus]]
     read: Callable[[Path, int], tuple[Pair, Pair]]
+    also: tuple[str, ...] = ()  # other names that the folder has on people's disks
+
+    def folder(self, place: Path) -> Path | None:
+        """Its folder in a data folder, by the first of its names that is there."""
+        for name in (self.root, *self.also):
+            try:
+                if (place / name).is_dir():
+                    return place / name
+            except OSError:  # below a folder that may not be entered
+                continue
+        return None
 
 
 @dataclass(frozen=True)
@@ -141,6 +157,11 @@ class Source:
     make: Callable[[], tuple[Pair, Pair]] | None = None
     test_images: int | None = None
     labelled: bool = True
+
+    @property
+    def fetchable(self) -> bool:
+        """Whether there is something to download."""
+        return bool(self.files) or self.archive is not None
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,12 @@ def shortened(statuses: Sequence[FileStatus]) -> list[FileStatus]:
     return shown
 
 
+def some(things: Sequence[str]) -> str:
+    """The first three, and how many more there are."""
+    more = f" and {len(things) - 3:,} more" if len(things) > 3 else ""
+    return f"{', '.join(things[:3])}{more}"
+
+
 def names_in(folder: Path) -> frozenset[str]:
     """The names in a folder, or none where there is no folder: one look instead of one per file."""
     try:
