@@ -9,6 +9,7 @@ says so. Importing this package imports no torch, so that listing data sets is i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.data import (
@@ -19,6 +20,7 @@ from bench.data import (
     digits,
     download,
     files,
+    imagenet,
     imagenette,
     mnist,
     nyuv2,
@@ -31,7 +33,7 @@ from bench.data import (
 from bench.data.folders import protected_paths, search_folders
 from bench.data.own_images import OwnImages, own_of, source_of
 from bench.data.pool import Pool, load_pool
-from bench.data.source import Dataset, FileStatus, Source, SourceFile, Split
+from bench.data.source import Dataset, FileStatus, Pair, Source, SourceFile, Split
 from bench.errors import UserError, nearest
 from bench.utils.http import Progress
 
@@ -44,7 +46,7 @@ __all__ = [
 SOURCES: dict[str, Source] = {
     source.name: source
     for family in (
-        *(digits, mnist, cifar, svhn, cinic, tiny_imagenet, imagenette),
+        *(digits, mnist, cifar, svhn, cinic, tiny_imagenet, imagenette, imagenet),
         *(caltech, shapes, camvid, nyuv2, photos, pool),
     )
     for source in family.SOURCES
@@ -120,19 +122,21 @@ def load_source(source: Source, *, size: int, folder: Path | None = None, allow_
         found = files.home(source, folders)
         root = source.tree.folder(found) if found is not None else None
         assert root is not None, "a usable set was found somewhere"
-        pairs = source.tree.read(root, size)
+        pairs: Sequence[Pair | Split] = source.tree.read(root, size)
     elif source.make is not None:
         pairs = source.make()
     else:
         assert source.read is not None
         pairs = source.read(source, files.contents(source, statuses))
-    train, test = (Split(*images.fit(x, y, size)) for x, y in pairs)
+    train, test = (each if isinstance(each, Split) else Split(*images.fit(*each, size)) for each in pairs)
     return Dataset(
         name=source.name,
         train=train,
         test=test,
         classes=source.classes,
-        fingerprint=images.fingerprint(train.images, train.labels, test.images, test.labels),
+        fingerprint=images.fingerprint(
+            train.digest or train.images, train.labels, test.digest or test.images, test.labels
+        ),
         altered=tuple(each.name for each in statuses if each.state == "altered"),
         labelled=source.labelled,
     )

@@ -32,10 +32,18 @@ class Split:
     """One split: ``images`` uint8 (N, C, H, W) in 0..255, and ``labels``, each an index into the classes.
 
     Labels are int64 (N,) for classification, and uint8 (N, H, W) with :data:`VOID` for segmentation.
+    ``digest`` is the sha256 of the images' bytes where they are mapped from a file, because they need not fit into
+    memory; it is empty for images in memory. What is mapped is read where it is indexed, and never copied as a whole.
     """
 
     images: Tensor
     labels: Tensor
+    digest: str = ""
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the images lie in a file and not in memory."""
+        return bool(self.digest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +108,14 @@ class Tree:
     ``inspect(root)`` gives the state of its parts (a split, a list, a class) and of each single file that is wrong, by
     looking at names, sizes and headers only; with ``thorough=True`` every file is decoded. ``read(root, size)`` gives
     the train and test pairs with uint8 images: for classification of ``size`` x ``size`` pixels, for segmentation with
-    the shorter side ``size`` pixels long, and labels resized to match without inventing any. It raises UserError that
-    names the file for one that cannot be used.
+    the shorter side ``size`` pixels long, and labels resized to match without inventing any. A set that need not fit
+    into memory gives two splits with mapped images instead. It raises UserError that names the file for one that cannot
+    be used.
     """
 
     root: str  # relative to the data folder; a user's own folder is absolute
     inspect: Callable[..., list[FileStatus]]
-    read: Callable[[Path, int], tuple[Pair, Pair]]
+    read: Callable[[Path, int], tuple[Pair | Split, Pair | Split]]
     also: tuple[str, ...] = ()  # other names that the folder has on people's disks
 
     def folder(self, place: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""The tasks with torchvision's networks: their sizes, the places that tasks name in them, and torchvision's checkpoints."""
+"""The tasks with torchvision's networks: sizes, the places that tasks name in them, and torchvision's checkpoints."""
 
 from __future__ import annotations
 
