@@ -34,11 +34,12 @@ from bench.data.folders import protected_paths, search_folders
 from bench.data.own_images import OwnImages, own_of, source_of
 from bench.data.pool import Pool, load_pool
 from bench.data.source import Dataset, FileStatus, Pair, Source, SourceFile, Split
-from bench.errors import UserError, nearest
+from bench.errors import MissingData, UserError, nearest
 from bench.utils.http import Progress
 
 __all__ = [
     "SOURCES", "NAMES", "load", "load_source", "load_pool", "status", "status_of", "fetch", "search_folders",
+    "demand_training_images",
     "protected_paths", "own_of", "source_of",
     "OwnImages", "Dataset", "Split", "Pool", "Source", "SourceFile", "FileStatus", "Progress",
 ]  # fmt: skip
@@ -97,6 +98,12 @@ def fetch(name: str, folder: Path | None = None, progress: Progress | None = Non
     if source.make is not None:
         raise UserError(f"{source.name} is generated: nothing to download")
     return download.fetch(source, folder, search_folders(folder), progress)
+
+
+def demand_training_images(dataset: Dataset, source: Source, whose: str) -> None:
+    """Raise MissingData for a set that lies there without training images; ``whose`` says what needs them."""
+    if not len(dataset.train.images):
+        raise MissingData(f"{whose} needs real training images, and {source.name} has none here; {source.how_to_place}")
 
 
 def find(name: str) -> Source:

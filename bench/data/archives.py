@@ -1,6 +1,7 @@
 """Unpacking what was downloaded: only the files that are wanted, each of them whole and official or not at all.
 
 The folder and name of a file are those of its :class:`SourceFile`; an archive's own paths and links are never followed.
+Of a set of many files the archive as a whole is official, and so are the names in it.
 """
 
 from __future__ import annotations

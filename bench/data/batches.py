@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from bench.data.image_spec import Augmentation, ImageSpec
 from bench.data.source import VOID, Split
-from bench.errors import MethodError, MissingData
+from bench.errors import MethodError
 from bench.utils.rng import derive
 
 IGNORED = -100  # the label of a void pixel in a batch: what torch's cross-entropy leaves out by default
@@ -35,7 +35,7 @@ class RealImages:
 
     Images larger than the task's are cropped to its size at random places; ``augment`` pads them before and mirrors
     every second one. Crops and mirrors depend on the seed and the number of the batch alone. Images that are mapped
-    from a file stay there, and batches of them go to the device. Raises MissingData if there are none.
+    from a file stay there, and batches of them go to the device. Raises MethodError if there are none.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class RealImages:
         augment: Augmentation | None = None,
     ) -> None:
         if not len(split.images):
-            raise MissingData("there are no real training images in the data set's folder, and here they are needed")
+            raise MethodError("there are no real images to make batches of")
         self._digest = split.digest
         self._device = device
         self._images = split.images if split.mapped else split.images.to(device)

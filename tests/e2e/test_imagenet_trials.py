@@ -65,4 +65,4 @@ def test_a_study_without_training_images(tmp_path: Path, monkeypatch: pytest.Mon
     assert facts["data"]["altered"] == ["imagenet/val"]
     again = data.load("imagenet", size=32, folder=place, allow_altered=True)
     assert facts["data"]["fingerprint"] == again.fingerprint
-    assert records["kd"].reason.startswith("there are no real training images in the data set's folder")
+    assert records["kd"].reason.startswith("kd needs real training images, and imagenet has none here; ask for")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from bench.data import Dataset
+from bench.data import Dataset, demand_training_images
 from bench.errors import Diverged, UserError, nearest
 from bench.harness.evaluation import answers, score_network
 from bench.harness.teachers.passport import SCHEMA, passport_text, passports, read_passport
@@ -127,6 +127,7 @@ def train_teacher(
     Raises:
         UserError: the recipe is unknown, the backbone does not fit, or training diverged.
     """
+    demand_training_images(dataset, task.source, f"training a teacher of {task.name}")
     key = teacher_key(task, spec, altered_data)
     extra: dict[str, Any] = {}
     prepare: Callable[[nn.Module], None] = lambda network: None  # noqa: E731, ARG005

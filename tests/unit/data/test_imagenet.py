@@ -18,14 +18,16 @@ from bench import data
 from bench.cli import answer
 from bench.data import decoded, imagenet
 from bench.data.batches import RealImages, normalise
-from bench.data.image_spec import ImageSpec
+from bench.data.image_spec import Augmentation, ImageSpec
 from bench.data.images import fingerprint
 from bench.data.source import Split
-from bench.errors import MissingData, UserError
+from bench.errors import MethodError, MissingData, UserError
 from bench.execution import prepare
+from bench.harness import evaluation
+from bench.harness.teachers.cache import train_teacher
 from bench.models import build
 from bench.records import load_records
-from bench.spec.task import get_task, tasks
+from bench.spec.task import TeacherSpec, get_task, tasks
 from bench.utils.stopping import Stopped
 
 TWO = ("n01440764", "n01443537")
@@ -174,8 +176,24 @@ def test_without_training_images_the_set_is_whole(root: Path, capsys: pytest.Cap
 def test_what_needs_training_images_says_that_there_are_none(root: Path) -> None:
     shutil.rmtree(root / "train")
     image = ImageSpec(channels=3, size=28, mean=(0.5,) * 3, std=(0.5,) * 3)
-    with pytest.raises(MissingData, match=r"^there are no real training images in the data set's folder, and here"):
+    with pytest.raises(MethodError, match=r"^there are no real images to make batches of$"):
         RealImages(load(root).train, image, 0, CPU)
+    with pytest.raises(
+        MissingData, match=r"^a pool needs real training images, and imagenet has none here; ask for acc"
+    ):
+        data.load_pool("imagenet", size=28, channels=3, folder=root.parent)
+    task = get_task("imagenet/resnet34-resnet18")
+    with pytest.raises(
+        MissingData, match=r"^training a teacher of imagenet/resnet34-resnet18 needs real training imag"
+    ):
+        train_teacher(task, TeacherSpec(network="resnet18", recipe="cifar-quick"), load(root))
+
+
+def test_as_a_pool_its_training_images_stay_mapped(root: Path) -> None:
+    pool = data.load_pool("imagenet", size=28, channels=3, folder=root.parent)
+    train = load(root).train.images
+    assert torch.equal(pool.images, train)
+    assert pool.images.untyped_storage().nbytes() == train.untyped_storage().nbytes()
 
 
 # ---- a broken set, and too little room -------------------------------------------------------------------------------
@@ -270,6 +288,22 @@ def test_batches_of_mapped_images_are_those_of_images_in_memory(root: Path) -> N
     assert torch.equal(mapped.part(1, 2).take(2)[0], whole.part(1, 2).take(2)[0])
 
 
+def test_mapped_images_go_to_a_device_in_batches_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's device without storage stands for a GPU, whose memory they would not fit into."""
+    device = torch.device("meta")
+    image = ImageSpec(channels=3, size=28, mean=(0.5,) * 3, std=(0.2,) * 3)
+    split = load(root).train
+    images = RealImages(split, image, 3, device, Augmentation(pad=2, flip=True))
+    assert {each.device.type for each in (*images.take(4), *images.survey(4))} == {"meta"}
+    assert {each.device.type for each in images.part(0, 2).take(2)} == {"meta"}
+    images.choose(torch.tensor([1, 2]))
+    assert images.take(5)[0].shape == (5, 3, 28, 28)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 28 * 28, 2)).to(device)
+    monkeypatch.setattr(evaluation, "predict", lambda network, batch: batch.flatten(1).sum(1))  # no autocast there
+    assert evaluation.answers(network, split.images, image).device == device
+    assert split.images.device == CPU
+
+
 STUDY = """\
 name: s
 tasks: [imagenet/resnet34-resnet18]
@@ -293,8 +327,8 @@ def small_task(monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path) -> P
     network.fc.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
         network.eval()(normalise(test.images, small.image))
-        answers = torch.nn.functional.one_hot(test.labels, 2).float()
-        network.fc.weight.copy_(torch.linalg.lstsq(seen[0], answers, driver="gelsd").solution.T)
+        wanted = torch.nn.functional.one_hot(test.labels, 2).float()
+        network.fc.weight.copy_(torch.linalg.lstsq(seen[0], wanted, driver="gelsd").solution.T)
         network.fc.bias.zero_()
     torch.save(network.state_dict(), tmp_path / "resnet34-b627a593.pth")
     return tmp_path
@@ -322,4 +356,6 @@ def test_trials_with_an_imported_teacher(train: bool, kd: str, small_task: Path,
         assert "imagenet has 6 training images, too many to compare with all of them; `real_images: 10000`" in said
     else:
         assert "the task has no training images to compare with" in said
-        assert found["kd"].reason.startswith("there are no real training images in the data set's folder")
+        assert found["kd"].reason.startswith(
+            "kd needs real training images, and imagenet has none here; ask for access at https://image-net.org"
+        )
