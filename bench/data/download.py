@@ -18,13 +18,8 @@ from bench.data.source import Archive, Source, SourceFile, Tree
 from bench.errors import UserError
 from bench.utils.http import FAILURES, Progress, RefusedError, transfer
 
-BROKEN = (
-    *FAILURES,
-    EOFError,
-    zlib.error,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-)  # what a transfer or an archive may raise
+# what a transfer or an archive may raise
+BROKEN = (*FAILURES, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
 
 
 def fetch(source: Source, folder: Path | None, folders: Sequence[Path], progress: Progress | None) -> Path:
