@@ -125,10 +125,10 @@ def train_teacher(
         work: a folder for checkpoints, where they must not be those of a training that was watched otherwise.
 
     Raises:
-        UserError: the recipe is unknown, the backbone does not fit, or training diverged.
+        UserError: the recipe is unknown, the backbone does not fit, there are no training images, or training diverged.
     """
-    demand_training_images(dataset, task.source, f"training a teacher of {task.name}")
     key = teacher_key(task, spec, altered_data)
+    demand_training_images(dataset, task.source, f"training a teacher of {task.name}")
     extra: dict[str, Any] = {}
     prepare: Callable[[nn.Module], None] = lambda network: None  # noqa: E731, ARG005
     if backbone is not None:
