@@ -112,7 +112,7 @@ def _folder_of(source: Source, files: Sequence[FileStatus]) -> Path:
             return folder
     if source.make is not None:
         raise UserError(f"{source.name} is generated: it has no folder")
-    fetch = f"run `dfkd data fetch {source.name}`, or " if source.files else ""
+    fetch = f"run `dfkd data fetch {source.name}`, or " if source.fetchable else ""
     raise UserError(f"{source.name} is missing; {fetch}{source.how_to_place}")
 
 
@@ -162,4 +162,4 @@ def _print_set(source: Source, files: Sequence[FileStatus], folder: Path | None)
 def _remedy(source: Source, archive: Path | None) -> str:
     if archive is not None:
         return f"`dfkd data fetch {source.name} --data {shlex.quote(str(archive.parent))}`, which unpacks {archive}"
-    return f"{f'`dfkd data fetch {source.name}`, or ' if source.files else ''}{source.how_to_place}"
+    return f"{f'`dfkd data fetch {source.name}`, or ' if source.fetchable else ''}{source.how_to_place}"

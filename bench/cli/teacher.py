@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,6 +52,11 @@ def train(
         raise UserError("--quick already selects a recipe; leave out --recipe")
     base = quick_teacher(spec) if quick else spec.teacher
     wanted = TeacherSpec(network=base.network, recipe=recipe or base.recipe, seed=base.seed if seed is None else seed)
+    if not wanted.recipe:
+        raise UserError(
+            f"task {spec.name!r} names no recipe for its teacher: import it (`dfkd teacher import FILE --task "
+            f"{shlex.quote(spec.name)}`), or choose a recipe with --recipe"
+        )
     epochs = get_recipe(wanted.recipe).epochs
     kind, number = choose_device(device)
 

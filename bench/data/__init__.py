@@ -9,25 +9,47 @@ says so. Importing this package imports no torch, so that listing data sets is i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from bench.data import caltech, camvid, cifar, digits, download, files, mnist, nyuv2, photos, pool, shapes, svhn
+from bench.data import (
+    caltech,
+    camvid,
+    cifar,
+    cinic,
+    digits,
+    download,
+    files,
+    imagenet,
+    imagenette,
+    mnist,
+    nyuv2,
+    photos,
+    pool,
+    shapes,
+    svhn,
+    tiny_imagenet,
+)
 from bench.data.folders import protected_paths, search_folders
 from bench.data.own_images import OwnImages, own_of, source_of
 from bench.data.pool import Pool, load_pool
-from bench.data.source import Dataset, FileStatus, Source, SourceFile, Split
-from bench.errors import UserError, nearest
+from bench.data.source import Dataset, FileStatus, Pair, Source, SourceFile, Split
+from bench.errors import MissingData, UserError, nearest
 from bench.utils.http import Progress
 
 __all__ = [
     "SOURCES", "NAMES", "load", "load_source", "load_pool", "status", "status_of", "fetch", "search_folders",
+    "demand_training_images",
     "protected_paths", "own_of", "source_of",
     "OwnImages", "Dataset", "Split", "Pool", "Source", "SourceFile", "FileStatus", "Progress",
 ]  # fmt: skip
 
 SOURCES: dict[str, Source] = {
     source.name: source
-    for family in (digits, mnist, cifar, svhn, caltech, shapes, camvid, nyuv2, photos, pool)
+    for family in (
+        *(digits, mnist, cifar, svhn, cinic, tiny_imagenet, imagenette, imagenet),
+        *(caltech, shapes, camvid, nyuv2, photos, pool),
+    )
     for source in family.SOURCES
 }
 NAMES: tuple[str, ...] = tuple(SOURCES)
@@ -78,6 +100,12 @@ def fetch(name: str, folder: Path | None = None, progress: Progress | None = Non
     return download.fetch(source, folder, search_folders(folder), progress)
 
 
+def demand_training_images(dataset: Dataset, source: Source, whose: str) -> None:
+    """Raise MissingData for a set that lies there without training images; ``whose`` says what needs them."""
+    if not len(dataset.train.images):
+        raise MissingData(f"{whose} needs real training images, and {source.name} has none here; {source.how_to_place}")
+
+
 def find(name: str) -> Source:
     """The registered source. Raises UserError for an unknown name."""
     if name not in SOURCES:
@@ -98,21 +126,24 @@ def load_source(source: Source, *, size: int, folder: Path | None = None, allow_
     from bench.data import images  # from here on torch is needed
 
     if source.tree is not None:
-        root = files.home(source, folders)
+        found = files.home(source, folders)
+        root = source.tree.folder(found) if found is not None else None
         assert root is not None, "a usable set was found somewhere"
-        pairs = source.tree.read(root / source.tree.root, size)
+        pairs: Sequence[Pair | Split] = source.tree.read(root, size)
     elif source.make is not None:
         pairs = source.make()
     else:
         assert source.read is not None
         pairs = source.read(source, files.contents(source, statuses))
-    train, test = (Split(*images.fit(x, y, size)) for x, y in pairs)
+    train, test = (each if isinstance(each, Split) else Split(*images.fit(*each, size)) for each in pairs)
     return Dataset(
         name=source.name,
         train=train,
         test=test,
         classes=source.classes,
-        fingerprint=images.fingerprint(train.images, train.labels, test.images, test.labels),
+        fingerprint=images.fingerprint(
+            train.digest or train.images, train.labels, test.digest or test.images, test.labels
+        ),
         altered=tuple(each.name for each in statuses if each.state == "altered"),
         labelled=source.labelled,
     )

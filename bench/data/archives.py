@@ -1,6 +1,7 @@
 """Unpacking what was downloaded: only the files that are wanted, each of them whole and official or not at all.
 
 The folder and name of a file are those of its :class:`SourceFile`; an archive's own paths and links are never followed.
+Of a set of many files the archive as a whole is official, and so are the names in it.
 """
 
 from __future__ import annotations
@@ -8,8 +9,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import shutil
+import stat
 import tarfile
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -50,6 +55,56 @@ def unpack_tar(archive: Path, files: Sequence[SourceFile], folder: Path) -> None
             _put(contents, file, folder)
     if left:
         raise RefusedError(f"it does not contain {', '.join(left)}")
+
+
+def unpack_tree(archive: Path, tops: Sequence[str], folder: Path) -> None:
+    """Unpack the folders and files ``tops`` of a ``.zip`` or ``.tar.gz`` as the new ``folder``, whole or not at all.
+
+    What lies above them in the archive is left away; other members stay where they are. Raises RefusedError for a
+    member with a path that points outside the archive, one that is neither a file nor a folder, or if there is nothing
+    to unpack, and what zipfile and tarfile raise for a file that they cannot read.
+    """
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        for name, contents in _members(archive):
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts:
+                raise RefusedError(f"its member {name!r} points outside the archive")
+            first = next((index for index, each in enumerate(path.parts) if each in tops), None)
+            if first is None:
+                continue
+            if contents is None:
+                raise RefusedError(f"its member {name!r} is not a regular file")
+            target = part.joinpath(*path.parts[first:])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contents() as source, target.open("wb") as out:
+                shutil.copyfileobj(source, out, BLOCK)
+        if not part.is_dir():
+            raise RefusedError(f"it contains neither {' nor '.join(tops)}")
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _members(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]] | None]]:
+    """The names of an archive's members, without folders, and how to open each; None for what is no regular file."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as packed:
+            for info in packed.infolist():
+                if not info.is_dir():
+                    link = stat.S_ISLNK(info.external_attr >> 16)
+                    yield info.filename, None if link else partial(packed.open, info)
+        return
+    with tarfile.open(archive, "r:gz") as tar:
+        for member in tar:
+            if not member.isdir():
+                yield member.name, partial(_opened, tar, member) if member.isreg() else None
+
+
+def _opened(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    contents = tar.extractfile(member)
+    assert contents is not None, "a regular file was asked for"
+    return contents
 
 
 def _put(contents: IO[bytes] | gzip.GzipFile, file: SourceFile, folder: Path) -> None:

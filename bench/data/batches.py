@@ -34,7 +34,8 @@ class RealImages:
     """Batches without end: every image once an epoch, in an order that depends on the seed and the epoch alone.
 
     Images larger than the task's are cropped to its size at random places; ``augment`` pads them before and mirrors
-    every second one. Crops and mirrors depend on the seed and the number of the batch alone.
+    every second one. Crops and mirrors depend on the seed and the number of the batch alone. Images that are mapped
+    from a file stay there, and batches of them go to the device. Raises MethodError if there are none.
     """
 
     def __init__(
@@ -45,8 +46,12 @@ class RealImages:
         device: torch.device,
         augment: Augmentation | None = None,
     ) -> None:
-        self._images = split.images.to(device)
-        self._labels = split.labels.to(device)
+        if not len(split.images):
+            raise MethodError("there are no real images to make batches of")
+        self._digest = split.digest
+        self._device = device
+        self._images = split.images if split.mapped else split.images.to(device)
+        self._labels = split.labels.to(self._images.device)
         self._image = image
         self._augment = augment or Augmentation()
         self._seed = seed
@@ -84,7 +89,8 @@ class RealImages:
             stream = torch.Generator().manual_seed(derive(self._seed, "parts", of))
             places = torch.randperm(len(self), generator=stream).tensor_split(of)[index]
             seed = derive(self._seed, "part", index, of)
-            part = RealImages(Split(self._images, self._labels), self._image, seed, self._images.device, self._augment)
+            split = Split(self._images, self._labels, self._digest)
+            part = RealImages(split, self._image, seed, self._device, self._augment)
             part.choose(places)
             self._parts[index, of] = part
         return self._parts[index, of]
@@ -100,7 +106,8 @@ class RealImages:
         start = self._surveyed % len(self._in_turn)
         places = self._in_turn[start : start + batch]
         self._surveyed += len(places)
-        return normalise(middle(self._images[places], self._image.size), self._image), places
+        pixels = self._images[places].to(self._device)
+        return normalise(middle(pixels, self._image.size), self._image), places.to(self._device)
 
     def take(self, batch: int) -> tuple[Tensor, Tensor]:
         """The next ``batch`` images, normalised, and their labels (int64); a batch may span two epochs.
@@ -117,7 +124,7 @@ class RealImages:
                 self._epoch, self._position = self._epoch + 1, 0
                 self._order = self._shuffled()
         index = torch.cat(parts)
-        pixels, labels = self._images[index], self._labels[index]
+        pixels, labels = self._images[index].to(self._device), self._labels[index].to(self._device)
         if labels.ndim == 3:
             labels = labels.long().masked_fill(labels == VOID, IGNORED)
         pixels, labels = self._augmented(pixels, labels)

@@ -46,12 +46,12 @@ def inspect(root: Path, thorough: bool = False) -> list[FileStatus]:
     bad = list(_missing(root))
     altered = []
     if strange := sorted(each for each in trees.names_in(folder) - {*COUNTS, BACKGROUND} if (folder / each).is_dir()):
-        altered.append(f"{_some(strange)} where no such class is")
+        altered.append(f"{trees.some(strange)} where no such class is")
     images = {name: _images(folder / name) for name in COUNTS}
     wrong = {name: len(images[name]) for name, count in COUNTS.items() if images[name] and len(images[name]) != count}
     if wrong and not bad:
         differing = [f"{count} images of {name}, officially {COUNTS[name]}" for name, count in wrong.items()]
-        altered.append(_some(differing))
+        altered.append(trees.some(differing))
     paths = [path for each in images.values() for path in each]
     for path in paths if thorough else paths[:1]:
         try:
@@ -100,11 +100,6 @@ def _missing(root: Path) -> Iterator[FileStatus]:
         for number in range(1, int(max(there)[6:10])):
             if (image := f"image_{number:04d}.jpg") not in there:
                 yield trees.wrong(folder / image, root, "missing", "missing")
-
-
-def _some(things: list[str]) -> str:
-    more = f" and {len(things) - 3} more" if len(things) > 3 else ""
-    return f"{', '.join(things[:3])}{more}"
 
 
 SOURCES = (

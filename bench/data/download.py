@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import shlex
 import tarfile
+import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from bench.data.archives import unpack_gz, unpack_tar
+from bench.data.archives import unpack_gz, unpack_tar, unpack_tree
 from bench.data.files import archive_seen, folder_of, home, inspect, md5_of_file
-from bench.data.source import Archive, Source, SourceFile
+from bench.data.source import Archive, Source, SourceFile, Tree
 from bench.errors import UserError
 from bench.utils.http import FAILURES, Progress, RefusedError, transfer
 
-BROKEN = (*FAILURES, EOFError, zlib.error, tarfile.TarError)  # what a transfer or an archive may raise
+# what a transfer or an archive may raise
+BROKEN = (*FAILURES, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
 
 
 def fetch(source: Source, folder: Path | None, folders: Sequence[Path], progress: Progress | None) -> Path:
@@ -25,23 +27,26 @@ def fetch(source: Source, folder: Path | None, folders: Sequence[Path], progress
 
     Files that are official already are left alone, truncated and corrupted ones are replaced, and an altered one is an
     error: it may be someone's work. Each file is stored unpacked. An archive that lies in the data folder already is
-    taken instead of a download. Returns the data folder. Raises UserError, also for an incomplete set of many files,
-    which can only be placed by hand.
+    taken instead of a download. A set of many files comes whole or not at all. Returns the data folder. Raises
+    UserError, also for an incomplete set of many files.
     """
     if folder is None or not source.files:
-        statuses = inspect(source, folders)
+        statuses = inspect(source, folders if folder is None or not source.fetchable else [folder])
         if all(status.state == "ok" for status in statuses) and (found := folder_of(statuses[0])):
             return found
-    if not source.files:
+    if not source.fetchable:
         raise UserError(f"{source.name} has no official archive to fetch: {source.how_to_place}")
     source = replace(source, package=None)  # nothing is put among a package's files
     target = folders[0] if folder is not None else _folder_for(source, folders)
+    if source.tree is not None and source.archive is not None:
+        _bring_tree(source, source.archive, source.tree, target, progress)
+        return target
     statuses = inspect(source, [target])
     if altered := [status.message for status in statuses if status.state == "altered"]:
         raise UserError(f"{source.name}: {'; '.join(altered)}. Move it elsewhere, then fetch again")
     wanted = [file for file, status in zip(source.files, statuses, strict=True) if status.state != "ok"]
     if source.archive is not None and wanted:
-        _bring_archive(source, source.archive, wanted, target, progress)
+        _bring_archive(source, source.archive, lambda path: unpack_tar(path, wanted, target), target, progress)
     elif source.archive is None:
         _bring_files(source, wanted, target, progress)
     return target
@@ -52,21 +57,28 @@ def _folder_for(source: Source, folders: Sequence[Path]) -> Path:
     return home(source, folders) or (archive.parent if archive else folders[0])
 
 
+def _bring_tree(source: Source, archive: Archive, tree: Tree, target: Path, progress: Progress | None) -> None:
+    if (there := tree.folder(target)) is not None:
+        wrong = "; ".join(each.message for each in inspect(source, [target]) if each.state != "ok")
+        raise UserError(f"{source.name}: {wrong}. Move {there} elsewhere, then fetch again")
+    _bring_archive(source, archive, lambda path: unpack_tree(path, archive.tops, target / tree.root), target, progress)
+
+
 def _bring_archive(
-    source: Source, archive: Archive, wanted: Sequence[SourceFile], target: Path, progress: Progress | None
+    source: Source, archive: Archive, unpack: Callable[[Path], None], target: Path, progress: Progress | None
 ) -> None:
     problems = []
     placed = target / archive.name
     if placed.is_file():
         try:
             _demand(placed, archive)
-            return unpack_tar(placed, wanted, target)
+            return unpack(placed)
         except BROKEN as error:
             problems.append(f"{placed}: {error}")
     for url in archive.urls:
         try:
             with _downloaded(archive, url, target, archive.name, progress) as path:
-                return unpack_tar(path, wanted, target)
+                return unpack(path)
         except BROKEN as error:
             problems.append(f"{url}: {error}")
     again = f"`dfkd data fetch {source.name} --data {shlex.quote(str(target))}`"
@@ -126,5 +138,5 @@ def _downloaded(archive: Archive, url: str, folder: Path, shown: str, progress: 
 
 def _demand(path: Path, archive: Archive) -> None:
     if (found := md5_of_file(path)) != archive.md5:
-        whose = "the archive's" if archive.name.endswith(".gz") else "the file's"
+        whose = "the archive's" if archive.name.endswith((".gz", ".tgz", ".zip")) else "the file's"
         raise RefusedError(f"{whose} md5 is {found}, official {archive.md5}")

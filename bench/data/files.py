@@ -35,8 +35,8 @@ def home(source: Source, folders: Sequence[Path]) -> Path | None:
     names a folder must not silently get other images, nor labels that belong to other images.
     """
     if source.tree is not None:
-        root = source.tree.root
-        return next((folder for folder in folders if _is_folder(folder / root)), None)
+        tree = source.tree
+        return next((folder for folder in folders if tree.folder(folder) is not None), None)
     places = _places(source, folders)
     return next((place for place in places if any(_locate(source, place, file) for file in source.files)), None)
 
@@ -102,7 +102,7 @@ def _unusable(
 def _remedy(source: Source, states: set[State], there: Sequence[Path], folders: Sequence[Path]) -> str:
     """What to do about a set with files in ``states``, ``there`` being the one folder with any of them, or nothing."""
     use = "Pass --allow-altered to use it anyway"
-    if not source.files:
+    if not source.fetchable:
         return f"{use}, or {source.how_to_place}" if states == {"altered"} else f"To fix it, {source.how_to_place}"
     ours = [folder for folder in there if folder != source.package]  # nothing is put among a package's files
     archive = archive_seen(source, folders)
@@ -111,6 +111,8 @@ def _remedy(source: Source, states: set[State], there: Sequence[Path], folders: 
     if states == {"altered"}:
         return f"{use}, or move it elsewhere and run {fetch}"
     first = "Move the altered files elsewhere, then run" if "altered" in states else "Run"
+    if source.tree is not None and there:
+        return f"Move {source.tree.folder(there[0])} elsewhere, then run {fetch}"
     if archive:
         return f"{first} {fetch}, which unpacks {archive}"
     return f"{first} {fetch}, or {'place the official files there by hand' if ours else source.how_to_place}"
@@ -138,17 +140,11 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # below a folder that may not be entered
-        return False
-
-
 def _inspect_tree(tree: Tree, found: Path | None, folders: Sequence[Path], thorough: bool) -> list[FileStatus]:
-    if found is not None:
-        return tree.inspect(found / tree.root, thorough=thorough)
-    message = f"the folder {tree.root} was not found in {', '.join(map(str, folders))}"
+    if found is not None and (folder := tree.folder(found)) is not None:
+        return tree.inspect(folder, thorough=thorough)
+    names = f"{tree.root} (or {', '.join(tree.also)})" if tree.also else tree.root
+    message = f"the folder {names} was not found in {', '.join(map(str, folders))}"
     if Path(tree.root).is_absolute():
         message = f"no such folder: {tree.root}"
     return [FileStatus(tree.root, None, "missing", None, None, None, None, message)]

@@ -65,9 +65,9 @@ def shorter_side(height: int, width: int, size: int) -> tuple[int, int]:
     return size * height // width, size
 
 
-def square(images: Tensor, size: int) -> Tensor:
-    """uint8 (N, C, size, size): the shorter side resized to ``size``, then the middle of the longer one."""
-    resized = resize(images, shorter_side(images.shape[-2], images.shape[-1], size))
+def square(images: Tensor, size: int, shorter: int | None = None) -> Tensor:
+    """uint8 (N, C, size, size): the shorter side resized to ``shorter`` (or else ``size``) pixels, then the middle."""
+    resized = resize(images, shorter_side(images.shape[-2], images.shape[-1], shorter or size))
     top, left = (round((side - size) / 2) for side in resized.shape[-2:])
     return resized[..., top : top + size, left : left + size]
 
@@ -93,10 +93,13 @@ def fit(images: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def fingerprint(*tensors: Tensor) -> str:
-    """sha256 over types, shapes and bytes, as 64 hex digits."""
+def fingerprint(*tensors: Tensor | str) -> str:
+    """sha256 over types, shapes and bytes, as 64 hex digits; a text stands for a tensor whose bytes it tells of."""
     digest = hashlib.sha256()
     for each in tensors:
+        if isinstance(each, str):
+            digest.update(f"{each};".encode())
+            continue
         digest.update(f"{each.dtype} {tuple(each.shape)};".encode())
         digest.update(each.contiguous().numpy().data)
     return digest.hexdigest()

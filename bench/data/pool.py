@@ -285,6 +285,7 @@ def _of_set(name: str, size: int, folder: Path | None, allow_altered: bool) -> t
     if source.make is not None:  # dense labels are of one size; without them, the images may be of any
         return source.make()[0][0], ()
     dataset = data.load_source(source, size=size, folder=folder, allow_altered=allow_altered)
+    data.demand_training_images(dataset, source, "a pool")
     return dataset.train.images, dataset.altered
 
 

@@ -32,10 +32,18 @@ class Split:
     """One split: ``images`` uint8 (N, C, H, W) in 0..255, and ``labels``, each an index into the classes.
 
     Labels are int64 (N,) for classification, and uint8 (N, H, W) with :data:`VOID` for segmentation.
+    ``digest`` is the sha256 of the images' bytes where they are mapped from a file, because they need not fit into
+    memory; it is empty for images in memory. What is mapped is read where it is indexed, and never copied as a whole.
     """
 
     images: Tensor
     labels: Tensor
+    digest: str = ""
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the images lie in a file and not in memory."""
+        return bool(self.digest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +88,17 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Archive:
-    """A published ``.tar.gz`` that holds a set's files under their names; the size is in bytes."""
+    """A published ``.tar.gz`` that holds a set's files under their names; the size is in bytes.
+
+    Of a set of many files it may be a ``.zip`` as well. ``tops`` are the folders and files of it that are unpacked;
+    what lies above them in the archive is left away.
+    """
 
     name: str  # one that was downloaded by hand is looked for under this name in the data folder
     size: int
     md5: str
     urls: tuple[str, ...]  # in the order in which they are tried
+    tops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,13 +108,25 @@ class Tree:
     ``inspect(root)`` gives the state of its parts (a split, a list, a class) and of each single file that is wrong, by
     looking at names, sizes and headers only; with ``thorough=True`` every file is decoded. ``read(root, size)`` gives
     the train and test pairs with uint8 images: for classification of ``size`` x ``size`` pixels, for segmentation with
-    the shorter side ``size`` pixels long, and labels resized to match without inventing any. It raises UserError that
-    names the file for one that cannot be used.
+    the shorter side ``size`` pixels long, and labels resized to match without inventing any. A set that need not fit
+    into memory gives two splits with mapped images instead. It raises UserError that names the file for one that cannot
+    be used.
     """
 
     root: str  # relative to the data folder; a user's own folder is absolute
     inspect: Callable[..., list[FileStatus]]
-    read: Callable[[Path, int], tuple[Pair, Pair]]
+    read: Callable[[Path, int], tuple[Pair | Split, Pair | Split]]
+    also: tuple[str, ...] = ()  # other names that the folder has on people's disks
+
+    def folder(self, place: Path) -> Path | None:
+        """Its folder in a data folder, by the first of its names that is there."""
+        for name in (self.root, *self.also):
+            try:
+                if (place / name).is_dir():
+                    return place / name
+            except OSError:  # below a folder that may not be entered
+                continue
+        return None
 
 
 @dataclass(frozen=True)
@@ -141,6 +166,11 @@ class Source:
     make: Callable[[], tuple[Pair, Pair]] | None = None
     test_images: int | None = None
     labelled: bool = True
+
+    @property
+    def fetchable(self) -> bool:
+        """Whether there is something to download."""
+        return bool(self.files) or self.archive is not None
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,11 @@ def header(path: Path) -> tuple[int, int]:
         return (height, width) if turned else (width, height)
 
 
-def picture(path: Path) -> NDArray[np.uint8]:
+def picture(path: Path, *, turn: bool = True) -> NDArray[np.uint8]:
     """The image as a viewer shows it, as RGB (H, W, 3): turned as its EXIF says, transparency on white.
 
-    Of a file with several images (GIF, TIFF) it is the first. Raises MalformedError.
+    Of a file with several images (GIF, TIFF) it is the first. Without ``turn`` the EXIF is not looked at. Raises
+    MalformedError.
     """
     import numpy as np
     from PIL import Image, ImageOps
@@ -50,7 +51,7 @@ def picture(path: Path) -> NDArray[np.uint8]:
     with _opened(path) as image:
         if image.mode.startswith(("I", "F")):
             raise MalformedError("corrupted", f"mode {image.mode}, expected 8 bits per channel")
-        upright = ImageOps.exif_transpose(image)
+        upright = ImageOps.exif_transpose(image) if turn else image
         if upright.has_transparency_data:
             colours = upright.convert("RGBA")
             upright = Image.alpha_composite(Image.new("RGBA", colours.size, (255, 255, 255, 255)), colours)
@@ -182,6 +183,12 @@ def shortened(statuses: Sequence[FileStatus]) -> list[FileStatus]:
         more = f"and {len(others):,} more such files"
         shown.append(FileStatus(more, None, state, None, None, None, None, more))
     return shown
+
+
+def some(things: Sequence[str]) -> str:
+    """The first three, and how many more there are."""
+    more = f" and {len(things) - 3:,} more" if len(things) > 3 else ""
+    return f"{', '.join(things[:3])}{more}"
 
 
 def names_in(folder: Path) -> frozenset[str]:

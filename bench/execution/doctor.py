@@ -178,7 +178,7 @@ def _teachers() -> Iterator[Fact]:
     except UserError as error:
         yield Fact(group, "cache", str(error), ok=False, fix=f"delete the folder named here, in {teacher_folder()}")
         return
-    own = {teacher_key(task): task.name for task in tasks().values()}
+    own = {teacher_key(task): task.name for task in tasks().values() if task.trains_teachers}
     for key, name in own.items():
         if key not in known:
             yield Fact(

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench.data import Dataset, Pool, Source, Split, load_source
+from bench.data import Dataset, Pool, Source, Split, demand_training_images, load_source
 from bench.execution.progress import Progress
 from bench.harness.pool import pool_of
 from bench.harness.teachers.anchors import get_anchors
@@ -84,11 +84,14 @@ def prepare(
     ``guard`` is called when all is there, just before the method's file is run. With ``isolated`` it is not run here.
 
     Raises:
-        UserError: data, teacher, pool or method file is missing, damaged or does not fit.
+        UserError: data, teacher, pool or method file is missing, damaged or does not fit. MissingData: there are no
+            real training images, and the method needs them.
     """
     task = get_task(trial.task)
     report(Progress("loading"))
     dataset = _dataset(task.source, task.stored_size, data_folder, trial.altered_data)
+    if card.data is Data.TRAIN:
+        demand_training_images(dataset, task.source, card.name)
     _settle_torch(trial)
     device = torch.device(trial.device)
 

@@ -49,7 +49,7 @@ class Judge:
     ) -> None:
         """``classes`` are their names, for segmentation."""
         self._network = bare_copy(student).to(device).eval().requires_grad_(False)
-        self._images = test.images.to(device)
+        self._images = test.images if test.mapped else test.images.to(device)
         self._classes = classes
         self._image = image
         teachers = answers(teacher, self._images, image)
@@ -87,10 +87,14 @@ def predict(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def answers(network: nn.Module, pixels: Tensor, image: ImageSpec) -> Tensor:
-    """The classes that a network assigns to uint8 images (N, C, H, W): int64 (N,), or uint8 (N, H, W)."""
+    """The classes that a network assigns to uint8 images (N, C, H, W): int64 (N,), or uint8 (N, H, W).
+
+    Images that are elsewhere than the network, as mapped ones may be, go there in batches.
+    """
+    device = next((each.device for each in network.parameters()), pixels.device)
     whole = pixels.shape[-2] * pixels.shape[-1]
     batches = pixels.split(BATCH if whole <= PIXELS // BATCH else max(1, PIXELS // whole))
-    found = [predict(network, normalise(batch, image)) for batch in batches]
+    found = [predict(network, normalise(batch.to(device), image)) for batch in batches]
     return torch.cat([each.to(torch.uint8) if each.ndim == 3 else each for each in found])
 
 

@@ -91,10 +91,9 @@ def near_duplicates(pool: Tensor, test: Tensor) -> int:
 
 def _coarse(images: Tensor) -> Tensor:
     """Block means, float32 (N, C * 8 * 8) in [0, 1]; whole images where they are not cut into 8 x 8 equal blocks."""
-    pixels = images.float() / 255
-    if images.shape[-1] % COARSE:
-        return pixels.flatten(1)
-    return F.avg_pool2d(pixels, images.shape[-1] // COARSE).flatten(1)
+    by = 1 if images.shape[-1] % COARSE else images.shape[-1] // COARSE
+    parts = [F.avg_pool2d(part.float() / 255, by) if by > 1 else part.float() / 255 for part in images.split(1024)]
+    return torch.cat(parts).flatten(1)
 
 
 def measured_names(metrics: Sequence[str]) -> tuple[str, ...]:

@@ -77,6 +77,11 @@ class ImageSets:
         images = self.dataset.train.images
         if not len(images):
             raise Unavailable("the task has no training images to compare with")
+        if self.dataset.train.mapped and self._real_images is None:
+            raise Unavailable(
+                f"{self.dataset.name} has {len(images):,} training images, too many to compare with all of them; "
+                "`real_images: 10000` in the study compares with so many"
+            )
         return self.middle(evenly(images, self._real_images or len(images)))
 
     def middle(self, images: Tensor) -> Tensor:

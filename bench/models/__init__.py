@@ -8,10 +8,11 @@ torchvision, or ``module:function`` or ``path/to/file.py:function`` for a user's
 
 A network's ``head`` is the module from its features to the logits: the features of a method's ``features=True`` are the
 head's input, as the papers define them. Its last layer is the classifier. Networks with stages that a method may tap
-(ResNets: the four stages; wide ResNets: the three groups; LeNets: the two poolings) list these modules as ``stages``.
-Networks with more finely divided inner maps list all modules that make them as ``layers`` (ResNets and wide
-ResNets: the blocks; VGGs: the convolutions, after ReLU; LeNets: convolution, batch norm and ReLU). Where a task names
-these places itself (``taps``), they go before the network's own.
+(ResNets: the four stages; wide ResNets: the three groups; LeNets: the two poolings; vision transformers: the last block
+of each third) list these modules as ``stages``.
+Networks with more finely divided inner maps list all modules that make them as ``layers`` (ResNets, wide ResNets and
+vision transformers: the blocks; VGGs: the convolutions, after ReLU; LeNets: convolution, batch norm and ReLU). Where a
+task names these places itself (``taps``), they go before the network's own.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ NETWORKS: Mapping[str, str] = {
     "vgg8": "bench.models.vgg:vgg8",
     "vgg11": "bench.models.vgg:vgg11",
     "vgg13": "bench.models.vgg:vgg13",
+    "vit-tiny": "bench.models.vit:vit_tiny",
+    "vit-mini": "bench.models.vit:vit_mini",
     "deeplabv3-resnet50": "bench.models.deeplab:deeplabv3_resnet50",
     "deeplabv3-mobilenetv2": "bench.models.deeplab:deeplabv3_mobilenetv2",
     "unet": "bench.models.unet:unet",
@@ -54,7 +57,9 @@ NETWORKS: Mapping[str, str] = {
 }
 
 
-WITHOUT_BATCH_NORM = frozenset({"lenet5", "lenet5-half", "hintonnet", "hintonnet-half"})  # a test builds them all
+WITHOUT_BATCH_NORM = frozenset(  # a test builds them all
+    {"lenet5", "lenet5-half", "hintonnet", "hintonnet-half", "vit-tiny", "vit-mini"}
+)
 
 
 def has_batch_norm(name: str) -> bool | None:

@@ -51,7 +51,8 @@ def reproduction(
         quick_teacher: with the teachers for small machines.
 
     Raises:
-        UserError: an unknown name or row, no number of teacher images is known, or a share that is not above 0.
+        UserError: an unknown name or row, no number of teacher images is known, all teachers are imported, or a share
+            that is not above 0.
     """
     if not 0 < budget_share <= 1:
         raise UserError(f"a share of the budget is above 0 and at most 1, not {budget_share:g}")
@@ -69,16 +70,22 @@ def reproduction(
 
 
 def _quoted(name: str) -> list[tuple[TaskSpec, list[Quoted]]]:
-    """The tasks that a paper has numbers of methods for, with these."""
+    """The tasks that a paper has numbers of methods for, with these; but for those whose teachers are imported."""
     get_paper(name)
     found = [
         (task, [task.published.of(quote) for quote in task.published.methods if quote.paper == name])
         for task in tasks().values()
     ]
-    return [(task, quotes) for task, quotes in found if quotes]
+    quoted = [(task, quotes) for task, quotes in found if quotes]
+    return [(task, quotes) for task, quotes in quoted if task.trains_teachers] or quoted
 
 
 def _study(paper: str, task: TaskSpec, quotes: Sequence[Quoted]) -> Written:
+    if not task.trains_teachers:
+        raise UserError(
+            f"the teacher of {task.name} is imported: import it, and write a study of your own that names it "
+            f"(`teachers: {{{task.name}: KEY}}`)"
+        )
     counts: dict[str, Written] = {}
     for quoted in quotes:
         method, images = quoted.quote.method, quoted.teacher_images

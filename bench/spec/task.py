@@ -201,7 +201,7 @@ class TaskSpec(Strict):
 class Recipe(Strict):
     """How a teacher is trained."""
 
-    optimizer: Literal["adam", "sgd"]
+    optimizer: Literal["adam", "adamw", "sgd"] = Field(description="adamw: weight decay apart from the gradient")
     lr: float = Field(gt=0)
     batch: int = Field(ge=1, description="images per step")
     epochs: int = Field(ge=1)

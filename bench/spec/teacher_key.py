@@ -23,8 +23,9 @@ def teacher_key(task: TaskSpec, teacher: TeacherSpec | None = None, altered_data
     """
     teacher = teacher or task.teacher
     if reason := why_imported(task, teacher):
+        where = "" if task.built_in else " --tasks TASKS.yaml"
         raise UserError(
-            f"{reason}: import it (`dfkd teacher import FILE --task {shlex.quote(task.name)} --tasks TASKS.yaml`) and "
+            f"{reason}: import it (`dfkd teacher import FILE --task {shlex.quote(task.name)}{where}`) and "
             f"name its key in the study, `teachers: {{{task.name}: KEY}}`"
         )
     identity = {

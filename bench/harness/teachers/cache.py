@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from bench.data import Dataset
+from bench.data import Dataset, demand_training_images
 from bench.errors import Diverged, UserError, nearest
 from bench.harness.evaluation import answers, score_network
 from bench.harness.teachers.passport import SCHEMA, passport_text, passports, read_passport
@@ -125,9 +125,10 @@ def train_teacher(
         work: a folder for checkpoints, where they must not be those of a training that was watched otherwise.
 
     Raises:
-        UserError: the recipe is unknown, the backbone does not fit, or training diverged.
+        UserError: the recipe is unknown, the backbone does not fit, there are no training images, or training diverged.
     """
     key = teacher_key(task, spec, altered_data)
+    demand_training_images(dataset, task.source, f"training a teacher of {task.name}")
     extra: dict[str, Any] = {}
     prepare: Callable[[nn.Module], None] = lambda network: None  # noqa: E731, ARG005
     if backbone is not None:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from bench.data import Dataset
@@ -203,6 +203,8 @@ def teacher_loss(name: str, logits: Tensor, labels: Tensor) -> Tensor:
 def _optimizer(recipe: Recipe, network: nn.Module) -> Optimizer:
     if recipe.optimizer == "adam":
         return Adam(network.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
+    if recipe.optimizer == "adamw":
+        return AdamW(network.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
     return SGD(
         network.parameters(),
         recipe.lr,

@@ -113,6 +113,11 @@ def test_wrong_shapes_are_told_by_name(trained: str, tmp_path: Path, capsys: pyt
     [
         (["train", "digit/lenet5-half"], "unknown task 'digit/lenet5-half'; did you mean 'digits/lenet5-half'?"),
         (["train", TASK, "--recipe", "quik"], "unknown teacher recipe 'quik'; did you mean 'quick'?"),
+        (
+            ["train", "imagenet/resnet50-resnet18"],
+            "task 'imagenet/resnet50-resnet18' names no recipe for its teacher: import it (`dfkd teacher import FILE "
+            "--task imagenet/resnet50-resnet18`), or choose a recipe with --recipe",
+        ),
         (["show", "lenet"], "no teacher 'lenet' in"),
     ],
 )

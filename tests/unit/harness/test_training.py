@@ -433,11 +433,23 @@ def test_known_teachers_are_the_papers_and_the_quick_one_also_on_altered_data() 
     assert len(known_teachers(with_quick("digits"))) == 2  # the paper's is quick enough
 
 
-@pytest.mark.parametrize("task", tasks().values(), ids=tasks())
+@pytest.mark.parametrize("task", [pytest.param(task, id=name) for name, task in tasks().items() if task.teacher.recipe])
 def test_the_suites_quick_recipes_make_other_teachers_or_the_very_same(task: TaskSpec) -> None:
     known = known_teachers(task)
     assert teacher_key(task) in known
     assert len(known) == (4 if task.teacher.quick not in ("", task.teacher.recipe) else 2)
+
+
+def test_the_teachers_of_imagenet_are_imported() -> None:
+    without = [task for task in tasks().values() if not task.teacher.recipe]
+    assert {task.data for task in without} == {"imagenet"}
+    for task in without:
+        with pytest.raises(UserError) as raised:
+            teacher_key(task)
+        assert str(raised.value) == (
+            f"task '{task.name}' names no recipe for its teacher, so it cannot be trained: import it (`dfkd teacher "
+            f"import FILE --task {task.name}`) and name its key in the study, `teachers: {{{task.name}: KEY}}`"
+        )
 
 
 def test_the_quick_teacher_is_trained_when_its_key_is_asked_for(

@@ -38,9 +38,13 @@ TABLE = {
     "vgg8": (RGB, 3_918_858, 3_965_028, 96.1, 5, 512),
     "vgg11": (RGB, 9_231_114, 9_277_284, 209, 8, 512),
     "vgg13": (RGB, 9_416_010, 9_462_180, 285, 10, 512),
+    "vit-tiny": (RGB, 5_362_378, 5_379_748, 359, 0, 192),
+    "vit-mini": (RGB, 1_205_642, 1_217_252, 82.2, 0, 128),
 }
-SHAPED = ("resnet", "wrn", "vgg", "alexnet")
-SMALL = [name for name in TABLE if name not in ("resnet34", "resnet50", "wrn40-2", "vgg13")]  # to train a step
+SHAPED = ("resnet", "wrn", "vgg", "alexnet", "vit")
+SMALL = [
+    name for name in TABLE if name not in ("resnet34", "resnet50", "wrn40-2", "vgg13", "vit-tiny")
+]  # to train a step
 
 
 def count(network: nn.Module) -> int:
@@ -135,6 +139,11 @@ def test_networks_for_colour_take_grey_images_too(name: str) -> None:
         ("alexnet", 64, "AlexNet takes 32x32 images, not 64x64"),
         ("wrn16-1", 28, "Wide ResNets take 32x32 images, not 28x28"),
         ("lenet5bn", 28, "LeNet-5 takes 32x32 images, not 28x28"),
+        (
+            "vit-mini",
+            30,
+            "vision transformers with patches of 4x4 take images whose side is a multiple of 4, not 30x30",
+        ),
         ("vgg8", 7, "VGG takes images of at least 8x8 pixels, not 7x7"),
     ],
 )

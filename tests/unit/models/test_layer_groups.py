@@ -51,6 +51,7 @@ def test_of_other_networks_only_building_them_tells() -> None:
         ("resnet50", [(3, 256, 32), (4, 512, 16), (6, 1024, 8), (3, 2048, 4)]),
         ("wrn40-2", [(6, 32, 32), (6, 64, 16), (6, 128, 8)]),
         ("vgg11", [(1, 64, 32), (1, 128, 16), (2, 256, 8), (4, 512, 4)]),
+        ("vit-mini", [(6, 128, 8)]),
     ],
 )
 def test_groups_of_each_family(name: str, groups: list[tuple[int, int, int]]) -> None:
@@ -90,7 +91,7 @@ def test_a_vggs_maps_are_those_after_relu() -> None:
         torch.testing.assert_close(maps[1][0], F.relu(teacher.block1(x)))
 
 
-@pytest.mark.parametrize("name", ["lenet5bn-half", "wrn16-1", "vgg8", "resnet18"])
+@pytest.mark.parametrize("name", ["lenet5bn-half", "wrn16-1", "vgg8", "resnet18", "vit-mini"])
 def test_a_map_in_its_own_place_changes_nothing_and_another_one_all_that_follows(name: str) -> None:
     student, images = network(name), torch.randn(4, *RGB.shape)
     with trial(steps=1, teacher=network("lenet5"), student=student, image=RGB) as (s, context):

@@ -25,12 +25,12 @@ def trials(studies: list[Written], folder: Path) -> list[Trial]:
     return found
 
 
-@pytest.mark.parametrize("name", sorted(set(papers()) - UNKNOWN))
+@pytest.mark.parametrize("name", sorted(set(papers()) - UNKNOWN - {"wsl"}))
 def test_every_number_of_a_paper_gets_trials_with_its_options_and_its_count(name: str, tmp_path: Path) -> None:
     made = trials(reproduction(name), tmp_path)
     for task in tasks().values():
         for quote in task.published.methods:
-            if quote.paper != name:
+            if quote.paper != name or not task.trains_teachers:
                 continue
             of_quote = [
                 trial
@@ -55,6 +55,18 @@ def tasks_pools() -> set[str]:
 def test_without_any_count_it_says_so(name: str) -> None:
     with pytest.raises(UserError, match=f"no source says how long the methods of '{name}' ran on cifar10/resnet18"):
         reproduction(name)
+
+
+def test_of_tasks_whose_teachers_are_imported_nobody_else_can_write_the_study(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        reproduction("wsl")
+    assert str(raised.value) == (
+        "the teacher of imagenet/resnet34-resnet18 is imported: import it, and write a study of your own that names it "
+        "(`teachers: {imagenet/resnet34-resnet18: KEY}`)"
+    )
+    quoting = {task.name for task in tasks().values() for quote in task.published.methods if quote.paper == "fast_dfkd"}
+    made = {trial.task for trial in trials(reproduction("fast_dfkd"), tmp_path)}
+    assert quoting - made == {"imagenet/resnet50-resnet18", "imagenet/resnet50-mobilenetv2"}
 
 
 def test_runs_are_the_papers_or_three_or_as_many_as_are_asked_for(tmp_path: Path) -> None:
