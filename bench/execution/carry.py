@@ -121,7 +121,7 @@ def pack(
     open_results(plan.results)
     with locked(plan.results):
         content |= _result_files(plan)
-        teachers = {trial.teacher: get_task(trial.task) for trial in plan.trials}
+        teachers = {key for trial in plan.trials for key in trial.teacher_keys}
         content |= teacher_files(teachers)
         check_names(content)
         manifest = {
@@ -150,7 +150,7 @@ def _study_files(loaded: LoadedStudy, file: Path, method_files: Sequence[Path]) 
     files |= {each.resolve() for each in method_files}
     here = file.resolve().parent
     for task in map(get_task, loaded.tasks):
-        for network in (task.teacher.network, task.student):
+        for network in task.networks:
             place = network.rpartition(":")[0]
             if place.endswith(".py"):
                 files.add(_relative(place, Path(), file))
@@ -204,7 +204,7 @@ def _absent(plan: Plan, loaded: LoadedStudy) -> tuple[str, ...]:
     modules = {card_of(trial).module for trial in plan.trials}
     found += [f"the package of {name}" for name in sorted(filter(None, modules)) if not name.startswith("methods.")]
     for task in tasks:
-        for network in (task.teacher.network, task.student):
+        for network in task.networks:
             place = network.rpartition(":")[0]
             if place and not place.endswith(".py") and own_file(network) is not None:
                 found.append(f"the module {place}")

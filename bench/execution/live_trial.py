@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bench.execution.prepare import PreparedTrial
 from bench.execution.status import Ending, TimedOut
 from bench.harness.checkpoint import load_trial, lost
-from bench.harness.evaluation import Judge
+from bench.harness.evaluation import Judge, ensemble_answers, score_answers
 from bench.harness.isolation.judge_side import JudgeSide
 from bench.harness.learning_curve import Curve
 from bench.harness.peak_memory import peak_memory_mib
@@ -43,6 +43,7 @@ class LiveTrial:
         self.restarted = ""  # why the work before a stop was lost
         self._saved = time.perf_counter()
         self._shown = 0.0
+        self._ensemble_score = 0.0  # of several teachers, on the test images
         self._checkpoint = load_trial(prepared.work, prepared.trial.id, self._on_lost, isolated=isolated)
 
     def _judged_by(self, context: TrialContext | JudgeSide) -> tuple[Judge, Curve]:
@@ -56,6 +57,11 @@ class LiveTrial:
             prepared.device,
             prepared.dataset.classes,
         )
+        if prepared.others:
+            networks = [teacher.network for teacher in prepared.teachers]
+            test, classes = prepared.dataset.test, prepared.dataset.classes
+            found = ensemble_answers(networks, test.images.to(prepared.device), prepared.task.image)
+            self._ensemble_score, _ = score_answers(found, test.labels.to(prepared.device), classes)
         trial = prepared.trial
         selects = "teacher_agreement" in trial.selection
         return judge, Curve(context, judge, trial.points, prepared.work, selects, trial.averages)
@@ -73,11 +79,11 @@ class LiveTrial:
         prepared, context = self.prepared, self.context
         context.meter.peak_memory_mib = peak_memory_mib(context.device) + self._elsewhere_mib()
         spent, unit = context.budget.progress(context.meter)
-        values = {
-            "teacher": {name: prepared.teacher.passport[name] for name in PASSPORT},
-            "meter": context.meter.as_record(),
-            "resumed": self.resumed,
-        }
+        facts = [{name: teacher.passport[name] for name in PASSPORT} for teacher in prepared.teachers]
+        values = {"teacher": facts[0], "meter": context.meter.as_record(), "resumed": self.resumed}
+        if len(facts) > 1:
+            used = [each | use.as_record() for each, use in zip(facts, context.uses, strict=True)]
+            values["ensemble"] = {"score": self._ensemble_score, "teachers": used}
         if ending.status == "ok":
             values["stopped_by"] = unit if spent >= 1.0 else "method"
         return values

@@ -109,7 +109,7 @@ def write_order(target: Path, trials: Sequence[Trial], work: Work) -> None:
     """
     code, root, here = _code(trials)
     content: dict[str, Path | bytes] = {f"files/{each.relative_to(root).as_posix()}": each for each in code}
-    content |= teacher_files({trial.teacher for trial in trials}, training=False)
+    content |= teacher_files({key for trial in trials for key in trial.teacher_keys}, training=False)
     for trial in trials:
         content |= _saved(work.results / "work" / trial.id, trial.id)
     check_names(content)
@@ -141,7 +141,7 @@ def _code(trials: Sequence[Trial]) -> tuple[list[Path], Path, Path]:
     files = {file.resolve() for trial in trials for file in trial.method_files}
     for name in {trial.task for trial in trials}:
         task = get_task(name)
-        for network in (task.teacher.network, task.student):
+        for network in task.networks:
             if network.rpartition(":")[0].endswith(".py") and (found := own_file(network)) is not None:
                 files.add(found.resolve())
     files |= {each for file in files for each in own_files(file)}

@@ -75,6 +75,11 @@ class TaskSpec(Strict):
     )
     augment: Augmentation | None = None
     teacher: TaskTeacher
+    teachers: tuple[TaskTeacher, ...] = Field(
+        default=(),
+        description="in the place of `teacher`, several that are trained on the same data; the first is the one that "
+        "methods for one teacher ask",
+    )
     student: str
     taps: NetworkTaps = NetworkTaps()
     pools: Mapping[Literal["related", "unrelated", "wild"], str] = Field(
@@ -83,6 +88,16 @@ class TaskSpec(Strict):
     )
     settings: Mapping[str, Mapping[str, Mapping[str, Any]]] = {}
     published: Published = Published()
+
+    @property
+    def all_teachers(self) -> tuple[TaskTeacher, ...]:
+        """The teacher, or all of several, :attr:`teacher` first."""
+        return self.teachers or (self.teacher,)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The names of all its networks: the teachers', in their order, then the student's."""
+        return (*(teacher.network for teacher in self.all_teachers), self.student)
 
     @property
     def built_in(self) -> bool:
@@ -118,8 +133,8 @@ class TaskSpec(Strict):
 
     @property
     def trains_teachers(self) -> bool:
-        """Whether its teacher can be trained here; otherwise it is imported."""
-        return self.has_training_images and bool(self.teacher.recipe)
+        """Whether all its teachers can be trained here; otherwise some are imported."""
+        return self.has_training_images and all(teacher.recipe for teacher in self.all_teachers)
 
     @property
     def dense(self) -> bool:
@@ -150,12 +165,14 @@ class TaskSpec(Strict):
 
     @property
     def sha(self) -> str:
-        """Hash of what can change an outcome: data, geometry, teacher and student, but no published number."""
+        """Hash of what can change an outcome: data, geometry, teachers and student, but no published number."""
         identity = self.model_dump(mode="json", include={"data", "image", "student"}) | self.geometry
         identity["teacher"] = self.teacher.network
+        if self.teachers:
+            identity["teachers"] = [teacher.network for teacher in self.teachers]
         if named := self.model_dump(mode="json", include={"taps"}, exclude_defaults=True):
             identity |= named
-        if own := source_hashes(self.teacher.network, self.student):
+        if own := source_hashes(*self.networks):
             identity["networks"] = own
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -176,13 +193,29 @@ class TaskSpec(Strict):
             raise PydanticCustomError("images", "data: {said}", {"said": str(error), "index": "data"}) from None
         return {**values, "data": own.name, "own": own.model_dump()}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _first(cls, values: Any) -> Any:
+        """The first of several teachers is :attr:`teacher` as well; several that are one are that one."""
+        if not isinstance(values, Mapping) or not isinstance(several := values.get("teachers"), list | tuple):
+            return values
+        if not several and "teacher" not in values:
+            raise PydanticCustomError("teachers", "teachers: is empty; name at least one", {"index": "teachers"})
+        if several and values.get("teacher", several[0]) != several[0]:
+            raise PydanticCustomError(
+                "teachers",
+                "teacher: and teachers: are both given; list all of them in `teachers`, the first one first",
+                {"index": "teacher"},
+            )
+        return {**values, "teacher": several[0] if several else values["teacher"], "teachers": several[1:] and several}
+
     @model_validator(mode="after")
     def _known(self) -> TaskSpec:
         if self.own is not None and self.own.name != self.data:
             raise ValueError("own: is found out, and not written; name a folder of images as `data: {images: FOLDER}`")
         try:
             kind = self.source.kind
-            for network in (self.teacher.network, self.student):
+            for network in self.networks:
                 check_name(network)
         except UserError as error:  # pydantic adds the place to a ValueError only
             raise ValueError(str(error)) from None
@@ -191,6 +224,19 @@ class TaskSpec(Strict):
                 raise ValueError(f"pools: {role}: {pool!r} is not a data set{nearest(pool, SOURCES)}")
         if kind == "unlabelled":
             raise ValueError(f"data: {self.data!r} has no labels; a task needs a labelled data set")
+        if self.teachers and not self.source.labelled:
+            raise ValueError(
+                "teachers: without labels a score is the agreement with the teacher, so such a task has one: `teacher`"
+            )
+        if self.teachers and self.taps.teacher != Taps() and len({each.network for each in self.teachers}) > 1:
+            raise ValueError(
+                "taps: teacher: names places in one network, and these teachers are several; give them the same "
+                "network, or leave it out"
+            )
+        for place, teacher in enumerate(self.teachers):
+            before = [(each.network, each.recipe, each.seed) for each in self.teachers[:place]]
+            if teacher.recipe and (teacher.network, teacher.recipe, teacher.seed) in before:
+                raise ValueError(f"teachers: {teacher.network} is there twice with the same recipe and seed")
         if self.resize is not None and kind != "segmentation":
             raise ValueError("resize: only segmentation networks accept images larger than those they train on")
         if self.resize is not None and self.resize < self.image.size:
@@ -256,7 +302,8 @@ def read_tasks(file: Path) -> list[TaskSpec]:
         task = validate(TaskSpec, data, file, at=[index])
         if task.name in found:
             raise UserError(f"{where(file, data, [index])}: two tasks are named {task.name!r}")
-        at_line(file, data, [index, "teacher", "recipe"], lambda task=task: check_recipes(task))  # type: ignore[misc]
+        place: list[str | int] = [index, *(["teachers"] if task.teachers else ["teacher", "recipe"])]
+        at_line(file, data, place, lambda task=task: check_recipes(task))  # type: ignore[misc]
         found[task.name] = task
     return list(found.values())
 
@@ -279,8 +326,8 @@ def add_tasks(new: Iterable[TaskSpec]) -> None:
 
 def check_recipes(task: TaskSpec) -> None:
     """Raise UserError unless the recipes that a task names exist."""
-    for name in (task.teacher.recipe, task.teacher.quick):
-        if name:
+    for teacher in task.all_teachers:
+        for name in filter(None, (teacher.recipe, teacher.quick)):
             get_recipe(name)
 
 
