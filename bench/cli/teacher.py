@@ -68,8 +68,8 @@ def train(
     from bench.harness.teachers.cache import train_teacher
 
     dataset = load_source(spec.source, size=spec.stored_size, folder=data, allow_altered=allow_altered)
-    tell = TeacherLines()
     for each, count in zip(wanted, epochs, strict=True):
+        tell = TeacherLines()
         out.say(f"{each.network} on {spec.data}, recipe {each.recipe}, seed {each.seed}, {out.count(count, 'epoch')}")
         try:
             with listening():
@@ -77,7 +77,7 @@ def train(
                     spec,
                     each,
                     dataset,
-                    lambda progress: tell(spec.name, progress),
+                    lambda progress, tell=tell: tell(spec.name, progress),  # type: ignore[misc]
                     altered_data=allow_altered,
                     device=torch.device("cpu" if kind == "cpu" else f"cuda:{number or 0}"),
                     backbone=backbone,

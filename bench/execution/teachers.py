@@ -31,6 +31,15 @@ class WantedTeacher:
         return get_task(self.trial.task)
 
     @property
+    def title(self) -> str:
+        """For whoever watches: its task, and of several teachers which one."""
+        keys, task = self.trial.teacher_keys, self.task
+        if len(keys) == 1:
+            return task.name
+        place = keys.index(self.key)
+        return f"{task.name}, number {place + 1} of {len(keys)} ({task.teachers[place].network})"
+
+    @property
     def threads(self) -> int:
         """How many threads its training uses."""
         spec, _ = known_teachers(self.task)[self.key]

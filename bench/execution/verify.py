@@ -298,6 +298,14 @@ def _differences(before: Facts, now: Facts) -> list[str]:
         ("stopped_by", old.stopped_by, new.stopped_by),
         ("pool", old.pool and old.pool.fingerprint, new.pool and new.pool.fingerprint),
     ]
+    if old.ensemble is not None and new.ensemble is not None:
+        asked, again = (
+            [(each.images, each.backward) for each in found.teachers] for found in (old.ensemble, new.ensemble)
+        )
+        pairs += [
+            ("the teachers' score", old.ensemble.score, new.ensemble.score),
+            ("asked of each teacher", asked, again),
+        ]
     meters = old.meter.model_dump(), new.meter.model_dump()
     pairs += [(name, meters[0][name], meters[1][name]) for name in meters[0] if name not in _TIMES]
     for name, metric in old.image_metrics.items():

@@ -132,7 +132,7 @@ def _enter(trial: Trial, gpus: GpuPlaces | None) -> int | None:
 
 def _tell(training: Training, watcher: Watcher) -> None:
     for progress in training.news():
-        watcher.teacher(training.wanted.trial.task, progress)
+        watcher.teacher(training.wanted.title, progress)
 
 
 def _rest(running: Sequence[_Job | Training]) -> None:

@@ -75,7 +75,7 @@ class Training:
         if said["outcome"] == INTERRUPTED:
             how = "was asked to stop, and not by this run"
         words = f": {shown(last[0][:200])}" if last else ""
-        raise UserError(f"training the teacher of {self.wanted.trial.task}: its process {how}{words}")
+        raise UserError(f"training the teacher of {self.wanted.title}: its process {how}{words}")
 
     def clear(self) -> None:
         shutil.rmtree(self.folder.parent, ignore_errors=True)

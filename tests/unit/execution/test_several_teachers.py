@@ -23,7 +23,7 @@ from bench.execution.carry import pack, unpack
 from bench.execution.contract import run_battery
 from bench.execution.executors import Work
 from bench.execution.plan import plan_study
-from bench.execution.run_study import run_study
+from bench.execution.run_study import Silence, run_study
 from bench.execution.run_trial import Setting, run_trial
 from bench.execution.status import Interrupted
 from bench.execution.transport import open_order, write_order
@@ -31,6 +31,7 @@ from bench.execution.verify import verify
 from bench.harness.evaluation import ensemble_answers
 from bench.harness.teachers.cache import cached_teacher
 from bench.harness.teachers.passport import passports
+from bench.harness.teachers.progress import TrainingProgress
 from bench.models import build
 from bench.records import Record, as_json, comparable, load_frame, load_records, read_students
 from bench.records.query import query
@@ -339,6 +340,15 @@ def test_reports_name_all_teachers_and_what_they_reach_together(
     assert "asked of teacher 2" in capsys.readouterr().out
 
 
+def test_an_archive_holds_them_and_an_older_one_without_is_read_beside_it(place: Path) -> None:
+    found = {record.id: record for record in run().values()}
+    assert answer(["archive", "results", "several.parquet"]) == 0
+    assert {record.id: record for record in load_records(Path("several.parquet"))} == found
+    older = Path(__file__).parents[3] / "results" / "demo" / "records.parquet"
+    asked = query([Path("several.parquet"), older], "select count(*), count(ensemble_score) from trials")
+    assert asked.rows == [(3 + len(load_records(older)), 3)]
+
+
 def test_other_weights_of_a_further_teacher_are_another_ranking(place: Path) -> None:
     record = run()["mean_of_all", 0]
     values = json.loads(as_json(record))
@@ -356,6 +366,17 @@ def test_the_command_trains_all_of_them(place: Path, capsys: pytest.CaptureFixtu
     assert answer(["list", "tasks", "--tasks", "mine.yaml", "--json"]) == 0
     listed = next(each for each in json.loads(capsys.readouterr().out) if each["name"] == "mine")
     assert [each["network"] for each in listed["teachers"]] == ["net.py:build", "net.py:deeper"]
+
+
+def test_each_training_is_told_by_its_number(place: Path) -> None:
+    said: dict[str, bool] = {}
+
+    class Watches(Silence):
+        def teacher(self, task: str, progress: TrainingProgress) -> None:
+            said[task] = progress.done
+
+    run(audience=Watches())
+    assert said == {"mine, number 1 of 2 (net.py:build)": True, "mine, number 2 of 2 (net.py:deeper)": True}
 
 
 def test_imported_teachers_are_named_by_their_keys(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
