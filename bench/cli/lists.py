@@ -159,6 +159,7 @@ def _task(task: TaskSpec) -> dict[str, Any]:
     return {
         "name": task.name,
         "data": task.data,
+        "test": task.test or task.data,
         "teacher": task.teacher.network,
         "recipe": task.teacher.recipe,
         "quick": task.teacher.quick,

@@ -197,7 +197,8 @@ def _result_files(plan: Plan) -> dict[str, Path | bytes]:
 def _absent(plan: Plan, loaded: LoadedStudy) -> tuple[str, ...]:
     """What the study needs on the other machine, in words."""
     tasks = [get_task(name) for name in loaded.tasks]
-    found = [f"the data set {name}" for name in sorted({task.data for task in tasks if not task.own} - NOT_CARRIED)]
+    sets = {task.data for task in tasks if not task.own} | {task.test for task in tasks if task.test}
+    found = [f"the data set {name}" for name in sorted(sets - NOT_CARRIED)]
     found += sorted({f"the images in {task.own.images}" for task in tasks if task.own and task.own.folder})
     pools = sorted({str(trial.pool_path) if trial.pool_path else trial.pool for trial in plan.trials if trial.pool})
     found += [f"the pool {name}" for name in pools]

@@ -344,6 +344,8 @@ def _record(
         if running.restarted:
             values["provenance"]["restarted"] = running.restarted
         values["provenance"]["data"] = {"fingerprint": dataset.fingerprint, "altered": list(dataset.altered)}
+        if test := get_task(trial.task).test:
+            values["provenance"]["data"]["test"] = test
         if ending.status == "ok":
             ended = FinishedTrial(running.prepared, running.context, running.judge, running.curve)
             values |= judged(ended, setting.weights)

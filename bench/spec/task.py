@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +67,11 @@ class TaskSpec(Strict):
     name: str
     data: str = Field(description="the name of a data set; in a file also `{images: FOLDER}`, one's own")
     own: OwnImages | None = Field(default=None, description="one's own images; found out from `data`, and not written")
+    test: str = Field(
+        default="",
+        description="another data set with the same classes, whose test images score instead of those of `data`, on "
+        "which the teacher is trained: another domain",
+    )
     image: ImageSpec
     resize: int | None = Field(
         default=None,
@@ -111,8 +117,12 @@ class TaskSpec(Strict):
 
     @property
     def source(self) -> Source:
-        """Its data set."""
-        return find(self.data) if self.own is None else source_of(self.own, self.image)
+        """Its data set, with the one that it is tested on."""
+        source = find(self.data) if self.own is None else source_of(self.own, self.image)
+        if not self.test:
+            return source
+        other = find(self.test)
+        return replace(source, test_images=other.test_images, labelled=other.labelled, tested_on=other)
 
     @property
     def has_training_images(self) -> bool:
@@ -168,6 +178,8 @@ class TaskSpec(Strict):
         """Hash of what can change an outcome: data, geometry, teachers and student, but no published number."""
         identity = self.model_dump(mode="json", include={"data", "image", "student"}) | self.geometry
         identity["teacher"] = self.teacher.network
+        if self.test:
+            identity["test"] = self.test
         if self.teachers:
             identity["teachers"] = [teacher.network for teacher in self.teachers]
         if named := self.model_dump(mode="json", include={"taps"}, exclude_defaults=True):
@@ -213,12 +225,16 @@ class TaskSpec(Strict):
     def _known(self) -> TaskSpec:
         if self.own is not None and self.own.name != self.data:
             raise ValueError("own: is found out, and not written; name a folder of images as `data: {images: FOLDER}`")
+        if self.test and self.test not in SOURCES:
+            raise ValueError(f"test: {self.test!r} is not a data set{nearest(self.test, SOURCES)}")
         try:
             kind = self.source.kind
             for network in self.networks:
                 check_name(network)
         except UserError as error:  # pydantic adds the place to a ValueError only
             raise ValueError(str(error)) from None
+        if self.test:
+            self._check_test()
         for role, pool in self.pools.items():
             if pool not in SOURCES:
                 raise ValueError(f"pools: {role}: {pool!r} is not a data set{nearest(pool, SOURCES)}")
@@ -242,6 +258,31 @@ class TaskSpec(Strict):
         if self.resize is not None and self.resize < self.image.size:
             raise ValueError(f"resize: {self.resize} is smaller than the images' size, {self.image.size}")
         return self
+
+    def _check_test(self) -> None:
+        """Raise ValueError unless ``test`` is another data set of the same kind, with the same classes."""
+        if self.test == self.data:
+            raise ValueError(f"test: {self.test!r} is the task's data set itself; leave it out")
+        if not self.has_training_images:
+            raise ValueError("test: replaces the test images, and these images have no others; leave it out")
+        own, other = (find(self.data) if self.own is None else source_of(self.own, self.image)), find(self.test)
+        if not own.labelled:
+            raise ValueError("test: the teacher is scored on the images of `data` as well, and these have no labels")
+        if other.kind != own.kind:
+            kind = "has no labels" if other.kind == "unlabelled" else f"is for {other.kind}"
+            raise ValueError(f"test: {self.test!r} {kind}, and {self.data!r} is for {own.kind}")
+        if other.classes != own.classes:
+            raise ValueError(
+                f"test: {self.test!r} has other classes ({_some(other.classes)}) than {self.data!r} "
+                f"({_some(own.classes)}), so a student of one cannot be scored on the other"
+            )
+        if other.kind == "segmentation":
+            raise ValueError("test: is for classification; segmentation is scored on the test images of `data`")
+
+
+def _some(classes: Sequence[str], most: int = 3) -> str:
+    more = f", ... {len(classes)} in all" if len(classes) > most else ""
+    return ", ".join(classes[:most]) + more
 
 
 class Recipe(Strict):

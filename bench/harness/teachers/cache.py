@@ -127,6 +127,7 @@ def train_teacher(
     Raises:
         UserError: the recipe is unknown, the backbone does not fit, or training diverged.
     """
+    dataset = dataset.home or dataset
     key = teacher_key(task, spec, altered_data)
     extra: dict[str, Any] = {}
     prepare: Callable[[nn.Module], None] = lambda network: None  # noqa: E731, ARG005
@@ -178,6 +179,7 @@ def import_teacher(task: TaskSpec, file: Path, dataset: Dataset, network_name: s
         UserError: the file cannot be read, names or shapes of its tensors do not fit the network, values are not those
             of a trained network, or it answers at chance on the test images.
     """
+    dataset = dataset.home or dataset
     weights, done = read_checkpoint(file)
     network_name = network_name or task.teacher.network
     network = build(network_name, task.image, len(dataset.classes)).eval()
