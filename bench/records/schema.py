@@ -269,6 +269,8 @@ class Record(_Part):
     def _consistent(self) -> Record:
         if self.id != trial_id(self.trial.model_dump(mode="json")):
             raise ValueError("the id is not the hash of the trial")
+        if self.trial.teachers and self.trial.teachers[0] != self.trial.teacher:
+            raise ValueError("the first of the trial's teachers is not its teacher")
         if self.status == "ok" and self.headline not in self.scores:
             raise ValueError(f"there is no score for the headline rule {self.headline!r}")
         if self.status != "ok" and (self.scores or self.agreement is not None):

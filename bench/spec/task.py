@@ -25,6 +25,7 @@ from bench.utils.yaml import Strict, at_line, read_yaml, validate, where
 
 FOLDER = PACKAGE / "tasks"
 RECIPES = PACKAGE / "recipes.yaml"
+TEACHERS = 100  # of one task: a question names its teacher in one byte
 
 
 class TeacherSpec(Strict):
@@ -249,6 +250,8 @@ class TaskSpec(Strict):
                 "taps: teacher: names places in one network, and these teachers are several; give them the same "
                 "network, or leave it out"
             )
+        if len(self.teachers) > TEACHERS:
+            raise ValueError(f"teachers: {len(self.teachers)} of them; {TEACHERS} are the most")
         for place, teacher in enumerate(self.teachers):
             before = [(each.network, each.recipe, each.seed) for each in self.teachers[:place]]
             if teacher.recipe and (teacher.network, teacher.recipe, teacher.seed) in before:

@@ -18,6 +18,7 @@ from bench.analysis.report import render
 from bench.analysis.report.sections.grouping import group_records
 from bench.analysis.report.sections.leaderboard import facts
 from bench.cli import answer
+from bench.data.batches import normalise
 from bench.errors import UserError
 from bench.execution.carry import pack, unpack
 from bench.execution.contract import run_battery
@@ -232,6 +233,18 @@ def test_the_mean_of_softmax_is_neither_a_vote_nor_the_mean_of_logits() -> None:
     # a logit of 20 outweighs 12 twice in a mean of logits; probabilities are at most 1
     networks = [Sure(20.0, 0.0), Sure(0.0, 9.0), Sure(0.0, 9.0)]
     assert ensemble_answers(networks, pixels, image).tolist() == [1, 1, 1]
+
+
+def test_maps_are_averaged_pixel_by_pixel() -> None:
+    image = get_task("shapes/unet-small").image
+    torch.manual_seed(0)
+    networks = [torch.nn.Conv2d(3, 4, 3, padding=1).eval() for _ in range(3)]
+    pixels = torch.randint(256, (2, 3, 20, 24), dtype=torch.uint8)
+    with torch.no_grad():
+        shares = torch.stack([network(normalise(pixels, image)).softmax(1) for network in networks]).mean(0)
+    found = ensemble_answers(networks, pixels, image)
+    assert (found.dtype, found.shape) == (torch.uint8, (2, 20, 24))
+    assert torch.equal(found.long(), shares.argmax(1))
 
 
 def _dataset(task: TaskSpec) -> Any:
@@ -452,6 +465,13 @@ def test_what_makes_no_sense_is_refused(place: Path, old: str, new: str, message
         return
     with pytest.raises(UserError, match=message):
         read(place, TASK.replace(old, new))
+
+
+def test_more_than_a_hundred_are_refused(place: Path) -> None:
+    many = "".join(f"    - {{network: net.py:build, recipe: quick, seed: {seed}}}\n" for seed in range(101))
+    text = TASK.split("    - ")[0] + many + "  student: net.py:build\n"
+    with pytest.raises(UserError, match="teachers: 101 of them; 100 are the most"):
+        read(place, text)
 
 
 def test_an_empty_list_is_refused(place: Path) -> None:
