@@ -75,9 +75,9 @@ def test_a_broken_message_ends_the_trial(attempt: Callable[..., object], name: s
 
 REFUSED = {  # what is said: the status that it ends with, or "ok" where it is only refused
     "scores": ("say(Kind.FACTS, payload=b'\"score\"')", "denied"),
-    "features": ("say(Kind.ASK, token=-1, payload=bytes((1, 0, 0, 0, 0, 0, 0))), tensors=[x])", "denied"),
-    "batch norm": ("say(Kind.ASK, token=-1, payload=bytes((0, 1, 0, 0, 0, 0, 0))), tensors=[x])", "denied"),
-    "groups": ("say(Kind.ASK, token=-1, payload=bytes((0, 0, 0, 1, 0, 0, 0))), tensors=[x])", "denied"),
+    "features": ("say(Kind.ASK, token=-1, payload=bytes((1, 0, 0, 0, 0, 0, 0)), tensors=[x])", "denied"),
+    "batch norm": ("say(Kind.ASK, token=-1, payload=bytes((0, 1, 0, 0, 0, 0, 0)), tensors=[x])", "denied"),
+    "groups": ("say(Kind.ASK, token=-1, payload=bytes((0, 0, 0, 1, 0, 0, 0)), tensors=[x])", "denied"),
     "gradients": ("say(Kind.ASK, flags=1, token=-1, payload=bytes(7), tensors=[x])", "denied"),
     "weights": ("say(Kind.WEIGHTS, payload=b'\"all\"')", "denied"),
     "classifier": ("say(Kind.WEIGHTS, payload=b'\"weight\"')", "denied"),
