@@ -93,7 +93,17 @@ def _teacher(record: Record) -> dict[str, Fact]:
         return {}
     network = f"{teacher.network}, recipe {teacher.recipe}, seed {value_words(teacher.seed)}"
     score = {} if record.metric in AGREEMENTS else {"test score": f"{_percent(teacher.score)} {record.metric}"}
-    return {"network": network, **score, "sha256": teacher.sha256}
+    found: dict[str, Fact] = {"network": network, **score, "sha256": teacher.sha256}
+    if record.ensemble is None:
+        return found
+    for number, each in enumerate(record.ensemble.teachers[1:], 2):
+        words = f"{each.network}, recipe {each.recipe}, seed {value_words(each.seed)}"
+        found[f"teacher {number}"] = (f"{words}, {_percent(each.score)}", each.sha256)
+    found["together"] = (f"{_percent(record.ensemble.score)} {record.metric}", "the mean of their softmax")
+    for number, each in enumerate(record.ensemble.teachers, 1):
+        words = f"{each.images:,} images, {each.backward:,} backward, {each.gmacs:,.2f} gmacs"
+        found[f"asked of teacher {number}"] = words
+    return found
 
 
 def _images(record: Record) -> dict[str, Fact]:

@@ -37,10 +37,11 @@ def tasks(tasks: TaskFiles = None, as_json: Json = False) -> None:
     for row in rows:
         image = "x".join(map(str, row["image"]))
         published = out.percent(row["published_teacher"])
-        recipes = ", ".join(dict.fromkeys(filter(None, (row["recipe"], row["quick"]))))
+        named = [*(each["recipe"] for each in row["teachers"]), *(each["quick"] for each in row["teachers"])]
+        recipes = ", ".join(dict.fromkeys(filter(None, named)))
         table.add_row(
             row["name"],
-            row["teacher"],
+            ", ".join(each["network"] for each in row["teachers"]),
             row["student"],
             image,
             row["metric"],
@@ -158,9 +159,11 @@ def _task(task: TaskSpec) -> dict[str, Any]:
     return {
         "name": task.name,
         "data": task.data,
+        "test": task.test or task.data,
         "teacher": task.teacher.network,
         "recipe": task.teacher.recipe,
         "quick": task.teacher.quick,
+        "teachers": [teacher.model_dump() for teacher in task.all_teachers],
         "metric": task.metric,
         "published_teacher": task.published.teacher.score if task.published.teacher else None,
         "seed": task.teacher.seed,

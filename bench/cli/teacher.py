@@ -13,11 +13,11 @@ from bench.cli.plain import PLAIN, VerbGroup
 from bench.cli.run import stopped
 from bench.cli.settings import AllowAltered, DataFolder, Json, TaskFiles, know
 from bench.cli.watch import TeacherLines
-from bench.errors import UserError
+from bench.errors import UserError, nearest
 from bench.harness.teachers.passport import find_passport, passports, weights_state
 from bench.records.comparable import AGREEMENTS
 from bench.spec.task import TeacherSpec, get_recipe, get_task
-from bench.spec.teacher_key import known_teachers, quick_teacher
+from bench.spec.teacher_key import known_teachers, quick_teachers
 from bench.utils.hardware import choose_device
 from bench.utils.paths import teacher_folder
 from bench.utils.stopping import listening
@@ -41,7 +41,7 @@ def train(
     allow_altered: AllowAltered = False,
     tasks: TaskFiles = None,
 ) -> None:
-    """Train a task's teacher and cache it; `dfkd run` does so automatically.
+    """Train a task's teacher, or all of its teachers, and cache them; `dfkd run` does so automatically.
 
     The same command resumes an interrupted training from its last checkpoint. Ctrl-C, SIGTERM and SIGUSR1 save the
     training and stop (exit code 75).
@@ -50,14 +50,22 @@ def train(
     spec = get_task(task)
     if quick and recipe:
         raise UserError("--quick already selects a recipe; leave out --recipe")
-    base = quick_teacher(spec) if quick else spec.teacher
-    wanted = TeacherSpec(network=base.network, recipe=recipe or base.recipe, seed=base.seed if seed is None else seed)
-    if not wanted.recipe:
+    if spec.teachers and (recipe or seed is not None or backbone):
+        raise UserError(
+            f"task {spec.name!r} has several teachers: --recipe, --seed and --backbone change one; write a task with "
+            "other `teachers`"
+        )
+    bases = quick_teachers(spec) if quick else spec.all_teachers
+    wanted = [
+        TeacherSpec(network=base.network, recipe=recipe or base.recipe, seed=base.seed if seed is None else seed)
+        for base in bases
+    ]
+    if any(not each.recipe for each in wanted):
         raise UserError(
             f"task {spec.name!r} names no recipe for its teacher: import it (`dfkd teacher import FILE --task "
             f"{shlex.quote(spec.name)}`), or choose a recipe with --recipe"
         )
-    epochs = get_recipe(wanted.recipe).epochs
+    epochs = [get_recipe(each.recipe).epochs for each in wanted]
     kind, number = choose_device(device)
 
     import torch
@@ -66,24 +74,23 @@ def train(
     from bench.harness.teachers.cache import train_teacher
 
     dataset = load_source(spec.source, size=spec.stored_size, folder=data, allow_altered=allow_altered)
-    out.say(
-        f"{wanted.network} on {spec.data}, recipe {wanted.recipe}, seed {wanted.seed}, {out.count(epochs, 'epoch')}"
-    )
-    tell = TeacherLines()
-    try:
-        with listening():
-            folder = train_teacher(
-                spec,
-                wanted,
-                dataset,
-                lambda progress: tell(spec.name, progress),
-                altered_data=allow_altered,
-                device=torch.device("cpu" if kind == "cpu" else f"cuda:{number or 0}"),
-                backbone=backbone,
-            )
-    except KeyboardInterrupt as stop:
-        raise typer.Exit(stopped(stop)) from None
-    _print(find_passport(folder.name))
+    for each, count in zip(wanted, epochs, strict=True):
+        tell = TeacherLines()
+        out.say(f"{each.network} on {spec.data}, recipe {each.recipe}, seed {each.seed}, {out.count(count, 'epoch')}")
+        try:
+            with listening():
+                folder = train_teacher(
+                    spec,
+                    each,
+                    dataset,
+                    lambda progress, tell=tell: tell(spec.name, progress),  # type: ignore[misc]
+                    altered_data=allow_altered,
+                    device=torch.device("cpu" if kind == "cpu" else f"cuda:{number or 0}"),
+                    backbone=backbone,
+                )
+        except KeyboardInterrupt as stop:
+            raise typer.Exit(stopped(stop)) from None
+        _print(find_passport(folder.name))
     if quick and folder.name in known_teachers(spec):
         out.say("to use it, add to a study: teacher: quick")
     elif folder.name not in known_teachers(spec):
@@ -97,6 +104,9 @@ def import_(
         str,
         typer.Option(autocompletion=complete.task_names, help="The task whose teacher network the weights belong to."),
     ],
+    network: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which network, where the task has teachers of several.")
+    ] = None,
     data: DataFolder = None,
     allow_altered: AllowAltered = False,
     tasks: TaskFiles = None,
@@ -104,14 +114,24 @@ def import_(
     """Import your own checkpoint as a teacher: it is validated, scored on the test images and cached."""
     know(tasks)
     spec = get_task(task)
+    networks = list(dict.fromkeys(each.network for each in spec.all_teachers))
+    if network is None and len(networks) > 1:
+        raise UserError(f"the teachers of {task!r} are several networks; say which: --network {' or '.join(networks)}")
+    if network is not None and network not in networks:
+        raise UserError(f"no teacher of {task!r} is a {network!r}{nearest(network, networks)}")
 
     from bench.data import load_source
     from bench.harness.teachers.cache import import_teacher
 
     dataset = load_source(spec.source, size=spec.stored_size, folder=data, allow_altered=allow_altered)
-    folder = import_teacher(spec, file, dataset)
+    folder = import_teacher(spec, file, dataset, network or networks[0])
     _print(find_passport(folder.name))
-    out.say(f"to use it, add to a study: teachers: {{{spec.name}: {folder.name}}}")
+    if spec.teachers:
+        return out.say(
+            f"to use it, put it in its place among the keys of all teachers in a study: "
+            f"teachers: {{{spec.name}: [{folder.name}, ...]}}"
+        )
+    return out.say(f"to use it, add to a study: teachers: {{{spec.name}: {folder.name}}}")
 
 
 @app.command(name="list")

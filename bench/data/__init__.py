@@ -10,6 +10,7 @@ says so. Importing this package imports no torch, so that listing data sets is i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bench.data import (
@@ -40,7 +41,7 @@ from bench.utils.http import Progress
 __all__ = [
     "SOURCES", "NAMES", "load", "load_source", "load_pool", "status", "status_of", "fetch", "search_folders",
     "demand_training_images",
-    "protected_paths", "own_of", "source_of",
+    "protected_paths", "own_of", "parts_of", "source_of",
     "OwnImages", "Dataset", "Split", "Pool", "Source", "SourceFile", "FileStatus", "Progress",
 ]  # fmt: skip
 
@@ -114,7 +115,9 @@ def find(name: str) -> Source:
 
 
 def load_source(source: Source, *, size: int, folder: Path | None = None, allow_altered: bool = False) -> Dataset:
-    """:func:`load` for a source that need not be registered."""
+    """:func:`load` for a source that need not be registered, or that is tested on another."""
+    if source.tested_on is not None:
+        return _tested_on(source, source.tested_on, size, folder, allow_altered)
     if size < 1:
         raise UserError(f"image size {size}: must be at least 1 pixel")
     if source.kind == "unlabelled":
@@ -146,4 +149,31 @@ def load_source(source: Source, *, size: int, folder: Path | None = None, allow_
         ),
         altered=tuple(each.name for each in statuses if each.state == "altered"),
         labelled=source.labelled,
+    )
+
+
+def parts_of(source: Source) -> tuple[Source, ...]:
+    """The sets whose files a source needs: itself, and the one that it is tested on."""
+    if source.tested_on is None:
+        return (source,)
+    return replace(source, tested_on=None), source.tested_on
+
+
+def _tested_on(source: Source, other: Source, size: int, folder: Path | None, allow_altered: bool) -> Dataset:
+    """A set with the test images of another; with as many channels as its own have."""
+    home, away = (
+        load_source(each, size=size, folder=folder, allow_altered=allow_altered)
+        for each in (parts_of(source)[0], other)
+    )
+
+    from bench.data import images, trees
+
+    test = Split(trees.square_of(away.test.images, size, home.train.images.shape[1]), away.test.labels)
+    return replace(
+        home,
+        test=test,
+        fingerprint=images.fingerprint(home.train.images, home.train.labels, test.images, test.labels),
+        altered=(*home.altered, *away.altered),
+        labelled=away.labelled,
+        home=home,
     )

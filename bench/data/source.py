@@ -54,6 +54,7 @@ class Dataset:
     the size alone, not on the machine.
     ``altered``: the files used although their checksum is not the official one; empty without ``allow_altered``.
     ``labelled``: whether the classes of the test images are known; their labels are :data:`UNKNOWN` otherwise.
+    ``home``: where the test images are another set's, the set with its own, on which teachers are trained and scored.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Dataset:
     fingerprint: str
     altered: tuple[str, ...]
     labelled: bool = True
+    home: Dataset | None = None
 
     @property
     def dense(self) -> bool:
@@ -147,6 +149,7 @@ class Source:
     ``test_images`` is how many test images the official files have; None: not stated here.
     ``make()`` gives the train and test pairs of a set that is generated, from a fixed seed, at its native size.
     ``labelled`` says whether the classes of the test images are known.
+    ``tested_on`` is another set with the same classes, whose test images stand in the place of this one's.
     """
 
     name: str
@@ -166,6 +169,7 @@ class Source:
     make: Callable[[], tuple[Pair, Pair]] | None = None
     test_images: int | None = None
     labelled: bool = True
+    tested_on: Source | None = None
 
     @property
     def fetchable(self) -> bool:

@@ -121,7 +121,7 @@ def pack(
     open_results(plan.results)
     with locked(plan.results):
         content |= _result_files(plan)
-        teachers = {trial.teacher: get_task(trial.task) for trial in plan.trials}
+        teachers = {key for trial in plan.trials for key in trial.teacher_keys}
         content |= teacher_files(teachers)
         check_names(content)
         manifest = {
@@ -150,7 +150,7 @@ def _study_files(loaded: LoadedStudy, file: Path, method_files: Sequence[Path]) 
     files |= {each.resolve() for each in method_files}
     here = file.resolve().parent
     for task in map(get_task, loaded.tasks):
-        for network in (task.teacher.network, task.student):
+        for network in task.networks:
             place = network.rpartition(":")[0]
             if place.endswith(".py"):
                 files.add(_relative(place, Path(), file))
@@ -197,14 +197,15 @@ def _result_files(plan: Plan) -> dict[str, Path | bytes]:
 def _absent(plan: Plan, loaded: LoadedStudy) -> tuple[str, ...]:
     """What the study needs on the other machine, in words."""
     tasks = [get_task(name) for name in loaded.tasks]
-    found = [f"the data set {name}" for name in sorted({task.data for task in tasks if not task.own} - NOT_CARRIED)]
+    sets = {task.data for task in tasks if not task.own} | {task.test for task in tasks if task.test}
+    found = [f"the data set {name}" for name in sorted(sets - NOT_CARRIED)]
     found += sorted({f"the images in {task.own.images}" for task in tasks if task.own and task.own.folder})
     pools = sorted({str(trial.pool_path) if trial.pool_path else trial.pool for trial in plan.trials if trial.pool})
     found += [f"the pool {name}" for name in pools]
     modules = {card_of(trial).module for trial in plan.trials}
     found += [f"the package of {name}" for name in sorted(filter(None, modules)) if not name.startswith("methods.")]
     for task in tasks:
-        for network in (task.teacher.network, task.student):
+        for network in task.networks:
             place = network.rpartition(":")[0]
             if place and not place.endswith(".py") and own_file(network) is not None:
                 found.append(f"the module {place}")

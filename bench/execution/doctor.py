@@ -25,7 +25,7 @@ from bench.harness.teachers.passport import passports, weights_state
 from bench.metrics.weights import weights_status
 from bench.records import SCHEMA
 from bench.spec.task import tasks
-from bench.spec.teacher_key import teacher_key
+from bench.spec.teacher_key import teacher_keys
 from bench.utils.hardware import gpus, usable_cores
 from bench.utils.paths import ROOT, cache_folder, teacher_folder
 from bench.utils.provenance import device_name
@@ -178,7 +178,7 @@ def _teachers() -> Iterator[Fact]:
     except UserError as error:
         yield Fact(group, "cache", str(error), ok=False, fix=f"delete the folder named here, in {teacher_folder()}")
         return
-    own = {teacher_key(task): task.name for task in tasks().values() if task.trains_teachers}
+    own = {key: task.name for task in tasks().values() if task.trains_teachers for key in teacher_keys(task)}
     for key, name in own.items():
         if key not in known:
             yield Fact(

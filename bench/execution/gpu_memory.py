@@ -54,11 +54,11 @@ def estimated_mib(trial: Trial) -> float:
     for each image of a batch what their modules give, forward and backward; infinite where one cannot be tried."""
     task = get_task(trial.task)
     try:
-        teacher, student = (_network_size(name, trial.task) for name in (task.teacher.network, task.student))
+        *teachers, student = (_network_size(name, trial.task) for name in task.networks)
     except Exception:  # a user's own network, whose trials say what is wrong with it
         return math.inf
-    weights = 2 * teacher[0] + 4 * student[0]
-    images = batch_of(trial.options) * 2 * (teacher[1] + student[1])
+    weights = 2 * sum(teacher[0] for teacher in teachers) + 4 * student[0]
+    images = batch_of(trial.options) * 2 * (sum(teacher[1] for teacher in teachers) + student[1])
     real = 0.0 if card_of(trial).data is Data.NONE else REAL_MIB
     return real + SAFE * _FLOAT * (weights + images) / 2**20
 

@@ -38,7 +38,7 @@ TOGETHER = 0.3  # seconds within which one signal reaches all processes
 def start_method(trial: Trial, card: MethodCard, setting: Setting, way: Way, log: Path) -> MethodProcess:
     """The process of a trial's method, confined; it imports the method's file meanwhile."""
     task = get_task(trial.task)
-    networks = [own_file(name) for name in (task.student, task.teacher.network)]
+    networks = [own_file(name) for name in dict.fromkeys(task.networks)]
     data, teachers = fenced_folders(setting.data_folder, setting.results, task.images_folder)
     order = {
         "trial": trial.to_json(),
@@ -73,6 +73,7 @@ class IsolatedTrial(LiveTrial):
             seed=prepared.trial.seed,
             real=prepared.real,
             augment=prepared.task.augment,
+            others=prepared.others,
             anchors=prepared.anchors,
         )
         self.judge, self.curve = self._judged_by(self.context)
@@ -96,7 +97,7 @@ class IsolatedTrial(LiveTrial):
                 "student": placed(prepared.task.student),
                 "taps": dict(prepared.task.places("student")),
                 "dense": prepared.dataset.dense,
-                "teacher": placed(prepared.teacher.passport["network"]),
+                "teachers": [placed(teacher.passport["network"]) for teacher in prepared.teachers],
                 "anchors": len(prepared.anchors) + 1 if prepared.anchors else 0,
                 "resumes": self._checkpoint is not None,
             },

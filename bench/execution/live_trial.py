@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from torch import nn
 
 from bench.execution.prepare import PreparedTrial
 from bench.execution.status import Ending, TimedOut
 from bench.harness.checkpoint import load_trial, lost
-from bench.harness.evaluation import Judge
+from bench.harness.evaluation import Judge, answers, ensemble_answers, score_answers
 from bench.harness.isolation.judge_side import JudgeSide
 from bench.harness.learning_curve import Curve
 from bench.harness.peak_memory import peak_memory_mib
@@ -43,6 +46,8 @@ class LiveTrial:
         self.restarted = ""  # why the work before a stop was lost
         self._saved = time.perf_counter()
         self._shown = 0.0
+        self._ensemble_score = 0.0  # of several teachers, on the test images
+        self._scores_there: Sequence[float] = ()  # of each, where the test images are another set's than its passport's
         self._checkpoint = load_trial(prepared.work, prepared.trial.id, self._on_lost, isolated=isolated)
 
     def _judged_by(self, context: TrialContext | JudgeSide) -> tuple[Judge, Curve]:
@@ -56,9 +61,22 @@ class LiveTrial:
             prepared.device,
             prepared.dataset.classes,
         )
+        networks = [teacher.network for teacher in prepared.teachers]
+        if prepared.dataset.home is not None:
+            self._scores_there = [self._score_of([network]) for network in networks]
+        if prepared.others:
+            self._ensemble_score = self._score_of(networks)
         trial = prepared.trial
         selects = "teacher_agreement" in trial.selection
         return judge, Curve(context, judge, trial.points, prepared.work, selects, trial.averages)
+
+    def _score_of(self, networks: Sequence[nn.Module]) -> float:
+        """The score of teachers, of several together, on the test images."""
+        prepared, test = self.prepared, self.prepared.dataset.test
+        pixels = test.images if test.mapped else test.images.to(prepared.device)
+        image = prepared.task.image
+        found = ensemble_answers(networks, pixels, image) if networks[1:] else answers(networks[0], pixels, image)
+        return score_answers(found, test.labels.to(prepared.device), prepared.dataset.classes)[0]
 
     def _on_lost(self, reason: str) -> None:
         self.restarted = lost(self.prepared.work, reason)
@@ -73,11 +91,13 @@ class LiveTrial:
         prepared, context = self.prepared, self.context
         context.meter.peak_memory_mib = peak_memory_mib(context.device) + self._elsewhere_mib()
         spent, unit = context.budget.progress(context.meter)
-        values = {
-            "teacher": {name: prepared.teacher.passport[name] for name in PASSPORT},
-            "meter": context.meter.as_record(),
-            "resumed": self.resumed,
-        }
+        facts = [{name: teacher.passport[name] for name in PASSPORT} for teacher in prepared.teachers]
+        for each, score in zip(facts, self._scores_there, strict=False):
+            each["score"] = score
+        values = {"teacher": facts[0], "meter": context.meter.as_record(), "resumed": self.resumed}
+        if len(facts) > 1:
+            used = [each | use.as_record() for each, use in zip(facts, context.uses, strict=True)]
+            values["ensemble"] = {"score": self._ensemble_score, "teachers": used}
         if ending.status == "ok":
             values["stopped_by"] = unit if spent >= 1.0 else "method"
         return values

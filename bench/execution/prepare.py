@@ -38,8 +38,8 @@ class PreparedTrial:
     task: TaskSpec
     method: Method | MethodCard  # a card where the method runs in another process: what it declares is all one needs
     dataset: Dataset
-    teacher: Teacher
-    anchors: tuple[Mapping[str, Tensor], ...]  # the teacher's earlier weights, where the method declares them
+    teachers: tuple[Teacher, ...]  # one, or the several of its task
+    anchors: tuple[Mapping[str, Tensor], ...]  # the first teacher's earlier weights, where the method declares them
     student: nn.Module
     pool: Pool | None
     device: torch.device
@@ -50,6 +50,16 @@ class PreparedTrial:
         """As the method meets it: one that never asks the teacher is limited in student images instead."""
         limits = self.trial.limits
         return limits.for_blind_method() if self.method.access is Access.NONE else limits
+
+    @property
+    def teacher(self) -> Teacher:
+        """The first one."""
+        return self.teachers[0]
+
+    @property
+    def others(self) -> tuple[nn.Module, ...]:
+        """The networks of the further teachers."""
+        return tuple(teacher.network for teacher in self.teachers[1:])
 
     @property
     def classes(self) -> int:
@@ -64,9 +74,9 @@ class PreparedTrial:
             return self.dataset.train
         return Split(self.pool.images, torch.arange(len(self.pool.images)))
 
-    def fresh_teacher(self) -> nn.Module:
-        """The teacher's architecture with fresh weights."""
-        return build(self.teacher.passport["network"], self.task.image, self.classes)
+    def fresh_teacher(self, index: int = 0) -> nn.Module:
+        """The architecture of one of the teachers with fresh weights."""
+        return build(self.teachers[index].passport["network"], self.task.image, self.classes)
 
 
 def prepare(
@@ -99,7 +109,7 @@ def prepare(
         report(Progress(f"teacher {done.epoch:.1f}/{done.epochs}"))
 
     anchors = get_anchors(task, trial.teacher, dataset, card.anchors, training, device)
-    teacher = get_teacher(task, trial.teacher, dataset, training, device)
+    teachers = tuple(get_teacher(task, key, dataset, training, device) for key in trial.teacher_keys)
     pool = None
     if card.data not in (Data.NONE, Data.TRAIN):
         pool = pool_of(trial.pool, trial.pool_path, task, data_folder, trial.altered_data)
@@ -107,7 +117,8 @@ def prepare(
     student = build(task.student, task.image, len(dataset.classes))
     tap(student, f"task {task.name!r}, taps of the student", task.image.shape, task.places("student"))
     student = lay_out(student, trial.memory_format)
-    lay_out(teacher.network, trial.memory_format)
+    for teacher in teachers:
+        lay_out(teacher.network, trial.memory_format)
     method: Method | MethodCard = card
     if not isolated:
         guard()
@@ -118,7 +129,7 @@ def prepare(
         task=task,
         method=method,
         dataset=dataset,
-        teacher=teacher,
+        teachers=teachers,
         anchors=tuple(anchors),
         student=student,
         pool=pool,

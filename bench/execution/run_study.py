@@ -281,7 +281,7 @@ def _run_able(trials: Sequence[Trial], work: Work, executor: str, audience: Audi
 def _train_teachers(missing: Iterable[WantedTeacher], folder: Path | None, device: str, audience: Audience) -> None:
     """Train what is not cached, once and here: every trial of a task needs the same teacher, and some its anchors."""
     for wanted in missing:
-        train_teacher(wanted, folder, device, partial(audience.teacher, wanted.trial.task))
+        train_teacher(wanted, folder, device, partial(audience.teacher, wanted.title))
 
 
 @contextmanager

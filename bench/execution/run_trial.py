@@ -166,7 +166,7 @@ class _TrialInProcess(LiveTrial):
         super().__init__(prepared, setting, started, isolated=False)
         self.own_error: BaseException | None = None  # of the harness's own work, and not of the method
         self._state = state
-        self._teacher_hash = weights_hash(prepared.teacher.network)
+        self._teacher_hashes = self._hashes()
         self.context = TrialContext(
             image=prepared.task.image,
             teacher=prepared.teacher.network,
@@ -180,6 +180,7 @@ class _TrialInProcess(LiveTrial):
             augment=prepared.task.augment,
             precision=prepared.trial.precision,
             memory_format=prepared.trial.memory_format,
+            others=prepared.others,
             anchors=prepared.anchors,
             fresh_teacher=prepared.fresh_teacher,
             hooks=Hooks(self._after_step, self._on_phase, self._on_keep, state.looks_untouched),
@@ -190,7 +191,7 @@ class _TrialInProcess(LiveTrial):
     def play(self) -> None:
         """Run the method until it returns or its budget is spent, and score what it leaves; inside the fence."""
         prepared, context = self.prepared, self.context
-        session = session_for(prepared.task.image, prepared.classes, prepared.dataset.dense)
+        session = session_for(prepared.task.image, prepared.classes, prepared.dataset.dense, len(prepared.teachers))
         method = prepared.method
         assert isinstance(method, Method)
         options = method.make_options(prepared.trial.options)
@@ -212,8 +213,12 @@ class _TrialInProcess(LiveTrial):
         context.check_end()
         with self._untouched():
             self.curve.close()
-        if weights_hash(prepared.teacher.network) != self._teacher_hash:
+        if self._hashes() != self._teacher_hashes:
             raise AccessDenied("the method changed the teacher's weights or statistics")
+
+    def _hashes(self) -> list[str]:
+        """Of the teachers' weights."""
+        return [weights_hash(teacher.network) for teacher in self.prepared.teachers]
 
     @contextlib.contextmanager
     def _untouched(self) -> Iterator[None]:
@@ -339,6 +344,8 @@ def _record(
         if running.restarted:
             values["provenance"]["restarted"] = running.restarted
         values["provenance"]["data"] = {"fingerprint": dataset.fingerprint, "altered": list(dataset.altered)}
+        if test := get_task(trial.task).test:
+            values["provenance"]["data"]["test"] = test
         if ending.status == "ok":
             ended = FinishedTrial(running.prepared, running.context, running.judge, running.curve)
             values |= judged(ended, setting.weights)

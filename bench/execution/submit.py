@@ -173,7 +173,7 @@ def _unverifiable(loaded: LoadedStudy, records: Sequence[Record], students: Mapp
         reasons.append(f"the student of trial {lost[0]}{others} is gone: nothing to compare with; run it again")
     for name in sorted({record.trial.task for record in records}):
         task = get_task(name)
-        networks = [each for each in (task.teacher.network, task.student) if own_file(each) is not None]
+        networks = [each for each in dict.fromkeys(task.networks) if own_file(each) is not None]
         reasons += [
             f"the task {name} has a network of its own, {each}: whoever verifies would run that code with all rights. "
             "Bring it into the suite (bench/models) first"

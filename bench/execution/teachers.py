@@ -23,15 +23,21 @@ class WantedTeacher:
     """A teacher that trials need: ``trial`` is one of them, ``anchors`` the numbers of anchors that methods want."""
 
     trial: Trial
+    key: str
     anchors: tuple[int, ...] = ()
-
-    @property
-    def key(self) -> str:
-        return self.trial.teacher
 
     @property
     def task(self) -> TaskSpec:
         return get_task(self.trial.task)
+
+    @property
+    def title(self) -> str:
+        """For whoever watches: its task, and of several teachers which one."""
+        keys, task = self.trial.teacher_keys, self.task
+        if len(keys) == 1:
+            return task.name
+        place = keys.index(self.key)
+        return f"{task.name}, number {place + 1} of {len(keys)} ({task.teachers[place].network})"
 
     @property
     def threads(self) -> int:
@@ -41,13 +47,17 @@ class WantedTeacher:
 
 
 def wanted_teachers(trials: Iterable[Trial]) -> list[WantedTeacher]:
-    """The teacher of each task once, however many trials need it; in the order of the trials."""
+    """The teachers of each task once, however many trials need them; in the order of the trials.
+
+    Anchors are wanted of a trial's first teacher alone.
+    """
     first: dict[tuple[str, str], Trial] = {}
     anchors: dict[tuple[str, str], set[int]] = {}
     for trial in trials:
-        first.setdefault((trial.task, trial.teacher), trial)
-        anchors.setdefault((trial.task, trial.teacher), set()).add(card_of(trial).anchors)
-    return [WantedTeacher(trial, tuple(sorted(anchors[name] - {0}))) for name, trial in first.items()]
+        for key in trial.teacher_keys:
+            first.setdefault((trial.task, key), trial)
+            anchors.setdefault((trial.task, key), set()).add(card_of(trial).anchors if key == trial.teacher else 0)
+    return [WantedTeacher(trial, name[1], tuple(sorted(anchors[name] - {0}))) for name, trial in first.items()]
 
 
 def missing_teachers(trials: Iterable[Trial]) -> list[WantedTeacher]:
@@ -58,7 +68,7 @@ def missing_teachers(trials: Iterable[Trial]) -> list[WantedTeacher]:
         if not all((folder / "passport.json").exists() for folder in folders):
             before = missing.get(wanted.key, wanted)
             anchors = tuple(sorted({*before.anchors, *wanted.anchors}))
-            missing[wanted.key] = WantedTeacher(before.trial, anchors)
+            missing[wanted.key] = WantedTeacher(before.trial, before.key, anchors)
     return list(missing.values())
 
 

@@ -56,6 +56,7 @@ class _Set(Strict):
     """A data set by name, and the checksum of its images and labels at a size."""
 
     name: str
+    test: str = ""  # the set whose test images stand in the place of its own
     size: int
     image: str  # the task's geometry and normalisation, of which a user's own images are a matter
     altered: bool
@@ -109,7 +110,7 @@ def write_order(target: Path, trials: Sequence[Trial], work: Work) -> None:
     """
     code, root, here = _code(trials)
     content: dict[str, Path | bytes] = {f"files/{each.relative_to(root).as_posix()}": each for each in code}
-    content |= teacher_files({trial.teacher for trial in trials}, training=False)
+    content |= teacher_files({key for trial in trials for key in trial.teacher_keys}, training=False)
     for trial in trials:
         content |= _saved(work.results / "work" / trial.id, trial.id)
     check_names(content)
@@ -141,7 +142,7 @@ def _code(trials: Sequence[Trial]) -> tuple[list[Path], Path, Path]:
     files = {file.resolve() for trial in trials for file in trial.method_files}
     for name in {trial.task for trial in trials}:
         task = get_task(name)
-        for network in (task.teacher.network, task.student):
+        for network in task.networks:
             if network.rpartition(":")[0].endswith(".py") and (found := own_file(network)) is not None:
                 files.add(found.resolve())
     files |= {each for file in files for each in own_files(file)}
@@ -156,18 +157,22 @@ def _on_the_way(trial: Trial, root: Path) -> dict[str, Any]:
 
 def _data_sets(trials: Iterable[Trial], folder: Path | None) -> list[dict[str, Any]]:
     found = []
-    for (name, size, image, altered), source in sorted(_sources(trials).items(), key=lambda each: each[0]):
+    for (name, test, size, image, altered), source in sorted(_sources(trials).items(), key=lambda each: each[0]):
         content = data.load_source(source, size=size, folder=folder, allow_altered=altered)
-        facts = {"name": name, "size": size, "image": image, "altered": altered}
+        facts = {"name": name, "test": test, "size": size, "image": image, "altered": altered}
         found.append({**facts, "sha256": content.fingerprint})
     return found
 
 
-def _sources(trials: Iterable[Trial]) -> dict[tuple[str, int, str, bool], data.Source]:
-    """The data sets of trials by name, size, geometry, and whether altered files are allowed."""
+_Key = tuple[str, str, int, str, bool]
+
+
+def _sources(trials: Iterable[Trial]) -> dict[_Key, data.Source]:
+    """The data sets of trials by name, the set they are tested on, size, geometry, and whether altered files are
+    allowed."""
     tasks = [(get_task(trial.task), trial.altered_data) for trial in trials]
     return {
-        (task.data, task.stored_size, task.image.model_dump_json() if task.own else "", altered): task.source
+        (task.data, task.test, task.stored_size, task.image.model_dump_json() if task.own else "", altered): task.source
         for task, altered in tasks
     }
 
@@ -278,8 +283,9 @@ def _arrived(values: Mapping[str, Any], files: Path, file: Path) -> Trial:
     return replace(trial, method_files=tuple(files / each for each in trial.method_files))
 
 
-def _check_data(wanted: _Set, sources: Mapping[tuple[str, int, str, bool], data.Source], folder: Path | None) -> None:
-    source = sources.get((wanted.name, wanted.size, wanted.image, wanted.altered)) or data.find(wanted.name)
+def _check_data(wanted: _Set, sources: Mapping[_Key, data.Source], folder: Path | None) -> None:
+    key = (wanted.name, wanted.test, wanted.size, wanted.image, wanted.altered)
+    source = sources.get(key) or data.find(wanted.name)
     found = data.load_source(source, size=wanted.size, folder=folder, allow_altered=wanted.altered)
     if found.fingerprint != wanted.sha256:
         raise UserError(

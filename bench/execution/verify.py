@@ -26,7 +26,7 @@ from bench.execution.run_study import (
     run_trials,
 )
 from bench.execution.submit import code_of
-from bench.records import Record, is_archive, load_records, open_results, read_curves, read_students
+from bench.records import Record, is_archive, load_records, loaded, open_results, read_curves, read_students
 from bench.records.archive import replace_in_archive
 from bench.records.folder import replace_record
 from bench.records.verified import KEY, Outcome
@@ -34,7 +34,7 @@ from bench.spec.custom_tasks import register_saved_tasks
 from bench.spec.method_registry import find_methods
 from bench.spec.study import SUITE
 from bench.spec.task import get_task, tasks
-from bench.spec.teacher_key import teacher_key
+from bench.spec.teacher_key import teacher_keys
 from bench.spec.trial import OUTSIDE, Trial
 from bench.utils.code_identity import RULE
 from bench.utils.hardware import usable_cores
@@ -165,7 +165,7 @@ def _trial_of(record: Record, method_files: Sequence[Path], pool: Path | None) -
     task = get_task(name)
     if task.sha != record.trial.task_sha:
         raise UserError(f"the task {name} is defined differently here")
-    if teacher_key(task) != record.trial.teacher:
+    if teacher_keys(task) != record.trial.teacher_keys:
         raise UserError(f"the teacher of {name} has another recipe here")
     cards = find_methods(method_files)
     if record.trial.method not in cards:
@@ -245,7 +245,7 @@ def compare(before: Facts, now: Facts, tolerance: float = TOLERANCE) -> Verifica
         return Verification(old, "not compared", new.reason)
     if new.status != "ok":
         return Verification(old, "differs", f"here it ends as {new.status.replace('_', ' ')}: {new.reason}")
-    if old.teacher is None or new.teacher is None or old.teacher.sha256 != new.teacher.sha256:
+    if old.teacher is None or new.teacher is None or loaded(old).teacher != loaded(new).teacher:
         return Verification(
             old,
             "not compared",
@@ -298,6 +298,14 @@ def _differences(before: Facts, now: Facts) -> list[str]:
         ("stopped_by", old.stopped_by, new.stopped_by),
         ("pool", old.pool and old.pool.fingerprint, new.pool and new.pool.fingerprint),
     ]
+    if old.ensemble is not None and new.ensemble is not None:
+        asked, again = (
+            [(each.images, each.backward) for each in found.teachers] for found in (old.ensemble, new.ensemble)
+        )
+        pairs += [
+            ("the teachers' score", old.ensemble.score, new.ensemble.score),
+            ("asked of each teacher", asked, again),
+        ]
     meters = old.meter.model_dump(), new.meter.model_dump()
     pairs += [(name, meters[0][name], meters[1][name]) for name in meters[0] if name not in _TIMES]
     for name, metric in old.image_metrics.items():

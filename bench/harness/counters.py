@@ -26,7 +26,7 @@ from bench.models import head, linear_classifier, stages
 from bench.models.cost import MultiplyAdds, bare_copy
 from bench.models.layer_groups import LayerGroups
 from bench.models.taps import HOW
-from bench.spec.budget import Meter
+from bench.spec.budget import Meter, TeacherUse
 
 PRICES = 1000  # kinds of calls of one network whose cost is remembered
 
@@ -57,6 +57,7 @@ class _Network:
     forward: Callable[[_Call, list[Tensor], list[Tensor]], Callable[[int], None]]  # gives what a backward pass counts
     whole: bool = False  # the harness's own: its parts must not be called by themselves
     named: bool = True  # the harness's own, or kept by the method, or a part of such a one
+    spent: Callable[[int], None] = lambda macs: None  # told of the multiply-adds beside the meter  # noqa: ARG005
     prices: dict[Any, int] = field(default_factory=dict)
 
 
@@ -124,20 +125,23 @@ class Counter:
 
         self._watch(student, _Network("the student", forward, whole=True))
 
-    def watch_copy(self, copy: nn.Module) -> None:
-        """Count a trainable copy of the teacher as the teacher: training a copy queries it just as much."""
+    def watch_copy(self, copy: nn.Module, use: TeacherUse) -> None:
+        """Count a trainable copy of a teacher as the teacher: training a copy queries it just as much."""
         meter = self._meter
 
         def forward(_: _Call, inputs: list[Tensor], outputs: list[Tensor]) -> Callable[[int], None]:
             count = self._images_through(inputs, outputs)
             meter.teacher_images += count
+            use.add(images=count)
 
             def backward(times: int) -> None:
                 meter.teacher_backward += count * times
+                use.add(backward=count * times)
 
             return backward
 
-        self._watch(copy, _Network("a copy of the teacher", forward, whole=True))
+        network = _Network("a copy of the teacher", forward, whole=True, spent=lambda macs: use.add(macs=macs))
+        self._watch(copy, network)
 
     def watch_kept(self, network: nn.Module) -> None:
         """Count any other network of the method; outputs in the shape of images are synthesised images."""
@@ -235,6 +239,7 @@ class Counter:
             output = full_precision(output)
         outputs = list(_tensors(output))
         self._meter.macs += price
+        network.spent(price)
         on_backward = network.forward(call, inputs, outputs)
         if calls:
             calls[-1].inner += price + call.inner
@@ -246,6 +251,7 @@ class Counter:
             def backward(times: int) -> None:
                 self.learning()
                 self._meter.macs += 2 * price * times
+                network.spent(2 * price * times)
                 on_backward(times)
 
             self._here.last = BackwardPass(backward)
@@ -408,8 +414,12 @@ class TeacherAnswer:
 class CountedTeacher:
     """A frozen teacher in evaluation mode, its answers counted."""
 
-    def __init__(self, network: nn.Module, image_shape: tuple[int, int, int], meter: Meter) -> None:
+    def __init__(
+        self, network: nn.Module, image_shape: tuple[int, int, int], meter: Meter, use: TeacherUse | None = None
+    ) -> None:
+        """``use`` counts this teacher alone, beside the meter of the whole trial."""
         self.network = network.eval().requires_grad_(False)
+        self.use = TeacherUse() if use is None else use
         self.learning: Callable[[], None] = lambda: None  # told of each backward pass
         self._prices: dict[int, int] = {}  # by the number of images
         self._image_shape = image_shape
@@ -447,6 +457,7 @@ class CountedTeacher:
                 answer = self._answer(images, question)
         self._meter.teacher_images += count
         self._meter.macs += self._prices[count]
+        self.use.add(images=count, macs=self._prices[count])
         return answer
 
     def _answer(self, images: Tensor, question: Question) -> TeacherAnswer:
@@ -508,6 +519,7 @@ class CountedTeacher:
         self.learning()
         self._meter.teacher_backward += count
         self._meter.macs += self._prices[count]
+        self.use.add(backward=count, macs=self._prices[count])
 
 
 def tap_groups(network: nn.Module, into: list[Tensor]) -> list[RemovableHandle]:

@@ -79,7 +79,7 @@ class Judge:
         return (classes == labels).double().mean().item()
 
 
-def predict(network: nn.Module, images: Tensor) -> Tensor:
+def predict(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """The classes, (N,) or (N, H, W), that a network in evaluation mode assigns, in full precision."""
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         classes: Tensor = classes_of(network(images))
@@ -91,11 +91,27 @@ def answers(network: nn.Module, pixels: Tensor, image: ImageSpec) -> Tensor:
 
     Images that are elsewhere than the network, as mapped ones may be, go there in batches.
     """
-    device = next((each.device for each in network.parameters()), pixels.device)
+    return _in_batches(network, pixels, image, _device_of(network, pixels))
+
+
+def _device_of(network: nn.Module, pixels: Tensor) -> torch.device:
+    return next((each.device for each in network.parameters()), pixels.device)
+
+
+def _in_batches(network: Callable[[Tensor], Tensor], pixels: Tensor, image: ImageSpec, device: torch.device) -> Tensor:
     whole = pixels.shape[-2] * pixels.shape[-1]
     batches = pixels.split(BATCH if whole <= PIXELS // BATCH else max(1, PIXELS // whole))
     found = [predict(network, normalise(batch.to(device), image)) for batch in batches]
     return torch.cat([each.to(torch.uint8) if each.ndim == 3 else each for each in found])
+
+
+def ensemble_answers(networks: Sequence[nn.Module], pixels: Tensor, image: ImageSpec) -> Tensor:
+    """As :func:`answers`, of several networks together: the classes with the largest mean of their softmax."""
+
+    def mean(images: Tensor) -> Tensor:
+        return torch.stack([network(images).softmax(1) for network in networks]).mean(0)
+
+    return _in_batches(mean, pixels, image, _device_of(networks[0], pixels))
 
 
 def score_answers(found: Tensor, labels: Tensor, classes: Sequence[str]) -> tuple[float, dict[str, float | None]]:

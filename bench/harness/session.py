@@ -56,15 +56,19 @@ class Session(Named):
 
     Attributes:
         task: what may be known of the task.
-        teacher: the frozen teacher; call it to ask about images.
+        teacher: the frozen teacher; call it to ask about images. Of a task with several it is the first.
+        teachers: all teachers of the task, ``teacher`` first; most tasks have one. Each is asked with the same declared
+            access, and counts: images of two teachers are twice as many teacher images.
     """
 
     task: TaskView
     teacher: TeacherView
+    teachers: tuple[TeacherView, ...]
 
-    def __init__(self, task: TaskView) -> None:
+    def __init__(self, task: TaskView, teachers: int = 1) -> None:
         self.task = task
-        self.teacher = TeacherView()
+        self.teachers = tuple(TeacherView(which) for which in range(teachers))
+        self.teacher = self.teachers[0]
 
     @property
     def student(self) -> nn.Module:
@@ -285,7 +289,8 @@ class Session(Named):
         Args:
             optimizer: an optimiser of the student's parameters that is kept.
             images: (N, C, H, W); detached here. They count as student images.
-            logits: the teacher's logits for these images, where they are known already; otherwise the teacher is asked.
+            logits: the teacher's logits for these images, where they are known already, or the mean of those of several
+                teachers; otherwise ``s.teacher`` is asked.
             temperature: tau, above 0. The loss has the factor tau^2 and is averaged over the batch.
             alpha: the weight of the teacher's term.
             labels: int64 (N,), or (N, H, W) for segmentation; used where ``beta`` is not 0.
@@ -427,9 +432,9 @@ def _pool() -> RealImages | RemoteImages:
     return context.real
 
 
-def session_for(image: ImageSpec, classes: int, segmentation: bool = False) -> Session:
-    """The session of the trial that is being set up in this process."""
-    return Session(TaskView(image, classes, segmentation))
+def session_for(image: ImageSpec, classes: int, segmentation: bool = False, teachers: int = 1) -> Session:
+    """The session of the trial that is being set up in this process, with so many teachers."""
+    return Session(TaskView(image, classes, segmentation), teachers)
 
 
 __all__ = ["BatchNormStatistics", "Session", "TaskView", "TeacherView", "TeacherOutput", "session_for"]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bench.harness.counters import CountedTeacher
 from bench.models.cost import bare_copy
-from bench.spec.budget import Meter
+from bench.spec.budget import Meter, TeacherUse
 
 
 class TeacherTrajectory:
@@ -20,9 +20,11 @@ class TeacherTrajectory:
         states: Sequence[Mapping[str, Tensor]],
         image_shape: tuple[int, int, int],
         meter: Meter,
+        use: TeacherUse | None = None,
     ) -> None:
+        """``use`` as of :class:`CountedTeacher`."""
         self._states = states
-        self._counted = CountedTeacher(bare_copy(teacher), image_shape, meter)
+        self._counted = CountedTeacher(bare_copy(teacher), image_shape, meter, use)
         self._taken: int | None = None
 
     def learning(self, told: Callable[[], None]) -> None:

@@ -129,9 +129,13 @@ class TeacherOutput(NoTensor):
 
 
 class TeacherView(NoModule):
-    """The frozen teacher, in evaluation mode. Calling it is metered and limited to the declared access."""
+    """A frozen teacher, in evaluation mode. Calling it is metered and limited to the declared access."""
 
     _answer = TeacherOutput
+
+    def __init__(self, which: int = 0) -> None:
+        """``which`` of the task's teachers, 0 the first."""
+        self._which = which
 
     def __call__(
         self,
@@ -157,7 +161,8 @@ class TeacherView(NoModule):
             penultimate: also give the input of the last linear layer (``Access.FEATURES``).
             layers: also give the maps of all layers that the network names, in layer groups (``Access.FEATURES``).
             anchor: the point of its training to ask, from 0 (the earliest) to ``anchors`` - 1 (the trained teacher);
-                by default the trained teacher. Needs ``@method(..., anchors=...)``.
+                by default the trained teacher. Needs ``@method(..., anchors=...)``. Only the first of several teachers
+                has anchors.
 
         Returns:
             The answer, with the parts that were asked for.
@@ -189,7 +194,7 @@ class TeacherView(NoModule):
         if "Vmap" in transforms():
             raise MethodError(BATCHED)
         answer = context.ask_teacher(
-            images, Question(features, batch_norm, pooled, groups, penultimate, layers), anchor
+            images, Question(features, batch_norm, pooled, groups, penultimate, layers), anchor, self._which
         )
         labels = answer.labels  # given where the judge answers from another process
         if labels is None and context.access is Access.LABELS:
@@ -202,14 +207,17 @@ class TeacherView(NoModule):
             answer.pooled if pooled is not None else None,
             tuple(answer.groups) if groups else None,
             answer.penultimate[0] if penultimate else None,
-            context.teacher_layers.grouped(answer.maps) if layers else None,
+            context.teacher_layers(self._which).grouped(answer.maps) if layers else None,
             labels,
         )
 
     @property
     def anchors(self) -> int:
-        """How many points of its training can be asked, as the method declares; 0 for a method without anchors."""
-        return current().anchors
+        """How many points of its training can be asked, as the method declares.
+
+        0 for a method without anchors, and for all but the first of several teachers.
+        """
+        return current().anchors(self._which)
 
     @property
     def layer_shapes(self) -> tuple[tuple[Shape, ...], ...]:
@@ -220,7 +228,7 @@ class TeacherView(NoModule):
             Unsupported: the network names no layers.
         """
         need(Access.FEATURES, "the layers of the teacher")
-        return current().teacher_layers.shapes
+        return current().teacher_layers(self._which).shapes
 
     def pooled_size(self, pooled: Pooled) -> int:
         """The length D of what ``pooled`` gives for an image, known without a question.
@@ -229,7 +237,7 @@ class TeacherView(NoModule):
             pooled: "batch_norm" or "stages", as for a question.
         """
         _need_pooled(pooled)
-        return current().pooled_size(pooled)
+        return current().pooled_size(pooled, self._which)
 
     def copy(self, *, fresh: bool = False) -> nn.Module:
         """A copy of the teacher that can be trained, in training mode. Images through it count as teacher images.
@@ -243,19 +251,19 @@ class TeacherView(NoModule):
             AccessDenied: the method declared less than ``Access.PARAMETERS``.
         """
         need(Access.PARAMETERS, "a copy of the teacher")
-        return current().copy_teacher(fresh)
+        return current().copy_teacher(fresh, self._which)
 
     @property
     def classifier_bias(self) -> Tensor | None:
         """A copy of the last linear layer's bias, (classes,); None where it has none. Needs ``Access.PARAMETERS``."""
         need(Access.PARAMETERS, "the teacher's weights")
-        return current().classifier_bias()
+        return current().classifier_bias(self._which)
 
     @property
     def classifier_weight(self) -> Tensor:
         """A copy of the last linear layer's weight, (classes, D). Needs ``Access.PARAMETERS``."""
         need(Access.PARAMETERS, "the teacher's weights")
-        return current().classifier_weight()
+        return current().classifier_weight(self._which)
 
 
 def need(level: Access, what: str) -> None:

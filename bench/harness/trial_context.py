@@ -33,13 +33,13 @@ from bench.harness.teacher_trajectory import TeacherTrajectory
 from bench.models import classifier_bias, classifier_weight
 from bench.models.cost import bare_copy
 from bench.models.layer_groups import LayerGroups
-from bench.spec.budget import Budget, Meter
+from bench.spec.budget import Budget, Meter, restore_uses
 from bench.spec.method import Access, Data
 from bench.utils.memory_format import CONTIGUOUS, lay_out
 from bench.utils.rng import Streams
 
 if TYPE_CHECKING:
-    from bench.harness.isolation.remote import Remote, RemoteImages, RemoteLayers
+    from bench.harness.isolation.remote import Remote, RemoteImages, RemoteLayers, RemoteTeacher
 
 _current: list[TrialContext] = []
 
@@ -103,15 +103,16 @@ class TrialContext:
         augment: Augmentation | None = None,
         precision: str = "float32",
         memory_format: str = CONTIGUOUS,
+        others: Sequence[nn.Module] = (),
         anchors: Sequence[Mapping[str, Tensor]] = (),
-        fresh_teacher: Callable[[], nn.Module] | None = None,
+        fresh_teacher: Callable[[int], nn.Module] | None = None,
         hooks: Hooks | None = None,
         skip_phases: Sequence[str] = (),
     ) -> None:
         """
         Args:
             image: the geometry of the images.
-            teacher: trained, frozen, in evaluation mode; or the way to it where it is in another process.
+            teacher: trained, frozen, in evaluation mode; or the way to all teachers where they are in another process.
             student: untrained.
             budget: what the method may spend.
             access: how far into the teacher the method may look.
@@ -122,8 +123,9 @@ class TrialContext:
             augment: what happens to real images.
             precision: ``float32``, or the type of autocast.
             memory_format: of all networks, and of real images; the teacher has it already.
+            others: the further teachers of a task with several, like ``teacher``.
             anchors: the teacher's weights at its anchors, the earliest first, without those of the teacher itself.
-            fresh_teacher: makes the teacher's architecture with fresh weights.
+            fresh_teacher: makes the architecture of a teacher, 0 the first, with fresh weights.
             hooks: observers of steps, phases and kept objects.
             skip_phases: those that had ended when the trial was stopped.
         """
@@ -146,13 +148,18 @@ class TrialContext:
         self.phases: list[str] = []
         self.clock = Clock(self.meter, device, exact=budget.seconds is not None)
         self._remote: Remote | None = None
+        self._teachers: list[CountedTeacher] = []
         self.trajectory: TeacherTrajectory | None = None
         if isinstance(teacher, nn.Module):
-            self._teacher = CountedTeacher(teacher.to(device), image.shape, self.meter)
-            self.trajectory = TeacherTrajectory(teacher, anchors, image.shape, self.meter) if anchors else None
+            networks = [each.to(device) for each in (teacher, *others)]
+            self._teachers = [CountedTeacher(each, image.shape, self.meter) for each in networks]
+            self.uses = [each.use for each in self._teachers]
+            if anchors:
+                self.trajectory = TeacherTrajectory(teacher, anchors, image.shape, self.meter, self.uses[0])
         else:
             self._remote = teacher
             self._remote.meter = self.meter
+            self.uses = self._remote.uses
         self._fresh_teacher = fresh_teacher
         self._counter = Counter(self.meter, image.shape, self._watching)
         self._real = RealImages(real, image, seed, device, augment) if isinstance(real, Split) else real
@@ -170,7 +177,8 @@ class TrialContext:
         self._left_at: list[Tensor] | None = None  # the student at the end of the last loop
         self.learning: Callable[[], None] = self._must_be_in_a_loop  # told of everything that trains
         self._counter.before, self._counter.learning = self._charge, lambda: self.learning()
-        (self._remote or self._teacher).learning = lambda: self.learning()
+        for each in [self._remote] if self._remote else self._teachers:
+            each.learning = lambda: self.learning()
         if self.trajectory is not None:
             self.trajectory.learning(lambda: self.learning())
         self._counter.watch_student(self.student, self._student_saw)
@@ -290,14 +298,20 @@ class TrialContext:
 
     # ---- networks --------------------------------------------------------------------------------------------------
 
-    def ask_teacher(self, images: Tensor, question: Question, anchor: int | None = None) -> TeacherAnswer:
-        """See :meth:`CountedTeacher.ask`; ``anchor`` as in :class:`bench.harness.teacher_view.TeacherView`."""
+    def ask_teacher(
+        self, images: Tensor, question: Question, anchor: int | None = None, which: int = 0
+    ) -> TeacherAnswer:
+        """See :meth:`CountedTeacher.ask`; ``anchor`` as in :class:`bench.harness.teacher_view.TeacherView`.
+
+        ``which`` of several teachers, here and below: 0 is the first.
+        """
         self._charge()
-        if anchor is not None and not 0 <= anchor < self.anchors:
-            raise MethodError(f"there is no anchor {anchor}: the method declares anchors={self.anchors}")
+        if anchor is not None:
+            self._check_anchor(anchor, which)
         if self._remote is not None:
-            return self._remote.ask(images, question, anchor, gradients=self.access >= Access.GRADIENTS)
-        teacher = self._teacher
+            wants = self.access >= Access.GRADIENTS
+            return self._remote.teachers[which].ask(images, question, anchor, gradients=wants)
+        teacher = self._teachers[which]
         if anchor is not None and self.trajectory is not None and anchor < len(self.trajectory):
             teacher = self.trajectory.at(anchor)
         if not self.hooks.untouched():
@@ -305,45 +319,59 @@ class TrialContext:
         with self._counter.silent():
             return teacher.ask(images, question, gradients=self.access >= Access.GRADIENTS)
 
-    @property
-    def anchors(self) -> int:
-        """How many anchors there are, the teacher among them; 0 where the method declares none."""
+    def _check_anchor(self, anchor: int, which: int) -> None:
+        if which:
+            raise MethodError(f"anchors are of the first teacher, s.teacher, and not of s.teachers[{which}]")
+        if not 0 <= anchor < self.anchors():
+            raise MethodError(f"there is no anchor {anchor}: the method declares anchors={self.anchors()}")
+
+    def anchors(self, which: int = 0) -> int:
+        """How many anchors there are, the teacher among them; 0 where the method declares none, or of a further one."""
+        if which:
+            return 0
         if self._remote is not None:
             return self._remote.anchors
         return 0 if self.trajectory is None else len(self.trajectory) + 1
 
-    def pooled_size(self, pooled: Pooled) -> int:
+    def _side(self, which: int) -> CountedTeacher | RemoteTeacher:
+        return self._teachers[which] if self._remote is None else self._remote.teachers[which]
+
+    def pooled_size(self, pooled: Pooled, which: int = 0) -> int:
         with self._counter.silent():
-            return (self._remote or self._teacher).pooled_size(pooled)
+            return self._side(which).pooled_size(pooled)
 
-    @property
-    def teacher_layers(self) -> LayerGroups | RemoteLayers:
+    def teacher_layers(self, which: int = 0) -> LayerGroups | RemoteLayers:
         with self._counter.silent():
-            return (self._remote or self._teacher).layers
+            return self._side(which).layers
 
-    def classifier_weight(self) -> Tensor:
+    def classifier_weight(self, which: int = 0) -> Tensor:
         if self._remote is not None:
-            return self._remote.classifier_weight()
-        return classifier_weight(self._teacher.network).detach().clone()
+            return self._remote.teachers[which].classifier_weight()
+        return classifier_weight(self._teachers[which].network).detach().clone()
 
-    def classifier_bias(self) -> Tensor | None:
+    def classifier_bias(self, which: int = 0) -> Tensor | None:
         if self._remote is not None:
-            return self._remote.classifier_bias()
-        bias = classifier_bias(self._teacher.network)
+            return self._remote.teachers[which].classifier_bias()
+        bias = classifier_bias(self._teachers[which].network)
         return None if bias is None else bias.detach().clone()
 
-    def copy_teacher(self, fresh: bool) -> nn.Module:
+    def copy_teacher(self, fresh: bool, which: int = 0) -> nn.Module:
         """See :meth:`bench.harness.teacher_view.TeacherView.copy`."""
-        if self._remote is not None:
-            network = self._remote.teacher(fresh)
-        elif fresh and self._fresh_teacher is None:
-            raise MethodError("this teacher cannot be built with fresh weights")
-        else:
-            network = self._fresh_teacher() if fresh and self._fresh_teacher else bare_copy(self._teacher.network)
+        with self._counter.silent():  # somebody else's network is tried as it is built
+            network = self._copy_of_teacher(fresh, which)
         copy = lay_out(network.to(self.device), self.memory_format).requires_grad_(True).train()
-        self._counter.watch_copy(copy)
+        self._counter.watch_copy(copy, self.uses[which])
         self._copies.append(copy)
         return copy
+
+    def _copy_of_teacher(self, fresh: bool, which: int) -> nn.Module:
+        if self._remote is not None:
+            return self._remote.teachers[which].network(fresh)
+        if not fresh:
+            return bare_copy(self._teachers[which].network)
+        if self._fresh_teacher is None:
+            raise MethodError("this teacher cannot be built with fresh weights")
+        return self._fresh_teacher(which)
 
     def _student_saw(self, images: Tensor, wanted: bool) -> None:
         if self.student.training and torch.is_grad_enabled() and not wanted:
@@ -453,6 +481,7 @@ class TrialContext:
             "phase_start": self._phase_start,
             "scalers": self.updates.state(self.kept),
             "meter": vars(self.meter).copy(),
+            "uses": [vars(use).copy() for use in self.uses],
             "streams": self.streams.state(),
             "capture": self.capture.state(),
             "student": checkpoint.state_of(self.student),
@@ -475,6 +504,7 @@ class TrialContext:
             )
         for name, value in state["meter"].items():
             setattr(self.meter, name, value)
+        restore_uses(self.uses, state.get("uses", ()))
         self.capture.restore(state["capture"])
         self.student.load_state_dict(state["student"])
         self.average.load_state_dict(state["average"])

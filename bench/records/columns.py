@@ -46,6 +46,7 @@ def _trial_columns() -> dict[str, str]:
         "teacher": "r.trial.teacher",
         **{f"teacher_{name}": f"r.teacher.{name}" for name in ("network", "recipe", "seed", "score")},
         "teacher_sha": "r.teacher.sha256",
+        "ensemble_score": "r.ensemble.score",
         "stopped_by": "r.stopped_by",
         "resumed": "r.resumed",
         "images": "r.images.count",

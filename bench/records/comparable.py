@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple
 
 from bench.records.frame import short_text
@@ -28,14 +29,14 @@ class Comparable(NamedTuple):
     points: int
     metric: str
     task_sha: str
-    teacher: str  # sha256 of the weights; empty when no record of a group got as far as loading it
+    teacher: str  # sha256 of the weights, of several teachers the hash of theirs; empty when none was loaded
     fingerprint: str  # of the data set at the task's size; empty as for the teacher
 
 
 class Loaded(NamedTuple):
     """What a trial was really given, known once it has been loaded."""
 
-    teacher: str = ""  # sha256 of its weights
+    teacher: str = ""  # sha256 of its weights; of several teachers, the hash of theirs
     fingerprint: str = ""  # of the data set: altered files may hold other images
 
 
@@ -43,7 +44,15 @@ def loaded(record: Record) -> Loaded:
     """What a record's trial was given; empty where it ended before."""
     if record.teacher is None:
         return Loaded()
-    return Loaded(record.teacher.sha256, str(record.provenance.get("data", {}).get("fingerprint", "")))
+    return Loaded(teacher_weights(record), str(record.provenance.get("data", {}).get("fingerprint", "")))
+
+
+def teacher_weights(record: Record) -> str:
+    """The sha256 of the teacher's weights, or of those of all of several teachers; empty where none was loaded."""
+    if record.ensemble is not None:
+        sums = " ".join(teacher.sha256 for teacher in record.ensemble.teachers)
+        return hashlib.sha256(sums.encode()).hexdigest()
+    return record.teacher.sha256 if record.teacher else ""
 
 
 def comparable(record: Record, given: Loaded | None = None) -> Comparable:

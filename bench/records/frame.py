@@ -89,6 +89,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "teacher_sha": teacher.get("sha256"),
         "teacher_network": teacher.get("network"),
         "teacher_score": teacher.get("score"),
+        "ensemble_score": (record.get("ensemble") or {}).get("score"),
         "task_sha": trial["task_sha"],
         "method_sha": trial["method_sha"],
         "identity_rule": trial.get("identity_rule", 1),

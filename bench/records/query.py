@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _BESIDE = ", ".join(BESIDE)
-_FIRST = {"identity_rule": "1", "memory_format": f"'{CONTIGUOUS}'"}  # what records held before there was a column
+_FIRST = {  # what records held before there was a column
+    "identity_rule": "1",
+    "memory_format": f"'{CONTIGUOUS}'",
+    "ensemble_score": "NULL::DOUBLE",
+}
 
 
 class QueryResult(NamedTuple):

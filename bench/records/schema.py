@@ -90,6 +90,10 @@ class TrialIdentity(_Part):
     altered_data: bool = Field(description="whether data files other than the official ones were allowed")
     points: Count = Field(description="how many times the student was scored during training")
     selection: list[str] = Field(description="the selection rules that were followed")
+    teachers: list[str] = Field(
+        default_factory=list,
+        description="keys of the teachers of a task with several, `teacher` first; absent where there is one",
+    )
     pool: str = Field(
         default="", description="the other real images of a method that needs them; absent if there are none"
     )
@@ -103,8 +107,10 @@ class TrialIdentity(_Part):
 
     @model_serializer(mode="wrap")
     def _as_first_written(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Records from before there were pools, memory formats, and versions of the rule, keep their ids."""
+        """Records from before there were several teachers, pools, memory formats and versions of the rule keep ids."""
         values: dict[str, Any] = serialise(self)
+        if not self.teachers:
+            values.pop("teachers", None)
         if not self.pool:
             values.pop("pool", None)
         if self.memory_format == CONTIGUOUS:
@@ -112,6 +118,11 @@ class TrialIdentity(_Part):
         if self.identity_rule == 1:
             values.pop("identity_rule", None)
         return values
+
+    @property
+    def teacher_keys(self) -> tuple[str, ...]:
+        """The keys of all its teachers, ``teacher`` first."""
+        return tuple(self.teachers) or (self.teacher,)
 
 
 class MethodFacts(_Part):
@@ -131,6 +142,23 @@ class TeacherFacts(_Part):
     recipe: str
     seed: int | None = Field(description="null for an imported teacher")
     score: Share = Field(description="on the test images, in the task's metric")
+
+
+class TeacherUsed(TeacherFacts):
+    """One of several teachers, and what was asked of it and its trainable copies: a part of the meter."""
+
+    images: Count = Field(description="images through it, forward")
+    backward: Count = Field(description="images through it, backward")
+    gmacs: Amount = Field(description="10^9 multiply-adds, forward and backward")
+
+
+class EnsembleFacts(_Part):
+    """The teachers of a task with several."""
+
+    score: Share = Field(
+        description="of the mean of their softmax, on the test images, in the task's metric: what they reach together"
+    )
+    teachers: list[TeacherUsed] = Field(description="all of them, in the task's order; the first is also `teacher`")
 
 
 class ImageMetric(_Part):
@@ -201,7 +229,13 @@ class Record(_Part):
     reason: str = Field(default="", description="one sentence when the status is not ok")
     trial: TrialIdentity
     method: MethodFacts
-    teacher: TeacherFacts | None = Field(description="null when the trial ended before a teacher was loaded")
+    teacher: TeacherFacts | None = Field(
+        description="null when the trial ended before a teacher was loaded; of a task with several, the first"
+    )
+    ensemble: EnsembleFacts | None = Field(
+        default=None,
+        description="the teachers of a task with several, each with what was asked of it; absent where there is one",
+    )
     metric: str = Field(description="the metric of a score, e.g. accuracy")
     headline: str = Field(description="selection rule of the headline score; data-free")
     scores: dict[str, Share] = Field(description="test score by selection rule; empty when not ok")
@@ -211,7 +245,8 @@ class Record(_Part):
         "pixel_accuracy and iou[CLASS], null for a class that neither labels nor answers have",
     )
     agreement: Share | None = Field(
-        description="share of test images on which the headline student and the teacher agree; null when not ok"
+        description="share of test images on which the headline student and the teacher, the first of several, agree; "
+        "null when not ok"
     )
     image_metrics: dict[str, ImageMetric]
     pool: PoolFacts | None = Field(default=None, description="null for methods without a pool")
@@ -234,6 +269,8 @@ class Record(_Part):
     def _consistent(self) -> Record:
         if self.id != trial_id(self.trial.model_dump(mode="json")):
             raise ValueError("the id is not the hash of the trial")
+        if self.trial.teachers and self.trial.teachers[0] != self.trial.teacher:
+            raise ValueError("the first of the trial's teachers is not its teacher")
         if self.status == "ok" and self.headline not in self.scores:
             raise ValueError(f"there is no score for the headline rule {self.headline!r}")
         if self.status != "ok" and (self.scores or self.agreement is not None):
@@ -242,9 +279,9 @@ class Record(_Part):
 
     @model_serializer(mode="wrap")
     def _as_first_written(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Records from before there were checksums stay as they are."""
+        """Records from before there were checksums, and several teachers, stay as they are."""
         values: dict[str, Any] = serialise(self)
-        for name in SEALS:
+        for name in (*SEALS, "ensemble"):
             if not values.get(name):
                 values.pop(name, None)
         return values

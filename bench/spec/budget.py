@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import reprlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +101,31 @@ class Budget:
         object.__setattr__(self, "_set", tuple(self.limits().items()))  # looked at in every step
 
     _set: tuple[tuple[str, float], ...] = dataclasses.field(init=False, repr=False, compare=False, default=())
+
+
+@dataclass
+class TeacherUse:
+    """What a trial has asked of one teacher, its trainable copies included; a part of the meter."""
+
+    images: int = 0
+    backward: int = 0
+    macs: int = 0
+
+    def add(self, images: int = 0, backward: int = 0, macs: int = 0) -> None:
+        self.images += images
+        self.backward += backward
+        self.macs += macs
+
+    def as_record(self) -> dict[str, float]:
+        """The fields of a record's ``ensemble.teachers``."""
+        return {"images": self.images, "backward": self.backward, "gmacs": self.macs / 1e9}
+
+
+def restore_uses(uses: Iterable[TeacherUse], saved: Iterable[Mapping[str, int]]) -> None:
+    """Put the counts of all teachers back, as ``vars`` gave them, in place."""
+    for use, values in zip(uses, saved, strict=False):  # a checkpoint from before they were counted has none
+        for name, value in values.items():
+            setattr(use, name, int(value))
 
 
 @dataclass

@@ -17,7 +17,7 @@ from bench.spec.options import check_value, value_words
 from bench.spec.presets import preset
 from bench.spec.study import SUITE, LoadedStudy, find_pool
 from bench.spec.task import TaskSpec, get_task
-from bench.spec.teacher_key import quick_teacher, teacher_key
+from bench.spec.teacher_key import check_several, teacher_keys
 from bench.spec.trial import Trial
 
 
@@ -33,8 +33,10 @@ def expand(
     hashes = {name: loaded.cards[name].sha for name in dict(loaded.entries)}
     for task_name in loaded.tasks:
         task = get_task(task_name)
-        spec = quick_teacher(task) if study.teacher == "quick" and task_name not in study.teachers else None
-        teacher = study.teachers.get(task_name) or teacher_key(task, spec, altered_data)
+        keys = study.teacher_keys(task_name) or teacher_keys(
+            task, quick=study.teacher == "quick", altered_data=altered_data
+        )
+        check_several(task, keys)
         task_sha = task.sha
         own_task = None if task.built_in else task.model_dump(mode="json")
         for name, written in loaded.entries:
@@ -50,7 +52,8 @@ def expand(
                         suite=SUITE,
                         task=task_name,
                         task_sha=task_sha,
-                        teacher=teacher,
+                        teacher=keys[0],
+                        teachers=keys if task.teachers else (),
                         method=name,
                         method_sha=hashes[name],
                         options=options,

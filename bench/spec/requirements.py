@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,15 @@ def missing_data(trials: Iterable[Trial], folder: Path | None, allow_altered: bo
         UserError: a file that is there and cannot be used.
     """
     trials = list(trials)
-    sources = {task.data: task.source for task in (get_task(trial.task) for trial in trials)}
-    sets = {name: _why_missing(source, folder, allow_altered) for name, source in sources.items()}
+    sources = {name: get_task(name).source for name in {trial.task for trial in trials}}
+    reason = cache(partial(_why_missing, folder=folder, allow_altered=allow_altered))
+    sets = {name: next(filter(None, map(reason, data.parts_of(source))), "") for name, source in sources.items()}
     pools = {
         trial.pool: _why_no_images(str(trial.pool_path or trial.pool), folder, allow_altered)
         for trial in trials
         if trial.pool
     }
-    reasons = {trial.id: sets[get_task(trial.task).data] or pools.get(trial.pool, "") for trial in trials}
+    reasons = {trial.id: sets[trial.task] or pools.get(trial.pool, "") for trial in trials}
     return {trial: reason for trial, reason in reasons.items() if reason}
 
 

@@ -11,7 +11,7 @@ from bench.errors import UserError
 from bench.records import Record
 from bench.spec.method import POOLS
 from bench.spec.task import TaskSpec, get_task, tasks
-from bench.spec.teacher_key import known_teachers, quick_teacher, teacher_key
+from bench.spec.teacher_key import known_teachers, teacher_keys
 from bench.utils.memory_format import CONTIGUOUS
 
 FILE = "trial.yaml"
@@ -43,11 +43,12 @@ def study_of(record: Record, task: TaskSpec | None = None) -> dict[str, Any]:
         study["memory_format"] = trial.memory_format  # a commit from before there were formats does not know the key
     if trial.pool and not _own_pool(trial.pool):  # whichever role it has for the method
         study["pools"] = {trial.task: dict.fromkeys(POOLS, trial.pool)}
-    if not task.trains_teachers:
-        study["teachers"] = {trial.task: trial.teacher}
-    elif trial.teacher != teacher_key(task, None, trial.altered_data):
-        quick = task.teacher.quick and trial.teacher == teacher_key(task, quick_teacher(task), trial.altered_data)
-        study |= {"teacher": "quick"} if quick else {"teachers": {trial.task: trial.teacher}}
+    keys, altered = trial.teacher_keys, trial.altered_data
+    if not task.trains_teachers or keys != teacher_keys(task, altered_data=altered):
+        has_quick = task.has_training_images and all(each.quick for each in task.all_teachers)
+        quick = has_quick and keys == teacher_keys(task, quick=True, altered_data=altered)
+        named = list(keys) if task.teachers else trial.teacher
+        study |= {"teacher": "quick"} if quick else {"teachers": {trial.task: named}}
     return study
 
 
@@ -106,8 +107,9 @@ def caveats(record: Record, installed: Container[str], task: TaskSpec | None = N
     if _own_pool(trial.pool):
         found.append(f"The pool {trial.pool} was a file or folder: its path must be added as `pools`.")
     known = task or tasks().get(trial.task)
-    if known and trial.teacher not in known_teachers(known):
-        found.append(f"No recipe of the task produces the teacher {trial.teacher} here: was it imported?")
+    for key in trial.teacher_keys if known else ():
+        if known and key not in known_teachers(known):
+            found.append(f"No recipe of the task produces the teacher {key} here: was it imported?")
     return found
 
 

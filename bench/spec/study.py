@@ -22,7 +22,7 @@ from bench.spec.method_card import MethodCard
 from bench.spec.method_registry import find_methods
 from bench.spec.metric_names import image_metrics
 from bench.spec.task import TaskSpec, add_tasks, check_recipes, get_task, read_tasks
-from bench.spec.teacher_key import quick_teacher
+from bench.spec.teacher_key import check_several, quick_teachers
 from bench.utils.paths import ROOT
 from bench.utils.yaml import Real, Strict, Whole, at_line, read_yaml, validate, where
 
@@ -54,6 +54,14 @@ def _place(item: Any) -> Any:
     return item
 
 
+def _keys(item: Any) -> Any:
+    """The teachers of a task: a key, or the keys of several."""
+    if not isinstance(item, str) and not (isinstance(item, list | tuple) and all(isinstance(key, str) for key in item)):
+        raise ValueError(f"must be the key of a teacher, or a list of keys, not {item!r}")
+    return item
+
+
+Keys = Annotated[str | tuple[str, ...], BeforeValidator(_keys)]
 Place = Annotated[str | Mapping[str, Any], BeforeValidator(_place)]
 Entry = Annotated[str | Mapping[str, Mapping[str, Written] | None], BeforeValidator(_entry)]
 _LIMITS: JsonDict = {unit: {"type": "number", "exclusiveMinimum": 0, "description": doc} for unit, doc in UNITS.items()}
@@ -118,7 +126,10 @@ class Study(Strict):
     teacher: Literal["paper", "quick"] = Field(
         default="paper", description="`quick`: each task's teacher for small machines, if it has one"
     )
-    teachers: Mapping[str, str] = Field(default={}, description="task: key of a teacher, see `dfkd teacher list`")
+    teachers: Mapping[str, Keys] = Field(
+        default={},
+        description="task: key of a teacher, see `dfkd teacher list`; of a task with several, a list of all their keys",
+    )
     pools: Mapping[str, Mapping[Literal["related", "unrelated", "wild"], str]] = Field(
         default={},
         description="task: other pools of real images than its own, by role: `pool`, the name of a data set, or the "
@@ -141,6 +152,11 @@ class Study(Strict):
         "in the harness's process",
     )
     timeout: Real | None = Field(default=None, gt=0, description="wall-clock seconds after which a trial is killed")
+
+    def teacher_keys(self, task: str) -> tuple[str, ...]:
+        """The keys of the teachers that it names for a task; none where the task's own are meant."""
+        named = self.teachers.get(task, ())
+        return (named,) if isinstance(named, str) else named
 
     @field_validator("seeds", "tasks", "selection", "image_metrics")
     @classmethod
@@ -213,11 +229,14 @@ def load_study(file: Path, method_files: Sequence[Path] = (), searched: bool = F
             if task not in tasks:
                 here = where(file, data, [key, task])
                 raise UserError(f"{here}: {key}: this study has no task {task!r}{nearest(task, tasks)}")
+    for task in study.teachers:
+        keys = study.teacher_keys(task)
+        at_line(file, data, ["teachers", task], lambda task=task, keys=keys: check_several(get_task(task), keys))  # type: ignore[misc]
     _check_settings(study, tasks, where(file, data, ["settings"]))
     if study.teacher == "quick":
         for name in tasks:
             if name not in study.teachers:
-                at_line(file, data, ["teacher"], lambda name=name: quick_teacher(get_task(name)))  # type: ignore[misc]
+                at_line(file, data, ["teacher"], lambda name=name: quick_teachers(get_task(name)))  # type: ignore[misc]
 
     given = [path.resolve() for path in method_files]
     files, cards = list(given), find_methods(given)
@@ -296,7 +315,8 @@ def _tasks(study: Study, file: Path, data: Any) -> tuple[str, ...]:
         place: list[str | int] = ["tasks", index]
         if isinstance(item, Mapping):
             new = [validate(TaskSpec, data, file, at=place)]
-            at_line(file, data, [*place, "teacher"], lambda new=new: check_recipes(new[0]))  # type: ignore[misc]
+            named = "teachers" if new[0].teachers else "teacher"
+            at_line(file, data, [*place, named], lambda new=new: check_recipes(new[0]))  # type: ignore[misc]
         elif item.endswith(YAML):
             new = at_line(file, data, place, lambda item=item: read_tasks(file.parent / item))  # type: ignore[misc]
         else:

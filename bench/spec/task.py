@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from bench.utils.yaml import Strict, at_line, read_yaml, validate, where
 
 FOLDER = PACKAGE / "tasks"
 RECIPES = PACKAGE / "recipes.yaml"
+TEACHERS = 100  # of one task: a question names its teacher in one byte
 
 
 class TeacherSpec(Strict):
@@ -66,6 +68,11 @@ class TaskSpec(Strict):
     name: str
     data: str = Field(description="the name of a data set; in a file also `{images: FOLDER}`, one's own")
     own: OwnImages | None = Field(default=None, description="one's own images; found out from `data`, and not written")
+    test: str = Field(
+        default="",
+        description="another data set with the same classes, whose test images score instead of those of `data`, on "
+        "which the teacher is trained: another domain",
+    )
     image: ImageSpec
     resize: int | None = Field(
         default=None,
@@ -75,6 +82,11 @@ class TaskSpec(Strict):
     )
     augment: Augmentation | None = None
     teacher: TaskTeacher
+    teachers: tuple[TaskTeacher, ...] = Field(
+        default=(),
+        description="in the place of `teacher`, several that are trained on the same data; the first is the one that "
+        "methods for one teacher ask",
+    )
     student: str
     taps: NetworkTaps = NetworkTaps()
     pools: Mapping[Literal["related", "unrelated", "wild"], str] = Field(
@@ -83,6 +95,16 @@ class TaskSpec(Strict):
     )
     settings: Mapping[str, Mapping[str, Mapping[str, Any]]] = {}
     published: Published = Published()
+
+    @property
+    def all_teachers(self) -> tuple[TaskTeacher, ...]:
+        """The teacher, or all of several, :attr:`teacher` first."""
+        return self.teachers or (self.teacher,)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The names of all its networks: the teachers', in their order, then the student's."""
+        return (*(teacher.network for teacher in self.all_teachers), self.student)
 
     @property
     def built_in(self) -> bool:
@@ -96,8 +118,12 @@ class TaskSpec(Strict):
 
     @property
     def source(self) -> Source:
-        """Its data set."""
-        return find(self.data) if self.own is None else source_of(self.own, self.image)
+        """Its data set, with the one that it is tested on."""
+        source = find(self.data) if self.own is None else source_of(self.own, self.image)
+        if not self.test:
+            return source
+        other = find(self.test)
+        return replace(source, test_images=other.test_images, labelled=other.labelled, tested_on=other)
 
     @property
     def has_training_images(self) -> bool:
@@ -118,8 +144,8 @@ class TaskSpec(Strict):
 
     @property
     def trains_teachers(self) -> bool:
-        """Whether its teacher can be trained here; otherwise it is imported."""
-        return self.has_training_images and bool(self.teacher.recipe)
+        """Whether all its teachers can be trained here; otherwise some are imported."""
+        return self.has_training_images and all(teacher.recipe for teacher in self.all_teachers)
 
     @property
     def dense(self) -> bool:
@@ -150,12 +176,16 @@ class TaskSpec(Strict):
 
     @property
     def sha(self) -> str:
-        """Hash of what can change an outcome: data, geometry, teacher and student, but no published number."""
+        """Hash of what can change an outcome: data, geometry, teachers and student, but no published number."""
         identity = self.model_dump(mode="json", include={"data", "image", "student"}) | self.geometry
         identity["teacher"] = self.teacher.network
+        if self.test:
+            identity["test"] = self.test
+        if self.teachers:
+            identity["teachers"] = [teacher.network for teacher in self.teachers]
         if named := self.model_dump(mode="json", include={"taps"}, exclude_defaults=True):
             identity |= named
-        if own := source_hashes(self.teacher.network, self.student):
+        if own := source_hashes(*self.networks):
             identity["networks"] = own
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -176,26 +206,86 @@ class TaskSpec(Strict):
             raise PydanticCustomError("images", "data: {said}", {"said": str(error), "index": "data"}) from None
         return {**values, "data": own.name, "own": own.model_dump()}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _first(cls, values: Any) -> Any:
+        """The first of several teachers is :attr:`teacher` as well; several that are one are that one."""
+        if not isinstance(values, Mapping) or not isinstance(several := values.get("teachers"), list | tuple):
+            return values
+        if not several and "teacher" not in values:
+            raise PydanticCustomError("teachers", "teachers: is empty; name at least one", {"index": "teachers"})
+        if several and values.get("teacher", several[0]) != several[0]:
+            raise PydanticCustomError(
+                "teachers",
+                "teacher: and teachers: are both given; list all of them in `teachers`, the first one first",
+                {"index": "teacher"},
+            )
+        return {**values, "teacher": several[0] if several else values["teacher"], "teachers": several[1:] and several}
+
     @model_validator(mode="after")
     def _known(self) -> TaskSpec:
         if self.own is not None and self.own.name != self.data:
             raise ValueError("own: is found out, and not written; name a folder of images as `data: {images: FOLDER}`")
+        if self.test and self.test not in SOURCES:
+            raise ValueError(f"test: {self.test!r} is not a data set{nearest(self.test, SOURCES)}")
         try:
             kind = self.source.kind
-            for network in (self.teacher.network, self.student):
+            for network in self.networks:
                 check_name(network)
         except UserError as error:  # pydantic adds the place to a ValueError only
             raise ValueError(str(error)) from None
+        if self.test:
+            self._check_test()
         for role, pool in self.pools.items():
             if pool not in SOURCES:
                 raise ValueError(f"pools: {role}: {pool!r} is not a data set{nearest(pool, SOURCES)}")
         if kind == "unlabelled":
             raise ValueError(f"data: {self.data!r} has no labels; a task needs a labelled data set")
+        if self.teachers and not self.source.labelled:
+            raise ValueError(
+                "teachers: without labels a score is the agreement with the teacher, so such a task has one: `teacher`"
+            )
+        if self.teachers and self.taps.teacher != Taps() and len({each.network for each in self.teachers}) > 1:
+            raise ValueError(
+                "taps: teacher: names places in one network, and these teachers are several; give them the same "
+                "network, or leave it out"
+            )
+        if len(self.teachers) > TEACHERS:
+            raise ValueError(f"teachers: {len(self.teachers)} of them; {TEACHERS} are the most")
+        for place, teacher in enumerate(self.teachers):
+            before = [(each.network, each.recipe, each.seed) for each in self.teachers[:place]]
+            if teacher.recipe and (teacher.network, teacher.recipe, teacher.seed) in before:
+                raise ValueError(f"teachers: {teacher.network} is there twice with the same recipe and seed")
         if self.resize is not None and kind != "segmentation":
             raise ValueError("resize: only segmentation networks accept images larger than those they train on")
         if self.resize is not None and self.resize < self.image.size:
             raise ValueError(f"resize: {self.resize} is smaller than the images' size, {self.image.size}")
         return self
+
+    def _check_test(self) -> None:
+        """Raise ValueError unless ``test`` is another data set of the same kind, with the same classes."""
+        if self.test == self.data:
+            raise ValueError(f"test: {self.test!r} is the task's data set itself; leave it out")
+        if not self.has_training_images:
+            raise ValueError("test: replaces the test images, and these images have no others; leave it out")
+        own, other = (find(self.data) if self.own is None else source_of(self.own, self.image)), find(self.test)
+        if not own.labelled:
+            raise ValueError("test: the teacher is scored on the images of `data` as well, and these have no labels")
+        if other.kind != own.kind:
+            kind = "has no labels" if other.kind == "unlabelled" else f"is for {other.kind}"
+            raise ValueError(f"test: {self.test!r} {kind}, and {self.data!r} is for {own.kind}")
+        if other.classes != own.classes:
+            raise ValueError(
+                f"test: {self.test!r} has other classes ({_some(other.classes)}) than {self.data!r} "
+                f"({_some(own.classes)}), so a student of one cannot be scored on the other"
+            )
+        if other.kind == "segmentation":
+            raise ValueError("test: is for classification; segmentation is scored on the test images of `data`")
+
+
+def _some(classes: Sequence[str], most: int = 3) -> str:
+    more = f", ... {len(classes)} in all" if len(classes) > most else ""
+    return ", ".join(classes[:most]) + more
 
 
 class Recipe(Strict):
@@ -256,7 +346,8 @@ def read_tasks(file: Path) -> list[TaskSpec]:
         task = validate(TaskSpec, data, file, at=[index])
         if task.name in found:
             raise UserError(f"{where(file, data, [index])}: two tasks are named {task.name!r}")
-        at_line(file, data, [index, "teacher", "recipe"], lambda task=task: check_recipes(task))  # type: ignore[misc]
+        place: list[str | int] = [index, *(["teachers"] if task.teachers else ["teacher", "recipe"])]
+        at_line(file, data, place, lambda task=task: check_recipes(task))  # type: ignore[misc]
         found[task.name] = task
     return list(found.values())
 
@@ -279,8 +370,8 @@ def add_tasks(new: Iterable[TaskSpec]) -> None:
 
 def check_recipes(task: TaskSpec) -> None:
     """Raise UserError unless the recipes that a task names exist."""
-    for name in (task.teacher.recipe, task.teacher.quick):
-        if name:
+    for teacher in task.all_teachers:
+        for name in filter(None, (teacher.recipe, teacher.quick)):
             get_recipe(name)
 
 

@@ -6,10 +6,11 @@ import hashlib
 import json
 import re
 import shlex
+from collections.abc import Sequence
 
 from bench.errors import UserError
 from bench.models.source import source_hashes
-from bench.spec.task import TaskSpec, TeacherSpec, get_recipe
+from bench.spec.task import TaskSpec, TaskTeacher, TeacherSpec, get_recipe
 
 
 def teacher_key(task: TaskSpec, teacher: TeacherSpec | None = None, altered_data: bool = False) -> str:
@@ -26,7 +27,7 @@ def teacher_key(task: TaskSpec, teacher: TeacherSpec | None = None, altered_data
         where = "" if task.built_in else " --tasks TASKS.yaml"
         raise UserError(
             f"{reason}: import it (`dfkd teacher import FILE --task {shlex.quote(task.name)}{where}`) and "
-            f"name its key in the study, `teachers: {{{task.name}: KEY}}`"
+            f"name its key in the study, `teachers: {{{task.name}: {'[KEY, ...]' if task.teachers else 'KEY'}}}`"
         )
     identity = {
         "network": teacher.network,
@@ -60,20 +61,43 @@ def folder_name(network: str) -> str:
     return re.sub("[^A-Za-z0-9_.-]+", "-", network)
 
 
-def quick_teacher(task: TaskSpec) -> TeacherSpec:
-    """The task's teacher for small machines; UserError where it has none."""
-    own = task.teacher
-    if not own.quick:
+def quick_teachers(task: TaskSpec) -> tuple[TeacherSpec, ...]:
+    """The task's teachers for small machines, in its order; UserError where one has none."""
+    return tuple(_quick(task, teacher) for teacher in task.all_teachers)
+
+
+def _quick(task: TaskSpec, teacher: TaskTeacher) -> TeacherSpec:
+    if not teacher.quick:
+        which = f" for {teacher.network}" if task.teachers else ""
         raise UserError(
-            f"task {task.name!r} has no quick teacher: no useful quick recipe is known for its network on a CPU"
+            f"task {task.name!r} has no quick teacher{which}: no useful quick recipe is known for its network on a CPU"
         )
-    return TeacherSpec(network=own.network, recipe=own.quick, seed=own.seed)
+    return TeacherSpec(network=teacher.network, recipe=teacher.quick, seed=teacher.seed)
+
+
+def teacher_keys(task: TaskSpec, *, quick: bool = False, altered_data: bool = False) -> tuple[str, ...]:
+    """The keys of a task's own teachers, in its order; with ``quick``, of those for small machines.
+
+    Raises:
+        UserError: one must be imported, or has no quick recipe.
+    """
+    specs = quick_teachers(task) if quick else task.all_teachers
+    return tuple(teacher_key(task, spec, altered_data) for spec in specs)
+
+
+def check_several(task: TaskSpec, keys: Sequence[str]) -> None:
+    """Raise UserError unless these are as many different teachers as the task has."""
+    if len(keys) != (count := len(task.all_teachers)):
+        wanted = f"the keys of its {count} teachers, [KEY, ...]" if count > 1 else "one key"
+        raise UserError(f"task {task.name!r} takes {wanted}, not {len(keys)}")
+    if twice := next((key for place, key in enumerate(keys) if key in keys[:place]), ""):
+        raise UserError(f"task {task.name!r} would have the teacher {twice} twice")
 
 
 def known_teachers(task: TaskSpec) -> dict[str, tuple[TeacherSpec, bool]]:
     """The teachers that can be trained when they are asked for, by key: what they are, and whether on altered data."""
-    specs = [TeacherSpec(**task.teacher.model_dump(exclude={"quick"}))]
-    specs += [quick_teacher(task)] if task.teacher.quick else []
+    specs = [TeacherSpec(**each.model_dump(exclude={"quick"})) for each in task.all_teachers]
+    specs += [_quick(task, each) for each in task.all_teachers if each.quick]
     specs = [spec for spec in specs if not why_imported(task, spec)]
     return {teacher_key(task, spec, altered): (spec, altered) for spec in specs for altered in (False, True)}
 

@@ -35,6 +35,7 @@ class Trial:
     altered_data: bool = False
     points: int = 20
     selection: tuple[str, ...] = ("last", "ema", "teacher_agreement", "oracle")
+    teachers: tuple[str, ...] = ()  # the keys of several, ``teacher`` first; in the identity only where there are
     pool: str = ""  # the other real images of a method that needs them; in the identity only where there is one
     memory_format: str = CONTIGUOUS  # in the identity unless it is this one
     identity_rule: int = RULE  # of method_sha; in the identity from the second rule on
@@ -56,8 +57,10 @@ class Trial:
         values = {name: getattr(self, name) for name in IDENTITY}
         values["options"] = {name: _plain(value) for name, value in self.options.items()}
         values["selection"] = list(self.selection)
-        if not self.pool:
-            del values["pool"]
+        values["teachers"] = list(self.teachers)
+        for name in ("teachers", "pool"):
+            if not values[name]:
+                del values[name]
         if self.memory_format == CONTIGUOUS:
             del values["memory_format"]
         if self.identity_rule == 1:
@@ -68,6 +71,11 @@ class Trial:
     def id(self) -> str:
         """16 hex digits."""
         return trial_id(self.identity())
+
+    @property
+    def teacher_keys(self) -> tuple[str, ...]:
+        """The keys of all its teachers, ``teacher`` first."""
+        return self.teachers or (self.teacher,)
 
     @property
     def averages(self) -> bool:
@@ -92,6 +100,7 @@ class Trial:
         fixed = dict(values)
         fixed["options"] = {name: _tuples(value) for name, value in values["options"].items()}
         fixed["selection"] = tuple(values["selection"])
+        fixed["teachers"] = tuple(values.get("teachers", ()))
         fixed["image_metrics"] = tuple(values["image_metrics"])
         fixed["stated"] = _tuples(values["stated"])
         fixed["method_files"] = tuple(Path(file) for file in values["method_files"])

@@ -33,7 +33,7 @@ class Stepping:
         self._thread = threading.Thread(target=self._work, args=(run,))
         context.hooks.after_step = self._pause
         context.hooks.on_keep = self._look
-        self._look("teacher", context._teacher.network)
+        self._look("teacher", context._teachers[0].network)
         self._look("student", context.student)
 
     def __enter__(self) -> Stepping:
@@ -86,7 +86,7 @@ class Floor:
 
     def __init__(self, stepping: Stepping, passes: Sequence[Pass]) -> None:
         context = self._context = stepping.context
-        networks = {"teacher": context._teacher.network, "student": context.student, **context.kept}
+        networks = {"teacher": context._teachers[0].network, "student": context.student, **context.kept}
         copies = {name: bare_copy(networks[name]) for name in {each.network for each in passes}}
         self._plays = [
             self._prepared(each, copies[each.network], stepping.inputs[each.network], stepping.further[each.network])

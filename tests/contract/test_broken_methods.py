@@ -53,7 +53,7 @@ BROKEN: dict[str, Broken] = {
     "reaches into the harness and changes the teacher": (
         [
             ("from bench import Access", "from bench.harness.trial_context import current\nfrom bench import Access"),
-            (LOOP, f"{LOOP}        next(current()._teacher.network.parameters()).data.mul_(1.0001)\n"),
+            (LOOP, f"{LOOP}        next(current()._teachers[0].network.parameters()).data.mul_(1.0001)\n"),
         ],
         "runs",
         "denied: the method changed the teacher's weights or statistics",

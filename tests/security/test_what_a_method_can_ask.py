@@ -8,6 +8,8 @@ from collections.abc import Callable
 import pytest
 
 SPEAK = """
+import struct
+
 from bench.harness.isolation.channel import Kind, Message
 from bench.harness.trial_context import current
 
@@ -21,7 +23,7 @@ def say(kind, **values):
     answer = channel().receive()
     return answer.kind is Kind.GOOD
 """
-NOTHING = "bytes(6)"
+NOTHING = "bytes(7)"
 ORDER = bytes(range(4))
 
 
@@ -31,7 +33,7 @@ def _forged(
     order: bytes = ORDER,
     kind: int = 3,
     tensors: int = 1,
-    size: int = 6,
+    size: int = 7,
     magic: int = 0x44464B44,
 ) -> bytes:
     """A question about one tensor (type, axes, expanded axes, place, lengths), with one thing about it wrong."""
@@ -73,20 +75,24 @@ def test_a_broken_message_ends_the_trial(attempt: Callable[..., object], name: s
 
 REFUSED = {  # what is said: the status that it ends with, or "ok" where it is only refused
     "scores": ("say(Kind.FACTS, payload=b'\"score\"')", "denied"),
-    "features": ("say(Kind.ASK, token=-1, payload=bytes((1, 0, 0, 0, 0, 0)), tensors=[x])", "denied"),
-    "batch norm": ("say(Kind.ASK, token=-1, payload=bytes((0, 1, 0, 0, 0, 0)), tensors=[x])", "denied"),
-    "groups": ("say(Kind.ASK, token=-1, payload=bytes((0, 0, 0, 1, 0, 0)), tensors=[x])", "denied"),
-    "gradients": ("say(Kind.ASK, flags=1, token=-1, payload=bytes(6), tensors=[x])", "denied"),
+    "features": ("say(Kind.ASK, token=-1, payload=bytes((1, 0, 0, 0, 0, 0, 0)), tensors=[x])", "denied"),
+    "batch norm": ("say(Kind.ASK, token=-1, payload=bytes((0, 1, 0, 0, 0, 0, 0)), tensors=[x])", "denied"),
+    "groups": ("say(Kind.ASK, token=-1, payload=bytes((0, 0, 0, 1, 0, 0, 0)), tensors=[x])", "denied"),
+    "gradients": ("say(Kind.ASK, flags=1, token=-1, payload=bytes(7), tensors=[x])", "denied"),
     "weights": ("say(Kind.WEIGHTS, payload=b'\"all\"')", "denied"),
     "classifier": ("say(Kind.WEIGHTS, payload=b'\"weight\"')", "denied"),
     "layers": ("say(Kind.FACTS, payload=b'\"layers\"')", "denied"),
     "real images": ('say(Kind.REAL, payload=b\'{"do": "take", "batch": 4}\')', "leaked"),
     "a pool": ("say(Kind.FACTS, payload=b'\"real\"')", "leaked"),
-    "an anchor": ("say(Kind.ASK, token=0, payload=bytes(6), tensors=[x])", "ok"),
-    "integers": ("say(Kind.ASK, token=-1, payload=bytes(6), tensors=[x.long()])", "ok"),
-    "another size": ("say(Kind.ASK, token=-1, payload=bytes(6), tensors=[x[..., :8]])", "ok"),
-    "no batch": ("say(Kind.ASK, token=-1, payload=bytes(6))", "denied"),
-    "more than memory": ("say(Kind.ASK, token=-1, payload=bytes(6), tensors=[x[:1].expand(2**22, -1, -1, -1)])", "ok"),
+    "an anchor": ("say(Kind.ASK, token=0, payload=bytes(7), tensors=[x])", "ok"),
+    "integers": ("say(Kind.ASK, token=-1, payload=bytes(7), tensors=[x.long()])", "ok"),
+    "another size": ("say(Kind.ASK, token=-1, payload=bytes(7), tensors=[x[..., :8]])", "ok"),
+    "a teacher that is not there": ("say(Kind.ASK, token=-1, payload=bytes((0,) * 6 + (1,)), tensors=[x])", "denied"),
+    "a last teacher": ("say(Kind.FACTS, token=-1, payload=b'\"layers\"')", "denied"),
+    "counts of no teacher": ("say(Kind.USES, payload=bytes(8))", "denied"),
+    "negative counts of a teacher": ("say(Kind.USES, payload=struct.pack('<3q', 1, -1, 1))", "denied"),
+    "no batch": ("say(Kind.ASK, token=-1, payload=bytes(7))", "denied"),
+    "more than memory": ("say(Kind.ASK, token=-1, payload=bytes(7), tensors=[x[:1].expand(2**22, -1, -1, -1)])", "ok"),
     "negative counts": ("say(Kind.STEP, counts=(-5,) * 7)", "denied"),
     "no JSON": ("say(Kind.FACTS, payload=b'[' * 100_000)", "denied"),
     "no graph": ("say(Kind.BACKWARD, token=99, payload=bytes(2), tensors=[x])", "denied"),

@@ -41,6 +41,7 @@ from bench.analysis.regression.verdicts import (
     paired_number,
 )
 from bench.records import Record
+from bench.records.comparable import teacher_weights
 from bench.spec.metric_names import Metric
 from bench.utils.text import cut
 
@@ -305,7 +306,7 @@ def _unmatched(before: Mapping[str, Cell], after: Mapping[str, Cell], labels: Ma
 
 
 def _teachers(cell: Cell) -> set[str]:
-    return {record.teacher.sha256 for record in cell.ok.values() if record.teacher}
+    return {teacher_weights(record) for record in cell.ok.values() if record.teacher}
 
 
 def _same_bits(base: Filed, head: Filed, pairs: Mapping[int, tuple[Record, Record]]) -> bool | None:

@@ -35,6 +35,7 @@ from bench.analysis.regression.filing import Filed, read_filed, tracked_commits
 from bench.analysis.regression.verdicts import ALPHA, LEVEL
 from bench.analysis.stats import paired_test
 from bench.errors import UserError
+from bench.records.comparable import teacher_weights
 from bench.utils.git import Commit, line_of, resolve
 
 COMMON = 0.05  # of a step's p-value over seeds: above, it is not common to them
@@ -276,7 +277,7 @@ def _numbers(
     """The numbers of a cell by seed, with the conditions under which they make one series from commit to commit."""
     numbers: dict[tuple[str, Conditions], dict[int, float]] = defaultdict(dict)
     for seed, record in cell.ok.items():
-        teacher = f"teacher {record.teacher.sha256[:8]}" if record.teacher else ""
+        teacher = f"teacher {teacher_weights(record)[:8]}" if record.teacher else ""
         for name, value in numbers_of(record, own, rule).items():
             numbers[name, (teacher, conditions_of(record, name))][seed] = value
     ran = [record for record in cell.records.values() if record.status not in ("unsupported", "missing_data")]

@@ -22,7 +22,7 @@ from bench.spec.method_card import MethodCard
 from bench.spec.presets import preset
 from bench.spec.requirements import default_task, why_unsupported
 from bench.spec.task import get_task
-from bench.spec.teacher_key import teacher_key
+from bench.spec.teacher_key import teacher_keys
 
 BUDGETS = {"seconds": 0.5, "steps": 7, "teacher_images": 250, "student_images": 250, "gmacs": 0.2}
 
@@ -95,8 +95,10 @@ def run_battery(
     note("imports", lambda: _imports(card))
     doing("reading the data, loading the teacher")
     dataset = load_source(spec.source, size=spec.stored_size)
-    get_anchors(spec, teacher_key(spec), dataset, card.anchors)
-    get_teacher(spec, teacher_key(spec), dataset, training)
+    keys = teacher_keys(spec)
+    get_anchors(spec, keys[0], dataset, card.anchors)
+    for key in keys:
+        get_teacher(spec, key, dataset, training)
     with tempfile.TemporaryDirectory(prefix="dfkd-check-") as folder:
         stage = Stage(card, task, method_files, Path(folder), isolation)
         first = cache(lambda: stage.play(points=POINTS))  # its time counts where it is looked at first

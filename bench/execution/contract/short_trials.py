@@ -19,7 +19,7 @@ from bench.spec.method_card import MethodCard
 from bench.spec.presets import preset
 from bench.spec.study import SUITE
 from bench.spec.task import get_task
-from bench.spec.teacher_key import teacher_key
+from bench.spec.teacher_key import teacher_keys
 from bench.spec.trial import Trial
 
 POOL = "photos"  # the pool of every check: it needs no download, whatever the task's own pool is
@@ -147,11 +147,13 @@ class Stage:
         """A trial and an empty results folder for it."""
         self._count += 1
         results = open_results(self.folder / f"{self._count:04d}", create=True)
+        keys = teacher_keys(self.task)
         trial = Trial(
             suite=SUITE,
             task=self.task.name,
             task_sha=self.task.sha,
-            teacher=teacher_key(self.task),
+            teacher=keys[0],
+            teachers=keys if self.task.teachers else (),
             method=self.card.name,
             method_sha=self.card.sha,
             options={**self.base, **(options or {})},

@@ -62,7 +62,7 @@ class _Job:
 def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
     """Run all trials, ``work.workers`` at a time; where somebody asks, the running ones save themselves.
 
-    Missing teachers begin first. A trial waits for its own teacher and for no other, and for room on a GPU.
+    Missing teachers begin first. A trial waits for its own teachers and for no other, and for room on a GPU.
     """
     waiting, untrained = list(trials), list(work.teachers)
     gpus = places_for(trials, work.gpu, work.needs)
@@ -117,9 +117,9 @@ def run(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
 
 
 def _next(waiting: Sequence[Trial], trainings: Sequence[Training], gpus: GpuPlaces | None) -> Trial | None:
-    """The first trial whose teacher is there, and for which there is room."""
+    """The first trial whose teachers are there, and for which there is room."""
     busy = {training.wanted.key for training in trainings}
-    able = (trial for trial in waiting if trial.teacher not in busy)
+    able = (trial for trial in waiting if not busy.intersection(trial.teacher_keys))
     return next((trial for trial in able if gpus is None or gpus.find(trial) is not None), None)
 
 
@@ -133,7 +133,7 @@ def _enter(trial: Trial, gpus: GpuPlaces | None) -> int | None:
 
 def _tell(training: Training, watcher: Watcher) -> None:
     for progress in training.news():
-        watcher.teacher(training.wanted.trial.task, progress)
+        watcher.teacher(training.wanted.title, progress)
 
 
 def _rest(running: Sequence[_Job | Training]) -> None:

@@ -76,7 +76,7 @@ class Training:
         if said["outcome"] == INTERRUPTED:
             how = "was asked to stop, and not by this run"
         words = f": {shown(last[0][:200])}" if last else ""
-        raise UserError(f"training the teacher of {self.wanted.trial.task}: its process {how}{words}")
+        raise UserError(f"training the teacher of {self.wanted.title}: its process {how}{words}")
 
     def clear(self) -> None:
         shutil.rmtree(self.folder.parent, ignore_errors=True)
@@ -96,6 +96,7 @@ def new_folder(wanted: WantedTeacher, data_folder: Path | None) -> Path:
     """
     order = {
         "trial": wanted.trial.to_json(),
+        "key": wanted.key,
         "anchors": wanted.anchors,
         "data_folder": str(data_folder) if data_folder else None,
     }
@@ -126,7 +127,7 @@ def run(folder: Path, parent: int) -> None:
     When ``parent``, the process that started this one, is gone, the training saves itself and makes room.
     """
     order: dict[str, Any] = json.loads((folder / _ORDER).read_text(encoding="utf-8"))
-    wanted = WantedTeacher(Trial.from_json(order["trial"]), tuple(order["anchors"]))
+    wanted = WantedTeacher(Trial.from_json(order["trial"]), order["key"], tuple(order["anchors"]))
     place = Path(order["data_folder"]) if order["data_folder"] else None
     outcome, words = TRAINED, ""
     with (folder / _PROGRESS).open("a", encoding="utf-8", buffering=1) as told:

@@ -62,6 +62,7 @@ class Kind(IntEnum):
     FAILED = 14
     CONFINED = 15
     GO = 16
+    USES = 17
     GOOD = 100
     ERROR = 101
     SPENT = 102

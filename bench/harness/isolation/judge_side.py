@@ -42,7 +42,7 @@ from bench.harness.isolation.remote import (
 from bench.harness.teacher_trajectory import TeacherTrajectory
 from bench.models import classifier_bias, classifier_weight
 from bench.models.cost import bare_copy
-from bench.spec.budget import Budget, Meter
+from bench.spec.budget import Budget, Meter, TeacherUse, restore_uses
 from bench.spec.method import Access, Data
 
 GRAPHS = 1024  # of the teacher's answers that a method may hold at a time
@@ -107,6 +107,7 @@ class JudgeSide:
         seed: int,
         real: Split | None = None,
         augment: Augmentation | None = None,
+        others: Sequence[nn.Module] = (),
         anchors: Sequence[Mapping[str, Tensor]] = (),
     ) -> None:
         """As :class:`~bench.harness.trial_context.TrialContext`; the student is a copy that nobody trains."""
@@ -125,8 +126,11 @@ class JudgeSide:
         self.told: Mapping[str, Any] = {}  # what it told with its last step
         self._own = Meter()  # the judge's counts of what the teacher did
         self._reported = dict.fromkeys(REPORTED, 0)
-        self._counted = CountedTeacher(teacher.to(device), image.shape, self._own)
-        self._trajectory = TeacherTrajectory(teacher, anchors, image.shape, self._own) if anchors else None
+        networks = [each.to(device) for each in (teacher, *others)]
+        self._teachers = [CountedTeacher(each, image.shape, self._own) for each in networks]
+        self._reported_uses = [TeacherUse() for _ in networks]  # of copies in the method's process
+        use = self._teachers[0].use
+        self._trajectory = TeacherTrajectory(teacher, anchors, image.shape, self._own, use) if anchors else None
         self._real = RealImages(real, image, seed, device, augment) if real is not None else None
         self._graphs: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         self._tokens = 0
@@ -156,6 +160,14 @@ class JudgeSide:
         )
         return student, average
 
+    @property
+    def uses(self) -> list[TeacherUse]:
+        """What was asked of each teacher: counted here, and of copies in the method's process as it reports."""
+        return [
+            TeacherUse(own.images + copies.images, own.backward + copies.backward, own.macs + copies.macs)
+            for own, copies in zip((each.use for each in self._teachers), self._reported_uses, strict=True)
+        ]
+
     def _combine(self) -> None:
         """The meter is what was counted here and what the method's process reports, added up."""
         own, meter = self._own, self.meter
@@ -169,6 +181,8 @@ class JudgeSide:
             "meter": vars(self.meter).copy(),
             "own": vars(self._own).copy(),
             "reported": dict(self._reported),
+            "uses": [vars(each.use).copy() for each in self._teachers],
+            "reported_uses": [vars(use).copy() for use in self._reported_uses],
             "real": self._real.state() if self._real is not None else {},
         }
 
@@ -177,6 +191,8 @@ class JudgeSide:
             for name, value in values.items():
                 setattr(target, name, value)
         self._reported = {name: int(state["reported"][name]) for name in REPORTED}
+        restore_uses([each.use for each in self._teachers], state.get("uses", ()))
+        restore_uses(self._reported_uses, state.get("reported_uses", ()))
         if self._real is not None:
             self._real.restore(state["real"])
         self.clock.restart()
@@ -205,8 +221,7 @@ class JudgeSide:
         try:
             while True:
                 message = channel.receive(course.idle)
-                if message.kind is Kind.FREE:
-                    self._free(message)
+                if self._aside(message):
                     continue
                 self._note(message)
                 if message.kind is Kind.DONE:
@@ -250,8 +265,7 @@ class JudgeSide:
     def _expect(self, kind: Kind) -> Message:
         while True:
             message = self._channel.receive(self._course.idle)
-            if message.kind is Kind.FREE:
-                self._free(message)
+            if self._aside(message):
                 continue
             self._note(message)
             if message.kind is Kind.FAILED:
@@ -259,6 +273,27 @@ class JudgeSide:
             if message.kind is not kind:
                 raise BrokenMessage(f"{message.kind.name} instead of {kind.name}")
             return message
+
+    def _aside(self, message: Message) -> bool:
+        """Take what needs no answer, and may come before anything else; whether it was that."""
+        if message.kind is Kind.FREE:
+            self._free(message)
+        elif message.kind is Kind.USES:
+            self._note_uses(message)
+        else:
+            return False
+        return True
+
+    def _note_uses(self, message: Message) -> None:
+        """What copies of each teacher have done; as of :meth:`_note`, it never becomes less."""
+        uses = self._reported_uses
+        if len(message.payload) != 24 * len(uses):
+            raise BrokenMessage("counts of other teachers")
+        for use, told in zip(uses, struct.iter_unpack("<3q", message.payload), strict=True):
+            before = (use.images, use.backward, use.macs)
+            if any(new < old or new > LARGEST for new, old in zip(told, before, strict=True)):
+                raise BrokenMessage(f"the counts of a teacher went from {before} to {told}")
+            use.images, use.backward, use.macs = told
 
     def _note(self, message: Message) -> None:
         """Take what the method's process reports of itself; it never becomes less."""
@@ -413,13 +448,15 @@ class JudgeSide:
     def _ask(self, message: Message) -> Message:
         self._charge()
         self._need(Access.LABELS, "the teacher")
-        question = self._question(message)
+        question, which = self._question(message)
         gradients = bool(message.flags & WANTS_GRADIENTS)
         if gradients:
             self._need(Access.GRADIENTS, "gradients through the teacher")
         images = self._images(message)
-        teacher = self._counted
+        teacher = self._teachers[which]
         if message.token != -1:
+            if which:
+                raise MethodError(f"anchors are of the first teacher, s.teacher, and not of s.teachers[{which}]")
             number = 0 if self._trajectory is None else len(self._trajectory) + 1
             if not 0 <= message.token < number:
                 raise MethodError(f"there is no anchor {message.token}: the method declares anchors={number}")
@@ -449,10 +486,17 @@ class JudgeSide:
         layout = struct.pack(f"<{len(sizes) + len(places)}H", *sizes, *places)
         return Message(Kind.GOOD, token=token, payload=layout, tensors=found, marks=marks)
 
-    def _question(self, message: Message) -> Question:
-        if len(message.payload) != 6 or message.payload[2] >= len(POOLED):
+    def _teacher(self, which: int) -> CountedTeacher:
+        if not 0 <= which < len(self._teachers):
+            raise BrokenMessage("a question to no teacher")
+        return self._teachers[which]
+
+    def _question(self, message: Message) -> tuple[Question, int]:
+        """What is asked, and of which teacher."""
+        if len(message.payload) != 7 or message.payload[2] >= len(POOLED):
             raise BrokenMessage("a question of no form")
-        features, batch_norm, pooled, groups, penultimate, layers = message.payload
+        features, batch_norm, pooled, groups, penultimate, layers, which = message.payload
+        self._teacher(which)
         question = Question(
             bool(features), bool(batch_norm), POOLED[pooled], bool(groups), bool(penultimate), bool(layers)
         )
@@ -468,7 +512,7 @@ class JudgeSide:
         for wanted, level, what in wants:
             if wanted:
                 self._need(level, what)
-        return question
+        return question, which
 
     def _images(self, message: Message) -> Tensor:
         if len(message.tensors) != 1:
@@ -525,13 +569,13 @@ class JudgeSide:
         found: Any
         if name == "layers":
             self._need(Access.FEATURES, "the layers of the teacher")
-            found = self._counted.layers.shapes
+            found = self._teacher(message.token).layers.shapes
         elif name == "pooled batch_norm":
             self._need(Access.BATCH_NORM, "the inputs of the teacher's batch-norm layers")
-            found = self._counted.pooled_size("batch_norm")
+            found = self._teacher(message.token).pooled_size("batch_norm")
         elif name == "pooled stages":
             self._need(Access.FEATURES, "the inputs of the teacher's stages")
-            found = self._counted.pooled_size("stages")
+            found = self._teacher(message.token).pooled_size("stages")
         elif name == "real":
             found = len(self._pool())
         else:
@@ -541,7 +585,7 @@ class JudgeSide:
     def _weights(self, message: Message) -> Message:
         what = _json(message, str)
         self._need(Access.PARAMETERS, "the teacher's weights")
-        network = self._counted.network
+        network = self._teacher(message.token).network
         if what == "none":
             return Message(Kind.GOOD)
         if what == "weight":

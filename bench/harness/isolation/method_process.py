@@ -8,6 +8,7 @@ import json
 import os
 import traceback
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class _TrialHere:
         tap(student, "taps of the student", image.shape, setup["taps"])
         seed_everything(derive(trial.seed, "method"))
         remote.anchors = int(setup["anchors"])
-        remote.build_teacher = lambda: build(setup["teacher"], image, classes)
+        remote.meet([partial(build, name, image, classes) for name in setup["teachers"]])
         limits = trial.limits
         self._context = TrialContext(
             image=image,
@@ -109,7 +110,7 @@ class _TrialHere:
             hooks=Hooks(after_step=self._after_step, on_phase=self._on_phase, on_keep=self._on_keep),
             skip_phases=() if self._kept is None else tuple(self._kept["phases"][:-1]),
         )
-        self._session = session_for(image, classes, bool(setup["dense"]))
+        self._session = session_for(image, classes, bool(setup["dense"]), len(setup["teachers"]))
         self._probe = Probe(self._context) if watch else None
 
     def play(self) -> Message:

@@ -19,7 +19,7 @@ from bench.harness.isolation.channel import Channel, Kind, Message
 from bench.harness.plain_tensors import plain
 from bench.harness.sealed import BATCHED, FORWARD
 from bench.models.layer_groups import Shape
-from bench.spec.budget import Meter
+from bench.spec.budget import Meter, TeacherUse
 
 # what the judge counts itself and tells with each answer, in the order of a message's counts
 COUNTED = ("teacher_images", "teacher_backward", "macs")
@@ -46,14 +46,20 @@ class Remote:
     def __init__(self, channel: Channel) -> None:
         self.anchors = 0  # how many can be asked about
         self.meter = Meter()
-        self.build_teacher: Callable[[], nn.Module] | None = None
+        self.teachers: Sequence[RemoteTeacher] = ()
+        self.uses: list[TeacherUse] = []  # of copies of the teachers in this process, by teacher
         self.learning: Callable[[], None] = lambda: None  # told of each backward pass
         self._channel = channel
         self._counted = dict.fromkeys(COUNTED, 0)  # the judge's part of the meter
         self._dropped: list[int] = []
-        self._layers: RemoteLayers | None = None
         self._told: Sequence[int] = (0,) * len(COUNTED)
+        self._told_uses = b""
         self.seconds = 0.0  # on the judge's clock, at its last answer
+
+    def meet(self, builders: Sequence[Callable[[], nn.Module]]) -> None:
+        """Know the teachers, by what builds the network of each."""
+        self.teachers = [RemoteTeacher(self, which, build) for which, build in enumerate(builders)]
+        self.uses = [TeacherUse() for _ in builders]
 
     def request(self, message: Message) -> Message:
         """The judge's answer; its refusals are raised here."""
@@ -78,6 +84,9 @@ class Remote:
         message.counts = tuple(getattr(meter, name) - counted.get(name, 0) for name in REPORTED)
         message.seconds = meter.seconds
         before = b""
+        if len(self.uses) > 1 and (uses := packed_uses(self.uses)) != self._told_uses:
+            before = self._channel.encoded(Message(Kind.USES, payload=uses))
+            self._told_uses = uses
         if self._dropped:
             dropped, self._dropped = self._dropped, []
             for start in range(0, len(dropped), 1000):
@@ -93,53 +102,9 @@ class Remote:
         """Nobody needs a graph any more; the judge is told with the next question."""
         self._dropped.append(token)
 
-    # ---- the teacher -----------------------------------------------------------------------------------------------
-
-    def ask(self, images: Tensor, question: Question, anchor: int | None, *, gradients: bool) -> TeacherAnswer:
-        """As :meth:`bench.harness.counters.CountedTeacher.ask`."""
-        images = plain(images)
-        refuse_transforms(images)
-        asked = _Asked(self, question, anchor)
-        if gradients and images.requires_grad and torch.is_grad_enabled():
-            asked.wants_gradients = True
-            return asked.answer(_Ask.apply(asked, images))  # type: ignore[no-untyped-call]
-        return asked.answer(asked.forward(images))
-
-    @property
-    def layers(self) -> RemoteLayers:
-        if self._layers is None:
-            self._layers = RemoteLayers(self.fact("layers"))
-        return self._layers
-
-    def pooled_size(self, pooled: Pooled) -> int:
-        return int(self.fact(f"pooled {pooled}"))
-
-    def fact(self, name: str) -> Any:
-        return json.loads(self.request(Message(Kind.FACTS, payload=json.dumps(name).encode())).payload)
-
-    def weights(self, what: str) -> Sequence[Tensor]:
-        """``weight``, ``bias`` (one or none) of the classifier, or ``all`` in the order of the state_dict."""
-        return self.request(Message(Kind.WEIGHTS, payload=json.dumps(what).encode())).tensors
-
-    def classifier_weight(self) -> Tensor:
-        return self.weights("weight")[0]
-
-    def classifier_bias(self) -> Tensor | None:
-        found = self.weights("bias")
-        return found[0] if found else None
-
-    def teacher(self, fresh: bool) -> nn.Module:
-        """The teacher's network, with fresh weights or with its own."""
-        assert self.build_teacher is not None
-        if fresh:
-            self.weights("none")  # the judge agrees, or not
-            return self.build_teacher()
-        values = self.weights("all")
-        with torch.random.fork_rng(devices=[]):
-            network = self.build_teacher()
-        names = network.state_dict().keys()
-        network.load_state_dict(dict(zip(names, values, strict=True)))
-        return network.eval().requires_grad_(False)
+    def fact(self, name: str, which: int = 0) -> Any:
+        """What the judge knows, of a teacher where it is about one."""
+        return json.loads(self.request(Message(Kind.FACTS, token=which, payload=json.dumps(name).encode())).payload)
 
     # ---- graphs ----------------------------------------------------------------------------------------------------
 
@@ -158,6 +123,65 @@ class Remote:
         answer = self.request(message)
         places = struct.unpack(f"<{len(answer.payload) // 2}H", answer.payload)
         return answer.token, list(places), answer.tensors, answer.marks
+
+
+class RemoteTeacher:
+    """One of the teachers, 0 the first; as :class:`bench.harness.counters.CountedTeacher`."""
+
+    def __init__(self, remote: Remote, which: int, build: Callable[[], nn.Module]) -> None:
+        self._remote = remote
+        self._which = which
+        self._build = build
+        self._layers: RemoteLayers | None = None
+
+    def ask(self, images: Tensor, question: Question, anchor: int | None, *, gradients: bool) -> TeacherAnswer:
+        """As :meth:`bench.harness.counters.CountedTeacher.ask`."""
+        images = plain(images)
+        refuse_transforms(images)
+        asked = _Asked(self._remote, self._which, question, anchor)
+        if gradients and images.requires_grad and torch.is_grad_enabled():
+            asked.wants_gradients = True
+            return asked.answer(_Ask.apply(asked, images))  # type: ignore[no-untyped-call]
+        return asked.answer(asked.forward(images))
+
+    @property
+    def layers(self) -> RemoteLayers:
+        if self._layers is None:
+            self._layers = RemoteLayers(self._remote.fact("layers", self._which))
+        return self._layers
+
+    def pooled_size(self, pooled: Pooled) -> int:
+        return int(self._remote.fact(f"pooled {pooled}", self._which))
+
+    def weights(self, what: str) -> Sequence[Tensor]:
+        """``weight``, ``bias`` (one or none) of the classifier, or ``all`` in the order of the state_dict."""
+        message = Message(Kind.WEIGHTS, token=self._which, payload=json.dumps(what).encode())
+        return self._remote.request(message).tensors
+
+    def classifier_weight(self) -> Tensor:
+        return self.weights("weight")[0]
+
+    def classifier_bias(self) -> Tensor | None:
+        found = self.weights("bias")
+        return found[0] if found else None
+
+    def network(self, fresh: bool) -> nn.Module:
+        """The teacher's network, with fresh weights or with its own."""
+        if fresh:
+            self.weights("none")  # the judge agrees, or not
+            return self._build()
+        values = self.weights("all")
+        with torch.random.fork_rng(devices=[]):
+            network = self._build()
+        names = network.state_dict().keys()
+        network.load_state_dict(dict(zip(names, values, strict=True)))
+        return network.eval().requires_grad_(False)
+
+
+def packed_uses(uses: Sequence[TeacherUse]) -> bytes:
+    """Images, backward passes and multiply-adds of each teacher, as a message carries them."""
+    numbers = [number for use in uses for number in (use.images, use.backward, use.macs)]
+    return struct.pack(f"<{len(numbers)}q", *numbers)
 
 
 class RemoteLayers:
@@ -188,9 +212,10 @@ class _GraphElsewhere:
 class _Asked(_GraphElsewhere):
     """One question, and what came back."""
 
-    def __init__(self, remote: Remote, question: Question, anchor: int | None) -> None:
+    def __init__(self, remote: Remote, which: int, question: Question, anchor: int | None) -> None:
         self.remote = remote
         self.wants_gradients = False
+        self._which = which
         self._question = question
         self._anchor = anchor
         self._layout: tuple[int, ...] = ()
@@ -203,7 +228,7 @@ class _Asked(_GraphElsewhere):
             flags |= AUTOCAST | (BFLOAT16 if torch.get_autocast_dtype(kind) == torch.bfloat16 else 0)
         switches = (
             *(asked.features, asked.batch_norm, POOLED.index(asked.pooled)),
-            *(asked.groups, asked.penultimate, asked.layers),
+            *(asked.groups, asked.penultimate, asked.layers, self._which),
         )
         anchor = -1 if self._anchor is None else self._anchor
         answer = self.remote.request(

@@ -71,6 +71,7 @@ def check_anchors(key: str, count: int) -> None:
 def _make_anchors(task: TaskSpec, key: str, dataset: Dataset, count: int, report: Report, device: torch.device) -> None:
     if reason := why_no_way(task, key):
         raise Unsupported(reason)
+    dataset = dataset.home or dataset
     spec, altered = known_teachers(task)[key]
     steps = get_recipe(spec.recipe).epochs * -(-len(dataset.train.labels) // get_recipe(spec.recipe).batch)
     if steps < count:

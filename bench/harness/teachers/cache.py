@@ -74,7 +74,7 @@ def check_taps(task: TaskSpec, classes: int) -> None:
     Raises:
         UserError: as :func:`bench.models.taps.tap`.
     """
-    for name, where, places in (
+    for name, where, places in (  # several teachers with taps have one network
         (task.teacher.network, "teacher", task.places("teacher")),
         (task.student, "student", task.places("student")),
     ):
@@ -127,6 +127,7 @@ def train_teacher(
     Raises:
         UserError: the recipe is unknown, the backbone does not fit, there are no training images, or training diverged.
     """
+    dataset = dataset.home or dataset
     key = teacher_key(task, spec, altered_data)
     demand_training_images(dataset, task.source, f"training a teacher of {task.name}")
     extra: dict[str, Any] = {}
@@ -165,7 +166,7 @@ def train_teacher(
         return _store(folder, task, spec.network, network, dataset, passport, made_on)
 
 
-def import_teacher(task: TaskSpec, file: Path, dataset: Dataset) -> Path:
+def import_teacher(task: TaskSpec, file: Path, dataset: Dataset, network_name: str = "") -> Path:
     """Cache one's own checkpoint as a teacher of a task; returns its folder.
 
     Args:
@@ -173,13 +174,16 @@ def import_teacher(task: TaskSpec, file: Path, dataset: Dataset) -> Path:
         file: safetensors, or a torch file holding a state_dict; see :func:`bench.models.loading.read_checkpoint`.
             Prefixes of its names and profilers' buffers are seen to; the passport says what was done.
         dataset: scores it; the score goes into the passport.
+        network_name: of one of the task's teachers; by default the first.
 
     Raises:
         UserError: the file cannot be read, names or shapes of its tensors do not fit the network, values are not those
             of a trained network, or it answers at chance on the test images.
     """
+    dataset = dataset.home or dataset
     weights, done = read_checkpoint(file)
-    network = build(task.teacher.network, task.image, len(dataset.classes)).eval()
+    network_name = network_name or task.teacher.network
+    network = build(network_name, task.image, len(dataset.classes)).eval()
     weights, renamed = match_names(network, weights)
     fit(network, weights, file)
     check_values(weights, file)
@@ -193,18 +197,19 @@ def import_teacher(task: TaskSpec, file: Path, dataset: Dataset) -> Path:
         "seed": None,
     }
     make_folder(teacher_folder())
-    key = import_key(task, digest)
+    key = import_key(task, digest, network_name)
     with waiting_for(teacher_folder() / f".{key}.lock"):
         made_on = provenance(threads=1, deterministic=True)
-        return _store(teacher_folder() / key, task, task.teacher.network, network, dataset, passport, made_on)
+        return _store(teacher_folder() / key, task, network_name, network, dataset, passport, made_on)
 
 
-def import_key(task: TaskSpec, digest: str) -> str:
-    """The key of an imported teacher; ``digest`` is the sha256 of its file.
+def import_key(task: TaskSpec, digest: str, network_name: str = "") -> str:
+    """The key of an imported teacher, by default of the task's first; ``digest`` is the sha256 of its file.
 
     On a user's own images the geometry and the normalisation are a part of it: they are found out by trying.
     """
-    key = f"{folder_name(task.teacher.network)}-{folder_name(task.data)}-import-{digest[:12]}"
+    name = folder_name(network_name or task.teacher.network)
+    key = f"{name}-{folder_name(task.data)}-import-{digest[:12]}"
     if task.own is None:
         return key
     image = hashlib.sha256(task.image.model_dump_json().encode()).hexdigest()

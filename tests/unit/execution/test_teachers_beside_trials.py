@@ -137,7 +137,7 @@ def test_a_trial_runs_while_the_teacher_of_another_is_in_training(
 
     plan = plan_study(file, results=tmp_path / "out")
     (wanted,) = missing_teachers(plan.trials)
-    (short,) = [WantedTeacher(trial) for trial in plan.trials if trial.task == "short"]
+    (short,) = [WantedTeacher(trial, trial.teacher) for trial in plan.trials if trial.task == "short"]
     beside = weights(short)
     monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "other"))
     train_teacher(short, None, "cpu", lambda progress: None)

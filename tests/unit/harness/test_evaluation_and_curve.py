@@ -29,10 +29,10 @@ def random_split(context: TrialContext, count: int = 2500) -> Split:
 def test_scores_are_shares_of_the_test_images(make_context: MakeContext) -> None:
     with make_context() as context:
         split = random_split(context)
-        judge = Judge(context.student, context._teacher.network, split, context.image, context.device)
+        judge = Judge(context.student, context._teachers[0].network, split, context.image, context.device)
         verdict = judge.test(context.student.state_dict())
         classes = context.student.eval()(normalise(split.images, context.image)).argmax(1)
-        teacher = context._teacher.network(normalise(split.images, context.image)).argmax(1)
+        teacher = context._teachers[0].network(normalise(split.images, context.image)).argmax(1)
     assert verdict.score == pytest.approx(float((classes == split.labels).double().mean()))
     assert verdict.agreement == pytest.approx(float((classes == teacher).double().mean()))
 
@@ -41,7 +41,7 @@ def test_scores_are_shares_of_the_test_images(make_context: MakeContext) -> None
 def test_held_out_images_of_half_precision_are_judged(make_context: MakeContext, kind: torch.dtype) -> None:
     with make_context() as context:
         judge = Judge(
-            context.student, context._teacher.network, random_split(context, 20), context.image, context.device
+            context.student, context._teachers[0].network, random_split(context, 20), context.image, context.device
         )
         images = torch.randn(20, *context.image.shape).to(kind)
         labels = predict(context.student.eval(), images.float())
@@ -51,10 +51,13 @@ def test_held_out_images_of_half_precision_are_judged(make_context: MakeContext,
 def test_accuracy_of_a_perfect_and_a_wrong_network(make_context: MakeContext) -> None:
     with make_context() as context:
         images = torch.randint(256, (1500, *context.image.shape), dtype=torch.uint8)
-        labels = predict(context._teacher.network, normalise(images, context.image))
-        assert score_network(context._teacher.network, Split(images, labels), context.image, "0123456789") == (1.0, {})
+        labels = predict(context._teachers[0].network, normalise(images, context.image))
+        assert score_network(context._teachers[0].network, Split(images, labels), context.image, "0123456789") == (
+            1.0,
+            {},
+        )
         assert score_network(
-            context._teacher.network, Split(images, (labels + 1) % 10), context.image, "0123456789"
+            context._teachers[0].network, Split(images, (labels + 1) % 10), context.image, "0123456789"
         ) == (
             0.0,
             {},
@@ -64,7 +67,7 @@ def test_accuracy_of_a_perfect_and_a_wrong_network(make_context: MakeContext) ->
 def test_judging_leaves_the_student_its_mode_and_counts_nothing(make_context: MakeContext) -> None:
     with make_context() as context:
         judge = Judge(
-            context.student, context._teacher.network, random_split(context, 50), context.image, context.device
+            context.student, context._teachers[0].network, random_split(context, 50), context.image, context.device
         )
         context.clock.start()
         context.clock.stop()
@@ -80,7 +83,7 @@ def test_curve_picks_by_each_rule(make_context: MakeContext, tmp_path: Path) -> 
         session = session_for(context.image, 10)
         opt = session.keep("opt", SGD(session.student.parameters(), 0.5))
         judge = Judge(
-            context.student, context._teacher.network, random_split(context, 400), context.image, context.device
+            context.student, context._teachers[0].network, random_split(context, 400), context.image, context.device
         )
         curve = Curve(context, judge, 6, tmp_path, keep_students=True)
         context.hooks.after_step = lambda: curve.evaluate() if curve.due() else None
@@ -116,7 +119,7 @@ def test_the_average_is_scored_at_the_end_or_at_each_point(
         session = session_for(context.image, 10)
         opt = session.keep("opt", SGD(session.student.parameters(), 0.5))
         split = random_split(context, 400)
-        judge = Judge(context.student, context._teacher.network, split, context.image, context.device)
+        judge = Judge(context.student, context._teachers[0].network, split, context.image, context.device)
         curve = Curve(context, judge, 3, tmp_path, keep_students=False, averages=averages)
         context.hooks.after_step = lambda: curve.evaluate() if curve.due() else None
         curve.begin()
@@ -138,7 +141,7 @@ def curve_weights(context: TrialContext) -> dict[str, torch.Tensor]:
 def test_a_long_step_is_scored_once(make_context: MakeContext, tmp_path: Path) -> None:
     with make_context(budget=Budget(student_images=100)) as context:
         judge = Judge(
-            context.student, context._teacher.network, random_split(context, 20), context.image, context.device
+            context.student, context._teachers[0].network, random_split(context, 20), context.image, context.device
         )
         curve = Curve(context, judge, 20, tmp_path, keep_students=False)
         curve.begin()

@@ -180,15 +180,15 @@ def test_a_network_without_a_linear_classifier_is_left_out_by_plan() -> None:
 def test_a_copy_of_the_teacher_can_be_trained_and_the_teacher_stays() -> None:
     with trial(steps=4) as (s, context):
         copy = s.keep("copy", s.teacher.copy())
-        assert same_weights(copy, context._teacher.network)
+        assert same_weights(copy, context._teachers[0].network)
         opt = s.keep("opt", SGD(copy.parameters(), 0.1))
         images = s.noise(6, *IMAGE.shape)
         before = context.meter.teacher_images
         s.update(opt, copy(images).square().mean())
         assert context.meter.teacher_images == before + 6
         assert context.meter.teacher_backward == 6
-        assert not same_weights(copy, context._teacher.network)
-        assert torch.equal(s.teacher.classifier_bias, classifier_bias(context._teacher.network))
+        assert not same_weights(copy, context._teachers[0].network)
+        assert torch.equal(s.teacher.classifier_bias, classifier_bias(context._teachers[0].network))
 
 
 def test_a_copy_needs_the_access_of_parameters() -> None:

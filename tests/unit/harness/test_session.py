@@ -87,7 +87,7 @@ def test_features_are_the_input_of_the_head(make_context: MakeContext) -> None:
     with make_context() as context:
         out = sit(context).teacher(torch.randn(3, *context.image.shape), features=True)
         assert out.features.shape == (3, 120)
-        torch.testing.assert_close(context._teacher.network.head(out.features), out.logits)
+        torch.testing.assert_close(context._teachers[0].network.head(out.features), out.logits)
         with pytest.raises(AttributeError, match="features=True"):
             _ = sit(context).teacher(torch.randn(3, *context.image.shape)).features
 
@@ -131,8 +131,8 @@ def test_nothing_in_a_session_leads_to_data_or_to_the_teacher(make_context: Make
         train = split(probe)
     with make_context(real=train, data=Data.TRAIN) as context:
         session = sit(context)
-        hidden = {id(value) for value in context._teacher.network.state_dict(keep_vars=True).values()}
-        hidden |= {id(train.images), id(context._teacher.network), id(context._real)}
+        hidden = {id(value) for value in context._teachers[0].network.state_dict(keep_vars=True).values()}
+        hidden |= {id(train.images), id(context._teachers[0].network), id(context._real)}
         reached = _reachable([session, session.teacher, session.task])
     assert not hidden & reached
 

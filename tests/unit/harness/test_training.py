@@ -28,7 +28,7 @@ from bench.harness.teachers.progress import TrainingProgress
 from bench.harness.teachers.training import teacher_loss
 from bench.models import deeplab
 from bench.spec.task import Recipe, TaskSpec, TeacherSpec, get_recipe, get_task, recipes, tasks
-from bench.spec.teacher_key import known_teachers, quick_teacher, teacher_key
+from bench.spec.teacher_key import known_teachers, quick_teachers, teacher_key
 from bench.utils import stopping
 from bench.utils.paths import teacher_folder
 from bench.utils.stopping import listening
@@ -417,14 +417,14 @@ def with_quick(recipe: str) -> TaskSpec:
 
 
 def test_a_tasks_quick_teacher_is_its_own_but_for_the_recipe() -> None:
-    assert quick_teacher(with_quick("quick")) == TeacherSpec(network="lenet5", recipe="quick", seed=3)
+    assert quick_teachers(with_quick("quick"))[0] == TeacherSpec(network="lenet5", recipe="quick", seed=3)
     with pytest.raises(UserError, match="task 'digits/lenet5-half' has no quick teacher"):
-        quick_teacher(with_quick(""))
+        quick_teachers(with_quick(""))
 
 
 def test_known_teachers_are_the_papers_and_the_quick_one_also_on_altered_data() -> None:
     task = with_quick("quick")
-    paper, quick = TeacherSpec(network="lenet5", recipe="digits", seed=3), quick_teacher(task)
+    paper, quick = TeacherSpec(network="lenet5", recipe="digits", seed=3), quick_teachers(task)[0]
     expected = {
         teacher_key(task, each) + ending: (each, bool(ending)) for each in (paper, quick) for ending in ("", "-altered")
     }
@@ -457,7 +457,7 @@ def test_the_quick_teacher_is_trained_when_its_key_is_asked_for(
 ) -> None:
     spec(epochs=1)
     task = with_quick("mine")
-    key = teacher_key(task, quick_teacher(task))
+    key = teacher_key(task, quick_teachers(task)[0])
     assert key != teacher_key(task)
     teacher = get_teacher(task, key, data)
     assert (teacher.passport["recipe"], teacher.passport["seed"], teacher.passport["key"]) == ("mine", 3, key)

@@ -85,7 +85,7 @@ class Watch(TorchDispatchMode):
         self.waits: Counter[str] = Counter()
         self._seen, self._moved = list[Seen](), False
         self._student = {id(parameter) for parameter in context.student.parameters()}
-        teacher = context._teacher.network
+        teacher = context._teachers[0].network
         self._teacher_weights = {parameter.data_ptr() for parameter in teacher.parameters()}
         self._follow("teacher", teacher)
         if context.trajectory is not None:
@@ -182,7 +182,7 @@ def watched(name: str) -> tuple[Watch, Any]:
     with trial(steps=steps, access=card.access, data=card.data, train=real, **networks, **around) as (session, context):
         with Watch(context) as watch:
             method.run(session, options)
-        teacher = context._teacher.network
+        teacher = context._teachers[0].network
     assert all(not weight.requires_grad and weight.grad is None for weight in teacher.parameters())
     return watch, options
 

@@ -16,7 +16,7 @@ from bench.spec.custom_tasks import published_of_kept, register_saved_tasks, sav
 from bench.spec.expand import expand
 from bench.spec.study import LoadedStudy, load_study
 from bench.spec.task import TaskSpec, add_tasks, get_task, read_tasks, recipes, tasks
-from bench.spec.teacher_key import quick_teacher, teacher_key
+from bench.spec.teacher_key import quick_teachers, teacher_key
 from bench.spec.trial import Trial
 
 TASK = """\
@@ -89,7 +89,9 @@ def test_a_teacher_of_a_task_on_the_command_line_is_trained(
     assert "unknown task 'mine'" in capsys.readouterr().err
     assert answer(["teacher", "train", "mine", "--quick", "--tasks", str(file)]) == 0
     assert "to use it, add to a study: teacher: quick" in capsys.readouterr().out
-    assert (tmp_path / "cache" / "teachers" / teacher_key(get_task("mine"), quick_teacher(get_task("mine")))).is_dir()
+    assert (
+        tmp_path / "cache" / "teachers" / teacher_key(get_task("mine"), quick_teachers(get_task("mine"))[0])
+    ).is_dir()
 
 
 # ---- mistakes --------------------------------------------------------------------------------------------------------
@@ -273,7 +275,7 @@ def test_a_study_may_ask_for_the_quick_teachers(tmp_path: Path) -> None:
     for name, slow, fast in zip(("mnist/lenet5-half", "mine"), paper, quick, strict=True):
         task = get_task(name)
         assert (slow.task, slow.teacher) == (name, teacher_key(task))
-        assert (fast.task, fast.teacher) == (name, teacher_key(task, quick_teacher(task)))
+        assert (fast.task, fast.teacher) == (name, teacher_key(task, quick_teachers(task)[0]))
         assert slow.teacher != fast.teacher
         assert slow.id != fast.id
     assert [trial.teacher for trial in expand(load(tmp_path, text))] == [trial.teacher for trial in paper]
@@ -302,7 +304,7 @@ def test_a_task_without_a_quick_teacher_is_named_with_the_line(tmp_path: Path) -
 def test_altered_data_makes_another_quick_teacher(tmp_path: Path) -> None:
     loaded = load(tmp_path, STUDY + WRITTEN + "teacher: quick\n")
     (trial,) = expand(loaded, altered_data=True)
-    assert trial.teacher == teacher_key(get_task("mine"), quick_teacher(get_task("mine")), True)
+    assert trial.teacher == teacher_key(get_task("mine"), quick_teachers(get_task("mine"))[0], True)
 
 
 # ---- the registry ----------------------------------------------------------------------------------------------------

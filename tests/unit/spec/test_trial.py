@@ -59,6 +59,7 @@ OTHER: dict[str, Any] = {
     "method_files": (),
     "own_task": {"name": "mine"},
     "pool": "cifar10",
+    "teachers": ("lenet5-0123", "resnet18-4567"),
     "identity_rule": 3,
     "memory_format": "channels_last",
     "pool_path": Path("/somewhere/images.npy"),

@@ -201,7 +201,7 @@ def caption(group: Group) -> str:
         one = " (none for one seed)" if 1 in counts else ""
         parts.append(f"Band: {', or '.join(bands)}{one}.")
     if group.teacher:
-        parts.append(f"Dashed: the teacher, {100 * group.teacher.score:.1f} %.")
+        parts.append(f"Dashed: {group.dashed}.")
     if any(row.data == "train" for row in rows):
         parts.append("Dotted: trained on real images.")
     if len(rows) > OUT:

@@ -59,7 +59,7 @@ def ranking_caption(group: Group) -> str:
     if any(row.data != "none" for row in rows):
         parts.append("Hollow: uses real images.")
     if group.teacher:
-        parts.append(f"Dashed: the teacher, {100 * group.teacher.score:.1f} %.")
+        parts.append(f"Dashed: {group.dashed}.")
     return " ".join(parts)
 
 

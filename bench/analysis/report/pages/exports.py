@@ -68,6 +68,7 @@ def _group(group: Group, measured: AnytimeOf) -> dict[str, Any]:
         "name": group.name,
         **group.key._asdict(),
         "teacher_score": group.teacher.score if group.teacher else None,
+        **({"ensemble_score": group.ensemble.score} if group.ensemble else {}),
         "noise": group.floor,
         "kd": group.ceiling,
         "rankings": [

@@ -92,11 +92,7 @@ def _about(groups: Sequence[Group]) -> list[tuple[str, str]]:
     dates = sorted({day for record in records if (day := finished(record)[:10])})
     seeds = sorted({len(row.records) for group in groups for row in group.rows})
     failed = sum(record.status not in ("ok", "unsupported") for record in records)
-    teachers = dict.fromkeys(
-        f"{group.teacher.network}{leaderboard.teacher_words(group)} ({group.teacher.sha256[:8]})"
-        for group in groups
-        if group.teacher
-    )
+    teachers = dict.fromkeys(filter(None, map(leaderboard.teacher_line, groups)))
     return [
         ("Run", f"{dates[0]} to {dates[-1]}" if len(dates) > 1 else "".join(dates) or "date unknown"),
         ("Commit", _few(commits_of(records)) or "unknown"),

@@ -56,7 +56,7 @@ def _standing(
         conditions=trial_id(group.key._replace(budget="")._asdict())[:8],
         budget={unit: float(first.trial.budget[unit]) for unit in UNITS if unit in first.trial.budget},
         budget_words=leaderboard.budget_words(group),
-        teacher=_teacher(group),
+        teacher=leaderboard.teacher_line(group),
         metric=metric_word(group.key.metric),
         method=row.method,
         title=first.method.title,
@@ -75,11 +75,6 @@ def _standing(
         known=(chance := chance_level(group)) is None or row.score.value > chance,
         curve=_curve(group, row, curves),
     )
-
-
-def _teacher(group: Group) -> str:
-    teacher = group.teacher
-    return f"{teacher.network}{leaderboard.teacher_words(group)} ({teacher.sha256[:8]})" if teacher else ""
 
 
 def _curve(group: Group, row: Row, curves: CurvesOf) -> dict[str, list[list[float]]]:

@@ -110,7 +110,7 @@ def _ranking(group: Group, paged: Collection[str]) -> dict[str, Any]:
         "bodies": shown,
         "ticks": [(_place(tick, scale), f"{tick:g}") for tick in ticks],
         "teacher": None if teacher is None else _place(teacher, scale),
-        "teacher_words": "" if teacher is None else f"{teacher:.1f} %",
+        "teacher_words": group.dashed,
         "two": any(len(row.ok) == 2 for row in group.rows),
         "several": any(len(row.ok) > 2 for row in group.rows),
     }

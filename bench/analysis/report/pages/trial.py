@@ -140,7 +140,7 @@ def _page(
         "others": seed_links((each for each in row.records if each.id != record.id and each.id in paged), paged),
         "plots": trial_curve.plots(record, curve),
         "points": trial_curve.points(curve, leaderboard.columns(record.metric)["score"]),
-        "teacher": leaderboard.teacher_words(group).strip(", "),
+        "teacher": group.dashed if leaderboard.teacher_words(group) else "",
         "size": (trial_curve.WIDTH, trial_curve.HEIGHT),
         "axes": (trial_curve.LEFT, trial_curve.RIGHT, trial_curve.TOP, trial_curve.BOTTOM),
         "sections": list(sections(record).values()),

@@ -58,11 +58,11 @@ def group_records(records: Iterable[Record], own: Mapping[str, Published] | None
     given: dict[tuple[Any, ...], set[Loaded]] = defaultdict(set)
     for record in records:
         if record.teacher:
-            given[(comparable(record, Loaded()), record.trial.teacher)].add(loaded(record))
+            given[(comparable(record, Loaded()), record.trial.teacher_keys)].add(loaded(record))
     groups: dict[Comparable, list[Record]] = defaultdict(list)
     for record in records:
         # A trial that ended before its teacher was loaded belongs with those of the same recipe.
-        recipe = (comparable(record, Loaded()), record.trial.teacher)
+        recipe = (comparable(record, Loaded()), record.trial.teacher_keys)
         for found in [loaded(record)] if record.teacher else sorted(given.get(recipe, {Loaded()})):
             groups[comparable(record, found)].append(record)
     return [_group(key, group, quoted.get(key.task, Published())) for key, group in sorted(groups.items())]
@@ -73,7 +73,8 @@ def _group(key: Comparable, records: list[Record], published: Published) -> Grou
     reasons = sorted({cut(record.reason) for record in records if record.status == "unsupported"})
     left_out = [record for record in records if record.status == "unsupported"] if len(able) < len(records) else []
     teacher = next((record.teacher for record in able if record.teacher), None)
-    return Group(key, teacher, tuple(_rows(able)), tuple(reasons), published, tuple(_rows(left_out)))
+    ensemble = next((record.ensemble for record in able if record.ensemble), None)
+    return Group(key, teacher, tuple(_rows(able)), tuple(reasons), published, tuple(_rows(left_out)), ensemble)
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:
@@ -108,7 +109,7 @@ def beside_options(record: Record) -> dict[str, Any]:
     return {
         "code": trial.method_sha[:7],
         "identity rule": trial.identity_rule,
-        "teacher": trial.teacher[:7],
+        "teacher": "+".join(key[:7] for key in trial.teacher_keys),
         "threads": trial.threads,
         "memory format": trial.memory_format,
         "deterministic": trial.deterministic,

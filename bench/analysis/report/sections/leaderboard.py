@@ -10,7 +10,7 @@ from bench.analysis.report.sections import anytime
 from bench.analysis.report.sections.groups import Group, Row, Table, measured_on, metric_word, tables_of
 from bench.analysis.report.sections.spread import share_words, spread_note
 from bench.analysis.stats import ENOUGH
-from bench.records import Record
+from bench.records import Record, TeacherFacts
 from bench.records.comparable import AGREEMENT, SYNTHETIC_AGREEMENT
 from bench.records.verified import verified
 from bench.spec.budget import in_words
@@ -144,22 +144,49 @@ def facts(group: Group) -> list[str]:
     key, teacher = group.key, group.teacher
     who = "Teacher: never loaded"
     if teacher:
-        score = "" if key.metric in UNLABELLED else f"{metric_word(key.metric)} {100 * teacher.score:.1f} %, "
-        who = f"Teacher: {teacher.network} ({score}sha256 {teacher.sha256[:12]})"
+        who = f"Teacher: {_teacher(teacher, key.metric)}"
+    if group.ensemble:
+        each = ", ".join(_teacher(one, key.metric) for one in group.ensemble.teachers)
+        who = f"Teachers: {each}; together (mean of softmax) {100 * group.ensemble.score:.1f} %"
     return [
         who,
         f"Budget: {budget_words(group)}",
         f"Selection rule: {key.headline}",
         f"Suite {key.suite}",
-        f"Score: {metric_word(key.metric)} {measured_on(key.metric)}",
+        f"Score: {metric_word(key.metric)} {measured_on(key.metric)}{_of_set(group)}",
         f"{key.device}, {key.precision}, scored {key.points} times during training, task definition {key.task_sha[:7]}",
     ]
+
+
+def _of_set(group: Group) -> str:
+    """Whose the test images are, where they are another set's than the teacher was trained on."""
+    data = group.rows[0].records[0].provenance.get("data") or {}
+    return f" of {data['test']}, another set than the teacher's" if data.get("test") else ""
+
+
+def _teacher(teacher: TeacherFacts, metric: str) -> str:
+    score = "" if metric in UNLABELLED else f"{metric_word(metric)} {100 * teacher.score:.1f} %, "
+    return f"{teacher.network} ({score}sha256 {teacher.sha256[:12]})"
 
 
 def teacher_words(group: Group) -> str:
     """The teacher's test score, ``, 97.2 %``; empty where no test image has a label, or no teacher was loaded."""
     known = group.teacher is not None and group.key.metric not in UNLABELLED
     return f", {100 * group.teacher.score:.1f} %" if known and group.teacher else ""
+
+
+def teacher_line(group: Group) -> str:
+    """The teacher in short, ``lenet5, 97.2 % (d8b6c598)``; empty where none was loaded.
+
+    Without a score where no test image has a label. Of several: their networks, and the score that they reach together.
+    """
+    teacher, ensemble = group.teacher, group.ensemble
+    if teacher is None:
+        return ""
+    if ensemble is not None:
+        networks = " + ".join(each.network for each in ensemble.teachers)
+        return f"{networks}, together {100 * ensemble.score:.1f} % ({group.key.teacher[:8]})"
+    return f"{teacher.network}{teacher_words(group)} ({teacher.sha256[:8]})"
 
 
 def notes(group: Group) -> list[str]:
