@@ -53,7 +53,7 @@ def measure(task: str, name: str, measured: Round, device: torch.device, rounds:
         seed=0,
         real=real_images(spec.image.shape) if card.data is not Data.NONE else None,
         augment=spec.augment,
-        fresh_teacher=lambda: build(spec.teacher.network, spec.image, 10),
+        fresh_teacher=lambda _: build(spec.teacher.network, spec.image, 10),
     )
 
     def run() -> None:

@@ -164,7 +164,7 @@ def test_step(
         student=build(spec.student, spec.image, 10),
         real=real_images(spec.image.shape) if card.data is not Data.NONE else None,
         augment=spec.augment,
-        fresh_teacher=lambda: build(spec.teacher.network, spec.image, 10),
+        fresh_teacher=lambda _: build(spec.teacher.network, spec.image, 10),
     )
 
     def run() -> None:

@@ -177,7 +177,7 @@ def watched(name: str) -> tuple[Watch, Any]:
     steps = STEPS if len(NEEDED[name](options)) > 1 else 2
     around = {
         "anchors": [lenet(seed, "lenet5bn").state_dict() for seed in range(4, 3 + method.anchors)],
-        "fresh_teacher": lambda: lenet(3, "lenet5bn"),
+        "fresh_teacher": lambda _: lenet(3, "lenet5bn"),
     }
     with trial(steps=steps, access=card.access, data=card.data, train=real, **networks, **around) as (session, context):
         with Watch(context) as watch:

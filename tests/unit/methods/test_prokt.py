@@ -177,7 +177,7 @@ def test_both_networks_start_undecided() -> None:
         assert network(images).abs().max() > 0
         zero_classifier(network)
         assert network(images).abs().max() == 0
-    with trial(steps=1, data=Data.TRAIN, train=images_of(60), student=student(), fresh_teacher=lambda: lenet(3)) as (
+    with trial(steps=1, data=Data.TRAIN, train=images_of(60), student=student(), fresh_teacher=lambda _: lenet(3)) as (
         session,
         context,
     ):
