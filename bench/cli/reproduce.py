@@ -14,6 +14,7 @@ from bench.analysis.report.sections.grouping import read_groups
 from bench.cli import complete, out
 from bench.cli.run import audience_for, print_summary
 from bench.cli.settings import AllowAltered, DataFolder, Isolation
+from bench.errors import UserError
 from bench.execution.estimate import estimate
 from bench.execution.plan import RUNS, Plan, plan_study
 from bench.execution.run_study import Summary, run_plan
@@ -40,7 +41,9 @@ def reproduce(
         int | None,
         typer.Option(min=1, metavar="N", help="Seeds, from 0 on.  [default: the paper's runs; 3 if not known]"),
     ] = None,
-    budget_share: Annotated[float, typer.Option(metavar="SHARE", help="Share of every budget, above 0.")] = 1.0,
+    budget_share: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of every budget, above 0 and at most 1.")
+    ] = 1.0,
     quick_teacher: Annotated[
         bool, typer.Option("--quick-teacher", help="With the teachers for small machines, not the papers'.")
     ] = False,
@@ -73,6 +76,8 @@ def reproduce(
             plan_study(file, results=folder, device=device, allow_altered=allow_altered, data_folder=data)
             for file in files
         ]
+        if try_seconds is not None and not try_seconds > 0:
+            raise UserError(f"--try must be above 0 seconds, not {try_seconds:g}")
         if dry_run or try_seconds is not None:
             return _print_rows(paper, plans, try_seconds, data, allow_altered)
         summaries = []

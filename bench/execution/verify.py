@@ -311,7 +311,9 @@ def _differences(before: Facts, now: Facts) -> list[str]:
         pairs_of = enumerate(zip(*lines, strict=False))
         place = next((i for i, pair in pairs_of if not _same_point(*pair)), min(map(len, lines)))
         different.append(f"the curve, from its line {place + 1} on")
-    if before.student and before.student != now.student:
+    # Where the file is gone, the record still has its checksum; records of earlier versions have none.
+    student = before.student or old.files.get("student.safetensors", "")
+    if student and student != now.student:
         different.append("the student's weights")
     return different
 

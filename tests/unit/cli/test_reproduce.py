@@ -62,9 +62,9 @@ def test_a_dry_run_shows_rows_and_writes_nothing(mine: Path, capsys: pytest.Capt
         (["dfda", "--dry-run"], "unknown paper 'dfda'"),
         (["mnits"], "unknown paper 'mnits'; did you mean 'mnist'"),
         (["dfad", "--rows", "dalf"], "no row of it has the task or method 'dalf'; did you mean 'dafl'"),
-        (["dfad", "--budget-share", "0"], "a share of the budget is above 0 and at most 1, not 0"),
+        (["dfad", "--budget-share", "0"], "--budget-share must be above 0 and at most 1, not 0"),
         (["dfnd"], "no source says how long the methods of 'dfnd' ran on cifar10/resnet18"),
-        (["mine", "--try", "0"], "a try takes more than 0 seconds, not 0"),
+        (["mine", "--try", "0"], "--try must be above 0 seconds, not 0"),
         (["cifar", "--seeds", "1"], "unknown paper 'cifar'"),
     ],
 )

@@ -78,6 +78,9 @@ def test_curves_and_students_are_compared() -> None:
     found = compare(facts(record, "aa"), facts(record, "bb"))
     assert (found.outcome, found.details) == ("differs", "the student's weights")
     assert compare(facts(record, ""), facts(record, "bb")).outcome == "same bits"  # an archive of an earlier version
+    gone = changed(record, files={"student.safetensors": "aa"})  # its checksum is still in the record
+    assert compare(facts(gone, ""), facts(record, "bb")).details == "the student's weights"
+    assert compare(facts(gone, ""), facts(record, "aa")).outcome == "same bits"
 
 
 def test_on_another_machine_scores_must_be_near() -> None:
@@ -226,8 +229,11 @@ def test_other_code_is_not_compared(results: Path, capsys: pytest.CaptureFixture
     ("arguments", "words"),
     [
         (["nowhere"], "nowhere does not exist"),
-        (["runs/small", "--trial", "zzz"], "no trial of that name"),
+        (["runs/small", "--trial", "zzz"], "--trial zzz: there is no such trial; allowed: "),
         (["runs/small", "--executor", "none"], "unknown executor"),
+        (["runs/small", "--pool", "gone"], "--pool gone: there is no such folder"),
+        (["runs/small/trials"], "runs/small/trials is not a results folder, but a part of one: name runs/small"),
+        (["runs/smal"], "runs/smal does not exist; did you mean 'small'?"),
     ],
 )
 def test_mistakes_are_sentences(
