@@ -12,7 +12,7 @@ import typer
 from bench.analysis.report.sections.against import HEAD, against, cells
 from bench.analysis.report.sections.grouping import read_groups
 from bench.cli import complete, out
-from bench.cli.run import audience_for, print_summary
+from bench.cli.run import audience_for, print_summary, stopped
 from bench.cli.settings import AllowAltered, DataFolder, Isolation
 from bench.errors import UserError
 from bench.execution.estimate import estimate
@@ -22,6 +22,7 @@ from bench.spec.budget import in_words
 from bench.spec.custom_tasks import published_of_kept
 from bench.spec.reproduction import reproduction, written
 from bench.spec.trial import Trial
+from bench.utils.stopping import listening
 
 
 def reproduce(
@@ -66,7 +67,8 @@ def reproduce(
 ) -> None:
     """Run what a paper's numbers need, and compare. The same command continues an interrupted run.
 
-    Exit code: 0 all trials are ok, 1 some failed, 2 there is something to fix first, 130 stopped by Ctrl-C.
+    Exit code: 0 all trials are ok, 1 some failed, 2 there is something to fix first, 75 stopped by a signal and saved,
+    130 stopped at once by a second Ctrl-C.
     """
     studies = reproduction(paper, rows or [], seeds, budget_share, quick_teacher)
     folder = results or RUNS / studies[0]["name"]
@@ -84,7 +86,7 @@ def reproduce(
         for file, plan in zip(files, plans, strict=True):
             view = audience_for(quiet)
             try:
-                with view:
+                with listening(), view:
                     summaries.append(
                         run_plan(
                             plan,
@@ -96,9 +98,8 @@ def reproduce(
                             audience=view,
                         )
                     )
-            except KeyboardInterrupt:
-                out.say("\nstopped; what runs is saved: the same command continues")
-                raise typer.Exit(130) from None
+            except KeyboardInterrupt as stop:
+                raise typer.Exit(stopped(stop)) from None
     return _finish(folder, summaries)
 
 

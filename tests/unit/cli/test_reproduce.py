@@ -11,6 +11,7 @@ from bench.cli import answer
 from bench.cli.reproduce import print_against
 from bench.records import load_records, open_results
 from bench.spec.study import study_files
+from bench.utils.stopping import Stopped
 
 QUOTED = """\
   - name: mine/digits
@@ -98,6 +99,25 @@ def test_it_runs_the_rows_and_compares(mine: Path, capsys: pytest.CaptureFixture
     assert {record.meter.steps for record in records} == {2}
     assert answer(command) == 0  # nothing is left to run
     assert "(2 of them before this run)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "words"),
+    [
+        (Stopped("SIGTERM"), 75, "stopped (SIGTERM); what was running is saved: the same command continues"),
+        (KeyboardInterrupt(), 130, "stopped at once; the running ones go back to their last checkpoints"),
+    ],
+)
+@pytest.mark.usefixtures("mine")
+def test_it_stops_as_every_run_does(
+    stop: BaseException, code: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("bench.cli.reproduce.run_plan", stopped)
+    assert answer(["reproduce", "mine"]) == code
+    assert words in capsys.readouterr().out
 
 
 def test_a_folder_without_quoted_numbers_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
