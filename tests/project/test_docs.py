@@ -312,6 +312,7 @@ def test_readme_counts_the_methods_by_the_data_that_they_need() -> None:
     words = dict(enumerate(WORDS.split(), start=1))
     assert f"The suite has {words[free]} data-free methods, {words[pool]} that distil with other real images" in said
     assert f"{words[train]} that use the training images, and three references" in said
+    assert f"| **methods** | {len(cards) + len(references)} |" in text_of("docs/comparison.md")
 
 
 # ---- nothing is left out -------------------------------------------------------------------------------------------
