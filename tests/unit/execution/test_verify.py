@@ -69,6 +69,15 @@ def test_every_number_is_compared(name: str) -> None:
     assert name in found.details
 
 
+def test_an_image_metric_that_was_measured_later_may_differ_in_its_last_digits() -> None:
+    record = make_record()
+    metric = record.image_metrics["class_balance"]
+    assert metric.value is not None
+    for factor, outcome in ((1 + 1e-7, "same bits"), (1 + 1e-3, "differs")):
+        later = metric.model_copy(update={"value": metric.value * factor})
+        assert compare(facts(changed(record, image_metrics={"class_balance": later})), facts(record)).outcome == outcome
+
+
 def test_curves_and_students_are_compared() -> None:
     record = make_record()
     curve = make_curve(record)
