@@ -101,3 +101,20 @@ def nearest_file(name: str, ending: str, folder: Path = Path()) -> str:
         return ""
     close = difflib.get_close_matches(written.stem, others, n=1, cutoff=0.6)
     return f"; did you mean the file {str(written.with_name(close[0] + ending))!r}?" if close else ""
+
+
+def require_file(file: Path, what: str, ending: str) -> None:
+    """Check that a file is there.
+
+    Args:
+        file: its path.
+        what: what it is, for the message, such as ``checkpoint``.
+        ending: of such files, as ``.py``.
+
+    Raises:
+        UserError: it is a folder, or missing; the message names the file that was meant.
+    """
+    if file.is_dir():
+        raise UserError(f"{file} is a folder; name a {what}")
+    if not file.is_file():
+        raise UserError(f"no such {what}: {file}{nearest_file(str(file), file.suffix or ending)}")

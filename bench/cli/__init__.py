@@ -10,7 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from bench.errors import MethodError, UserError
 from bench.utils.text import cut, plain_lines
@@ -64,17 +64,31 @@ def answer(arguments: Sequence[str]) -> int:
 
 
 def _call(arguments: Sequence[str]) -> int:
+    from typer import BadParameter
     from typer.main import get_command
 
     from bench.cli.app import app
 
+    usage_error: type[Exception] = BadParameter.__bases__[0]  # typer has no public name for it
     try:
-        get_command(app)(args=list(arguments), prog_name="dfkd")
+        code = get_command(app)(args=list(arguments), prog_name="dfkd", standalone_mode=False)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # typer answers it with 1, as a failure
             raise end.__context__ from None
         return end.code if isinstance(end.code, int) else OK
-    return OK
+    except usage_error as error:
+        return _misused(error)
+    return code if isinstance(code, int) else OK
+
+
+def _misused(error: Any) -> int:
+    """Answer a command line that cannot be parsed; without any word, with the help."""
+    from bench.cli.usage import usage_sentence
+
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return USER_ERROR
+    return _complain(usage_sentence(error))
 
 
 def _complain(sentence: str) -> int:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 HELP = {
     "run": "Run a study, or continue one.",
     "distill": "Distil your own teacher into a student.",
-    "plan": "Show a study's trials, their time, and the seeds that tell a difference.",
+    "plan": "Show a study's trials, their time, and how many seeds a comparison needs.",
     "status": "Show how far a study has come.",
     "cancel": "Ask a running study to save itself and stop.",
-    "retry": "Run the trials again that failed.",
+    "retry": "Run the failed trials of a study again.",
     "reproduce": "Run what a paper's numbers need, and compare.",
     "search": "Search a study's ranges, without the test set.",
     "list": "List tasks, methods, metrics and studies.",
@@ -36,17 +36,17 @@ HELP = {
     "compare": "Compare the numbers of two commits.",
     "history": "Show the numbers of all tracked commits, and where they changed.",
     "query": "Query the records in SQL.",
-    "pack": "Pack a study, unfinished trials too, to go on elsewhere.",
-    "unpack": "Unpack such a study.",
+    "pack": "Pack a study, with unfinished trials, to continue elsewhere.",
+    "unpack": "Unpack a study that `dfkd pack` packed.",
     "archive": "Pack a results folder into one Parquet file.",
     "merge": "Join the results of several machines.",
     "bisect": "Find the commit that changed a number.",
-    "new": "Write a start of a method, task or study of your own.",
+    "new": "Write the start of a method, task or study of your own.",
     "check": "Test a method against the contract.",
     "teacher": "Train, import and inspect teachers.",
     "data": "Inspect and download data sets.",
     "weights": "Inspect and download the metrics' weights files.",
-    "doctor": "Show what is broken, what is not there yet, and what is.",
+    "doctor": "Show what is broken, what is missing, and what is available.",
 }
 _MODULES = {  # where it is not the verb's own
     **dict.fromkeys(("status", "cancel", "retry"), "runs"),
@@ -87,6 +87,8 @@ def _load(name: str) -> Command:
     module = importlib.import_module(f"bench.cli.{_MODULES.get(name, name)}")
     if name in _GROUPS:
         command: Command = get_group(module.app)
+        for inner in getattr(command, "commands", {}).values():
+            inner.short_help = " ".join((inner.help or "").partition("\n\n")[0].split())  # whole, not its first words
     else:
         alone = typer.Typer(add_completion=False, **PLAIN)
         alone.command(name, short_help=HELP[name])(getattr(module, name))

@@ -32,9 +32,9 @@ def pack(
     method: MethodFiles = None,
     data: DataFolder = None,
 ) -> None:
-    """Pack a study to go on with it elsewhere: its files, records, checkpoints and teachers, in one tar file.
+    """Pack a study to continue it elsewhere: its files, records, checkpoints and teachers, in one tar file.
 
-    Data sets, pools and installed packages are not packed. `dfkd unpack` unpacks it and says how to go on.
+    Data sets, pools and installed packages are not packed. `dfkd unpack` unpacks it and says how to continue.
     """
     from bench.execution.carry import pack as write
     from bench.execution.plan import plan_loaded
@@ -54,9 +54,9 @@ def unpack(
     file: Annotated[Path, typer.Argument(metavar="FILE.tar", help="What `dfkd pack` wrote.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
 ) -> None:
-    """Unpack a study of `dfkd pack` into a new folder, its teachers into the cache, and say how to go on.
+    """Unpack a study of `dfkd pack` into a new folder, its teachers into the cache, and say how to continue.
 
-    Unpack what you trust: going on runs the method files in it, and its teachers are used by other studies.
+    Unpack what you trust: continuing runs the method files in it, and its teachers are used by other studies.
     """
     from bench.execution.carry import unpack as read
 

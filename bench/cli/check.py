@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import complete, out
-from bench.cli.settings import Isolation, Json, TaskFiles, know
+from bench.cli.settings import IsolationAlone, Json, TaskFiles, know
 from bench.cli.watch import TeacherLines, training_words
+from bench.execution.isolation import isolated
 from bench.spec.method_card import MethodCard
 from bench.spec.method_registry import find_methods, get_card
 from bench.spec.requirements import default_task
@@ -35,7 +36,7 @@ def check(
         typer.Option(autocompletion=complete.task_names, help="The task to test it on.  [default: a digits task]"),
     ] = None,
     tasks: TaskFiles = None,
-    isolation: Isolation = None,
+    isolation: IsolationAlone = "auto",
     as_json: Json = False,
 ) -> None:
     """Test a method against the contract: budgets, repeatability, resuming, data and teacher access, options.
@@ -43,6 +44,7 @@ def check(
     Exit code: 0 all checks passed, 1 a check failed, 2 the file cannot be used.
     """
     know(tasks)
+    isolated(isolation, "cpu")  # refuses an unknown one before anything is shown
     if task is not None:
         get_task(task)
     files, cards = _chosen(method)
@@ -60,7 +62,7 @@ def check(
             card,
             task=on,
             method_files=files,
-            isolation=isolation or "auto",
+            isolation=isolation,
             report=show.finding,
             doing=show.doing,
             training=lambda progress, on=on: show.training(on, progress),  # type: ignore[misc]

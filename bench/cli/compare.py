@@ -157,7 +157,7 @@ def _print(found: Comparison, markdown: bool, as_json: bool) -> None:
         for turn in turns:
             out.say(f"\n{title}: {turn.method} on {turn.task}, seed {turn.seed}: {turn.reason}")
     if rows := summary.untold_rows(found):
-        out.say("\nwhat could not be told")
+        out.say("\nwhat remains undecided")
         out.pairs([(", ".join(part for part in row[:3] if part != summary.ABSENT), row[3]) for row in rows])
     if informs := [each for each in found.missing if not each.decides]:
         out.say("\nalso not compared")

@@ -19,7 +19,7 @@ from bench.data.own_images import source_at
 from bench.errors import UserError
 
 app = typer.Typer(
-    help="Inspect and download data sets; nothing else downloads.", no_args_is_help=True, cls=VerbGroup, **PLAIN
+    help="Inspect and download data sets; only `fetch` downloads.", no_args_is_help=True, cls=VerbGroup, **PLAIN
 )
 
 Names = Annotated[

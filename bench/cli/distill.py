@@ -10,7 +10,7 @@ import typer
 
 from bench.cli import complete, out
 from bench.cli.run import CheckpointSeconds, Device, Executor, Quiet, audience_for, stopped
-from bench.cli.settings import Isolation
+from bench.cli.settings import IsolationAlone
 from bench.errors import UserError
 from bench.execution.distill import (
     ONNX,
@@ -23,9 +23,12 @@ from bench.execution.distill import (
     plan_distillation,
     write_whole,
 )
+from bench.execution.executors import require_executor
+from bench.execution.isolation import isolated
 from bench.execution.run_study import CHECKPOINT_SECONDS, run_plan
 from bench.records import Record
 from bench.records.folder import writing
+from bench.spec.study import MOST_THREADS
 from bench.utils.stopping import listening
 
 PAGE = "index.html"
@@ -66,25 +69,27 @@ def distill(
     ] = None,
     target: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Where to.  [default: distilled-TEACHER-STUDENT-METHOD]"),
+        typer.Option("--out", metavar="DIR", help="Folder to write.  [default: distilled-TEACHER-STUDENT-METHOD]"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the student and of all random draws.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, metavar="N", help="CPU threads.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, metavar="N", help="CPU threads.")] = 1,
     device: Device = "auto",
     executor: Executor = "processes",
-    isolation: Isolation = None,
+    isolation: IsolationAlone = "auto",
     quiet: Quiet = False,
     checkpoint_seconds: CheckpointSeconds = CHECKPOINT_SECONDS,
 ) -> None:
     """Distil your own teacher into a student: a study of one trial, and one page about it.
 
     It ends with the student (safetensors, and ONNX where torch's exporter is installed), its record, index.html, and
-    the task and the study that were run, to go on with by `dfkd run`. Where test images have no labels, the score is
-    the agreement with the teacher; without images, it is measured on made ones, which proves little.
+    the task and the study that were run, to continue with `dfkd run`. Where test images have no labels, the score is
+    the agreement with the teacher; without images, it is measured on generated ones, which proves little.
 
     The same command continues an interrupted run. Exit code: 0 the student is there, 1 the trial failed, 2 there is
     something to fix first, 75 stopped and saved, 130 stopped at once by a second Ctrl-C.
     """
+    require_executor(executor)
+    isolated(isolation, "cpu")  # refuses an unknown one before anything is written
     found = plan_distillation(
         DistillationWish(
             teacher=teacher,
@@ -165,7 +170,9 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...]:
     try:
         return tuple(float(each) for each in (text or "").split(",") if text)
     except ValueError:
-        raise UserError(f"{option} {text}: numbers with commas between them are wanted, one for each channel") from None
+        raise UserError(
+            f"{option} must be numbers with commas between them, one for each channel, not {text}"
+        ) from None
 
 
 def _words(values: tuple[float, ...]) -> str:

@@ -15,7 +15,7 @@ from bench.cli.settings import DataFolder, Json
 if TYPE_CHECKING:
     from bench.execution.doctor import Fact
 
-HOW = {  # in one line for all of a group that is not there yet
+HOW = {  # in one line for all of a group that is missing
     "data sets": "`dfkd data status NAME` says how to get one",
     "teachers": "`dfkd run` trains those that it needs",
     "weights": "`dfkd weights fetch NAME`, for image metrics",
@@ -25,11 +25,11 @@ HOW = {  # in one line for all of a group that is not there yet
 def doctor(
     data: DataFolder = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="A line for each thing, with the command that gets what is not there yet.")
+        bool, typer.Option("--all", help="A line for each item, with the command that gets what is missing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what is broken and how to fix it, what is not there yet, and what there is to work with."""
+    """Show what is broken and how to fix it, what is missing, and what is available. Missing items are optional."""
     from bench.execution.doctor import examine
 
     facts = list(examine(data))
@@ -43,7 +43,7 @@ def doctor(
     absent = sum(fact.absent for fact in facts)
     found = f"{len(broken)} broken" if broken else "nothing is broken"
     more = "" if everything or not absent else "; `dfkd doctor --all` says how to get each"
-    return out.say(f"\n{found}, {absent} not there yet{more}")
+    return out.say(f"\n{found}, {absent} missing{more}")
 
 
 def _print_all(facts: Iterable[Fact]) -> None:
@@ -67,12 +67,12 @@ def _print_short(facts: Sequence[Fact]) -> None:
         out.say(f"      to fix it: {fact.fix}")
     absent = [fact for fact in facts if fact.absent]
     if absent:
-        out.say(("\n" if broken else "") + "not there yet")
+        out.say(("\n" if broken else "") + "missing")
     for group in dict.fromkeys(fact.group for fact in absent):
         names = [fact.name for fact in absent if fact.group == group]
         shown = names if group != "teachers" else [f"{len(names)} of {_all(facts, group)}"]
         _paragraph(group, f"{', '.join(shown)} ({HOW[group]})")
-    out.say(("\n" if broken or absent else "") + "there")
+    out.say(("\n" if broken or absent else "") + "available")
     for group in dict.fromkeys(fact.group for fact in facts):
         there = [f"{fact.name} {_brief(fact)}".rstrip() for fact in facts if fact.ok and fact.group == group]
         if there:

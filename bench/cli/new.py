@@ -14,7 +14,7 @@ from bench.cli.settings import MethodFiles, TaskFiles
 from bench.spec.starts import new_method, new_study, new_task
 
 app = typer.Typer(
-    help="Write a start of a method, task or study of your own, into the current folder.",
+    help="Write the start of a method, task or study of your own, into the current folder.",
     no_args_is_help=True,
     cls=VerbGroup,
     **PLAIN,

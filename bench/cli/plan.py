@@ -33,7 +33,7 @@ CODE = ("method_sha", "identity_rule", "seed")  # of a trial's identity, in what
 
 @dataclass(frozen=True)
 class Need:
-    """How many seeds tell a difference: of two methods on a task, or of a method and another version of it."""
+    """How many seeds detect a difference: of two methods on a task, or of a method and another version of it."""
 
     task: str
     method: str
@@ -55,16 +55,16 @@ def plan(
     ],
     detect: Annotated[
         float | None,
-        typer.Option(metavar="POINTS", help="Say how many seeds tell a difference of so many percentage points."),
+        typer.Option(metavar="POINTS", help="Say how many seeds detect a difference of this many percentage points."),
     ] = None,
     results: Sources = None,
-    power: Annotated[float, typer.Option(metavar="P", help="The chance that the difference is told.")] = 0.8,
+    power: Annotated[float, typer.Option(metavar="P", help="The probability that the difference is detected.")] = 0.8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     method: MethodFiles = None,
     data: DataFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a study takes: its trials, their time, and how many seeds tell a difference. Nothing is run.
+    """Show what a study takes: its trials, their time, and how many seeds a comparison needs. Nothing is run.
 
     Pilots are records of the study's own trials with any seeds: same task, options and budget.
     """
@@ -171,7 +171,8 @@ def _print(needs: Sequence[Need], detect: float, power: float) -> None:
         rows = [need for need in told if (need.other is not None) is pairs]
         if not rows:
             continue
-        out.say(f"\n{title}: seeds that tell {detect:g} {'point' if detect == 1 else 'points'} in {100 * power:g} %")
+        points = "point" if detect == 1 else "points"
+        out.say(f"\n{title}: seeds that detect {detect:g} {points} in {100 * power:g} % of cases")
         table = out.table("task", "method", "pilots", "spread", "seeds", "to be safe", right=["pilots", "spread"])
         for need in sorted(rows, key=lambda each: each.task):
             name = need.method if need.other is None else f"{need.method} - {need.other}"

@@ -39,6 +39,8 @@ def query(
     """Query the records in SQL (DuckDB's dialect). `dfkd query "describe trials"` lists a view's columns."""
     from bench.records.query import query as ask
 
+    if as_csv and as_json:
+        raise UserError("--csv and --json cannot be combined; choose one")
     answer = ask(searched(results or []), sql)
     if as_json:
         return out.print_json([without_nan(row) for row in answer.objects()])

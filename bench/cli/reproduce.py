@@ -12,8 +12,9 @@ import typer
 from bench.analysis.report.sections.against import HEAD, against, cells
 from bench.analysis.report.sections.grouping import read_groups
 from bench.cli import complete, out
-from bench.cli.run import audience_for, print_summary
+from bench.cli.run import audience_for, print_summary, stopped
 from bench.cli.settings import AllowAltered, DataFolder, Isolation
+from bench.errors import UserError
 from bench.execution.estimate import estimate
 from bench.execution.plan import RUNS, Plan, plan_study
 from bench.execution.run_study import Summary, run_plan
@@ -21,6 +22,7 @@ from bench.spec.budget import in_words
 from bench.spec.custom_tasks import published_of_kept
 from bench.spec.reproduction import reproduction, written
 from bench.spec.trial import Trial
+from bench.utils.stopping import listening
 
 
 def reproduce(
@@ -40,7 +42,9 @@ def reproduce(
         int | None,
         typer.Option(min=1, metavar="N", help="Seeds, from 0 on.  [default: the paper's runs; 3 if not known]"),
     ] = None,
-    budget_share: Annotated[float, typer.Option(metavar="SHARE", help="Share of every budget, above 0.")] = 1.0,
+    budget_share: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of every budget, above 0 and at most 1.")
+    ] = 1.0,
     quick_teacher: Annotated[
         bool, typer.Option("--quick-teacher", help="With the teachers for small machines, not the papers'.")
     ] = False,
@@ -63,7 +67,8 @@ def reproduce(
 ) -> None:
     """Run what a paper's numbers need, and compare. The same command continues an interrupted run.
 
-    Exit code: 0 all trials are ok, 1 some failed, 2 there is something to fix first, 130 stopped by Ctrl-C.
+    Exit code: 0 all trials are ok, 1 some failed, 2 there is something to fix first, 75 stopped by a signal and saved,
+    130 stopped at once by a second Ctrl-C.
     """
     studies = reproduction(paper, rows or [], seeds, budget_share, quick_teacher)
     folder = results or RUNS / studies[0]["name"]
@@ -73,13 +78,15 @@ def reproduce(
             plan_study(file, results=folder, device=device, allow_altered=allow_altered, data_folder=data)
             for file in files
         ]
+        if try_seconds is not None and not try_seconds > 0:
+            raise UserError(f"--try must be above 0 seconds, not {try_seconds:g}")
         if dry_run or try_seconds is not None:
             return _print_rows(paper, plans, try_seconds, data, allow_altered)
         summaries = []
         for file, plan in zip(files, plans, strict=True):
             view = audience_for(quiet)
             try:
-                with view:
+                with listening(), view:
                     summaries.append(
                         run_plan(
                             plan,
@@ -91,9 +98,8 @@ def reproduce(
                             audience=view,
                         )
                     )
-            except KeyboardInterrupt:
-                out.say("\nstopped; what runs is saved: the same command continues")
-                raise typer.Exit(130) from None
+            except KeyboardInterrupt as stop:
+                raise typer.Exit(stopped(stop)) from None
     return _finish(folder, summaries)
 
 

@@ -23,12 +23,12 @@ from bench.cli.run import (
     run_and_print,
 )
 from bench.cli.settings import AllowAltered, DataFolder, Isolation, Json, MethodFiles, Weights
-from bench.errors import UserError
+from bench.errors import UserError, nearest_folder
 from bench.execution.parts import StudyPart
 from bench.execution.plan import RUNS, failed_of, plan_study
 from bench.execution.run_study import CHECKPOINT_SECONDS
 from bench.execution.slurm_queue import queue_words
-from bench.records import open_results
+from bench.records import is_archive, open_results
 from bench.spec.study import find_study
 from bench.utils.stopping import stop_time
 
@@ -122,11 +122,19 @@ def _folders(where: str | None) -> list[Path]:
     """The results folder that is meant, or those of a study and its parts."""
     if where is None:
         return [latest()]
+    if is_archive(Path(where)):
+        raise UserError(f"{where} is an archive, and nothing runs in one; name a study or a results folder")
     if Path(where).is_dir():
         return [open_results(Path(where))]
     from bench.spec.study import load_study
 
-    name = load_study(find_study(where)).study.name
+    try:
+        file = find_study(where)
+    except UserError:
+        if near := nearest_folder(Path(where)):
+            raise UserError(f"there is no study or results folder {where}{near}") from None
+        raise
+    name = load_study(file).study.name
     found = [RUNS / name, *sorted(RUNS.glob(f"{name}.part-*-of-*"))]
     there = [folder for folder in found if (folder / "results.json").exists()]
     if not there:
@@ -196,6 +204,8 @@ def retry(
         data_folder=data,
         part=StudyPart.parse(part) if part else None,
     )
+    if results is not None:
+        open_results(plan.results)
     again = failed_of(plan)
     if not again:
         ran = len(plan.finished)

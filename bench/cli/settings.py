@@ -41,10 +41,9 @@ MethodFiles = Annotated[
     list[Path] | None, typer.Option("--method", metavar="FILE", help="Your own method file; may be repeated.")
 ]
 
-Isolation = Annotated[
-    str | None,
-    typer.Option(help="; ".join(f"{name}: {doc}" for name, doc in ISOLATIONS.items()) + ".  [default: the study's]"),
-]
+_ISOLATIONS = "; ".join(f"{name}: {doc}" for name, doc in ISOLATIONS.items()) + "."
+Isolation = Annotated[str | None, typer.Option(help=f"{_ISOLATIONS}  [default: the study's]")]
+IsolationAlone = Annotated[str, typer.Option("--isolation", help=_ISOLATIONS)]  # where no study is named
 Tracked = Annotated[
     Path | None,
     typer.Option(

@@ -14,7 +14,7 @@ from bench.analysis.record_text import sections
 from bench.cli import out
 from bench.cli.places import Unfinished, latest, searched, unfinished
 from bench.cli.settings import Json, Sources
-from bench.records import Record, as_json, is_archive, load_records, locate, place_of, trial_ids
+from bench.records import Record, as_json, is_archive, load_records, locate, open_results, place_of, trial_ids
 from bench.records.folder import ARCHIVE
 from bench.records.foreign import is_there
 from bench.utils.text import cut
@@ -65,7 +65,8 @@ def report(
         int, typer.Option(min=0, metavar="N", help="Maximum number of trial pages; 0 for none.")
     ] = TRIAL_PAGES,
     single_file: Annotated[
-        bool, typer.Option("--single-file", help="Also report.html, one page with everything in it, to be mailed.")
+        bool,
+        typer.Option("--single-file", help="Also write report.html, one page with everything in it, to send by mail."),
     ] = False,
 ) -> None:
     """Write the leaderboard, figures and pages of a results folder or an archive."""
@@ -76,6 +77,7 @@ def report(
 
     folder = chosen.parent if chosen.name == ARCHIVE else chosen
     beside = chosen.with_name(f"{chosen.stem}-report") if is_archive(folder) else folder / "report"
+    open_results(chosen)
     files = render(chosen, target or beside, trial_pages, usable_cores(), single_file)
     many = {name: [file for file in files if file.parent.name == name] for name in ("figures", "images", "trials")}
     for file in files:

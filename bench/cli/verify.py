@@ -14,8 +14,8 @@ from bench.cli.places import searched
 from bench.cli.run import stopped
 from bench.cli.settings import DataFolder, Json, MethodFiles, TaskFiles, Weights, know
 from bench.cli.watch import PlainLines
-from bench.errors import UserError
-from bench.execution.executors import EXECUTORS
+from bench.errors import UserError, nearest, nearest_folder
+from bench.execution.executors import EXECUTORS, require_executor
 from bench.execution.plan import RUNS
 from bench.execution.verify import TOLERANCE, Verification, choose
 from bench.execution.verify import verify as run_again
@@ -62,6 +62,9 @@ def verify(
     stopped and saved, 130 stopped at once.
     """
     know(tasks)
+    require_executor(executor)
+    if pool is not None and not pool.exists():
+        raise UserError(f"--pool {shown(str(pool))}: there is no such folder{nearest_folder(pool)}")
     folder = searched([results])[0]
     records = load_records(folder)
     total = sum(record.status == "ok" for record in records)
@@ -110,8 +113,10 @@ def _ids(prefixes: list[str], known: list[str]) -> list[str]:
     for prefix in prefixes:
         fitting = [name for name in known if prefix and name.startswith(prefix)]
         if len(fitting) != 1:
-            what = "no trial" if not fitting else f"{len(fitting)} trials"
-            raise UserError(f"--trial {shown(prefix)}: {what} of that name")
+            many = (
+                f"{len(fitting)} trials begin with it" if fitting else f"there is no such trial{nearest(prefix, known)}"
+            )
+            raise UserError(f"--trial {shown(prefix)}: {many}")
         found += fitting
     return found
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
 from bench.utils.yaml import Strict
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class ImageSpec(Strict):
@@ -19,8 +23,8 @@ class ImageSpec(Strict):
 
     channels: int = Field(ge=1)
     size: int = Field(ge=4, description="height and width in pixels")
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[Finite, ...]
+    std: tuple[Finite, ...]
 
     @property
     def shape(self) -> tuple[int, int, int]:

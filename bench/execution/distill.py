@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from bench.data import own_of
 from bench.data.own_images import NONE, layout
-from bench.errors import UserError, nearest, nearest_file
+from bench.errors import UserError, nearest, nearest_file, require_file
 from bench.execution.plan import Plan, plan_study
 from bench.records.folder import writing
 from bench.spec.budget import UNITS, Budget
 from bench.spec.method_card import MethodCard
 from bench.spec.method_registry import find_methods, get_card
-from bench.spec.options import check_values
+from bench.spec.options import WHOLE, check_values
 from bench.spec.presets import preset
 from bench.spec.requirements import why_no_anchors, why_no_images, why_no_pool, why_unsupported
 from bench.spec.task import TaskSpec, get_task
@@ -114,10 +114,11 @@ def plan_distillation(wanted: DistillationWish) -> Distillation:
         UserError: something does not fit, or the folder holds something else; nothing was written then.
     """
     budget = parse_budget(wanted.budget)
+    if wanted.seed >= WHOLE:
+        raise UserError(f"--seed must be below {WHOLE:g}, not {wanted.seed}")
     device, _ = choose_device(wanted.device)
     files, card = _method(wanted.method)
-    if not wanted.teacher.is_file():
-        raise UserError(f"no such checkpoint: {wanted.teacher}")
+    require_file(wanted.teacher, "checkpoint", ".pth")
     task = _task(wanted)
     folder = wanted.out or Path(f"distilled-{_plain(wanted.teacher.stem)}-{_plain(wanted.student)}-{card.name}")
     small = _small(card, wanted, task) if device == "cpu" else {}
@@ -196,7 +197,7 @@ def _classes(wanted: DistillationWish, image: Mapping[str, Any]) -> int:
     try:
         spec = ImageSpec.model_validate(image)
     except ValueError:
-        raise UserError("--size must be at least 4, --channels at least 1, and --std above 0") from None
+        raise UserError("--std must be above 0, and all numbers of --mean and --std finite") from None
     found = classes_of_weights(lambda count: build(wanted.network, spec, count), weights)
     if found is None:
         raise UserError(f"{wanted.teacher} does not tell how many classes {wanted.network} has; say it with --classes")
@@ -231,6 +232,8 @@ def _options(card: MethodCard, wanted: DistillationWish) -> dict[str, Any]:
         name, sign, value = (each.strip() for each in text.partition("="))
         if not (name and sign and value):
             raise UserError(f"--set {text}: write NAME=VALUE, an option of {card.name}")
+        if name in found:
+            raise UserError(f"--set {text}: the option {name!r} is set twice")
         found[name] = plain(read_yaml_text(value, Path(f"--set {text}")))
     check_values(card.specs, found, card.name)
     return found

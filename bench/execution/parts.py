@@ -30,7 +30,7 @@ class StudyPart:
         found = _WORDS.fullmatch(words.strip())
         number, count = (int(each) for each in found.groups()) if found else (0, 0)
         if not 1 <= number <= count:
-            raise UserError(f"--part {words}: a part such as 2/8 is wanted, from 1/8 to 8/8")
+            raise UserError(f"--part must be a part such as 2/8, from 1/8 to 8/8, not {words}")
         return cls(number, count)
 
     def __str__(self) -> str:

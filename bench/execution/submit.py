@@ -31,7 +31,7 @@ from bench.spec.task import get_task
 from bench.utils.code_identity import RULE
 from bench.utils.text import shown
 from bench.utils.user_code import BUILT_IN, own_files
-from bench.utils.yaml import Strict
+from bench.utils.yaml import Strict, sentence
 
 FILE = "submission.json"
 SHOWN = 5  # reasons of one kind that are told in full
@@ -113,7 +113,7 @@ def submit(
         )
     except ValidationError as error:
         (wrong, *_) = error.errors()
-        raise UserError(f"--{wrong['loc'][0]}: {wrong['msg'][0].lower()}{wrong['msg'][1:]}") from None
+        raise UserError(f"--{wrong['loc'][0]} {sentence(wrong, quote=False)}") from None
     if sum(map(len, code.values())) > LARGEST:
         most = f"{LARGEST // 2**20} MiB"
         raise UserError(f"the code of the methods has more than {most}; weights and images do not belong in it")

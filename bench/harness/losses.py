@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.errors import MethodError
+
 
 def kl_divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Hinton's loss: the KL divergence of softened outputs, with the factor tau^2, averaged over the batch.
@@ -19,7 +21,12 @@ def kl_divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: f
 
     Returns:
         A scalar, at least 0.
+
+    Raises:
+        MethodError: the temperature is not above 0.
     """
+    if isinstance(temperature, float | int) and not temperature > 0:
+        raise MethodError(f"a temperature must be above 0, not {temperature:g}")
     teacher_log = F.log_softmax(teacher_logits / temperature, dim=1)
     student_log = F.log_softmax(student_logits / temperature, dim=1)
     if teacher_log.ndim == 4:

@@ -32,6 +32,7 @@ class Updates:
         """See :meth:`bench.harness.session.Session.update`."""
         if loss.ndim:
             raise MethodError(f"a loss is a single number, not a tensor of shape {tuple(loss.shape)}")
+        _check_clip(clip)
         parameters = parameters_of(optimizer)
         optimizer.zero_grad(set_to_none=True)
         if not loss.requires_grad:
@@ -65,7 +66,8 @@ class Updates:
     def on_known(self, optimizer: Optimizer, gradients: Sequence[Tensor], clip: float | None = None) -> None:
         """See :meth:`bench.harness.session.Session.apply`."""
         parameters = parameters_of(optimizer)
-        shapes = [tuple(gradient.shape) for gradient in gradients]
+        _check_clip(clip)
+        shapes = [tuple(gradient.shape) for gradient in gradients if isinstance(gradient, Tensor)]
         if shapes != [tuple(parameter.shape) for parameter in parameters]:
             raise MethodError("apply() takes one gradient for each of the optimiser's parameters, in their order")
         norm = get_total_norm(gradients)
@@ -88,6 +90,11 @@ class Updates:
 
     def _scaler(self, optimizer: Optimizer) -> torch.amp.GradScaler:
         return self._scalers.setdefault(id(optimizer), torch.amp.GradScaler(self._device.type))
+
+
+def _check_clip(clip: float | None) -> None:
+    if clip is not None and not clip > 0:
+        raise MethodError(f"clip, the largest norm of the gradients, must be above 0, not {clip:g}")
 
 
 def _clear_overflow(parameters: Sequence[Tensor]) -> None:

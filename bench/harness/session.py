@@ -249,7 +249,7 @@ class Session(Named):
             clip: the largest common L2 norm of the gradients, above 0. Larger gradients are scaled down to it.
 
         Raises:
-            MethodError: no parameter of the optimiser has a part in the loss.
+            MethodError: no parameter of the optimiser has a part in the loss, or ``clip`` is not above 0.
         """
         must_be_optimizer(optimizer, "s.update(optimizer, loss)")
         must_be_tensor(loss, "the loss of s.update(optimizer, loss)")
@@ -262,6 +262,9 @@ class Session(Named):
             optimizer: an optimiser that is kept.
             gradients: one for each of its parameters, in their order and shapes.
             clip: the largest common L2 norm of the gradients, as in ``update``.
+
+        Raises:
+            MethodError: the gradients are not those of the parameters, or ``clip`` is not above 0.
         """
         must_be_optimizer(optimizer, "s.apply(optimizer, gradients)")
         current().apply(optimizer, gradients, clip)
@@ -314,11 +317,14 @@ class Session(Named):
 
         Raises:
             AccessDenied: the method declared less than ``Access.LOGITS``.
+            MethodError: ``temperature`` or ``clip`` is not above 0, or ``beta`` is not 0 and there are no labels.
             Unsupported: a network does not have the groups or the classifier that are asked for.
         """
         context = current()
         must_be_optimizer(optimizer, "s.distill(optimizer, images)")
         must_be_tensor(images, "s.distill(optimizer, images)")
+        if beta and labels is None:
+            raise MethodError(f"s.distill(beta={beta:g}) needs labels=")
         for given, name in ((logits, "logits"), (labels, "labels"), (rows, "rows")):
             if given is not None:
                 must_be_tensor(given, f"{name}= of s.distill")
@@ -421,6 +427,9 @@ class Session(Named):
 
         Args:
             values: numbers or tensors by name; of a tensor the mean is taken.
+
+        Raises:
+            MethodError: a value is neither a number nor a tensor.
         """
         current().log(values)
 

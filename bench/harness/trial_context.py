@@ -11,7 +11,7 @@ import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import torch
 from torch import Tensor, nn
@@ -457,6 +457,8 @@ class TrialContext:
 
     def log(self, values: dict[str, Tensor | float]) -> None:
         for name, value in values.items():
+            if not isinstance(value, Tensor | SupportsFloat):
+                raise MethodError(f"s.log({name}=...) takes a number or a tensor, not {type(value).__name__}")
             number = value.detach().float().mean() if isinstance(value, Tensor) else float(value)
             total = self.logs.setdefault(name, [0.0, 0])
             total[0] = total[0] + number

@@ -83,7 +83,8 @@ def has_layers(name: str) -> bool | None:
 def check_name(name: str) -> None:
     """Raise UserError for a name that cannot be a network; of torchvision's and a user's own, ``build`` alone knows."""
     if name not in NETWORKS and not name.startswith("torchvision/") and ":" not in name:
-        raise UserError(f"unknown network {name!r}{nearest(name, NETWORKS)}")
+        own = f"; name a function of it: {name}:FUNCTION" if name.endswith(".py") else nearest(name, NETWORKS)
+        raise UserError(f"unknown network {name!r}{own}")
 
 
 def build(name: str, image: ImageSpec, classes: int) -> nn.Module:

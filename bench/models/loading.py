@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bench.errors import UserError
+from bench.errors import UserError, require_file
 
 COUNTER = "num_batches_tracked"  # of a batch norm; files of old lack it, and nothing in evaluation reads it
 
@@ -37,8 +37,7 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], list[str]]:
     Raises:
         UserError: there is no such file, or it is not a checkpoint of plain tensors.
     """
-    if not file.is_file():
-        raise UserError(f"no such checkpoint: {file}")
+    require_file(file, "checkpoint", ".pth")
     if file.suffix == ".safetensors":
         try:
             return load_file(file), []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from bench.errors import UserError
+from bench.errors import UserError, nearest_file
 from bench.utils.code_identity import code_hash
 
 
@@ -20,7 +20,7 @@ def own_file(name: str) -> Path | None:
         return None
     if place.endswith(".py"):
         if not Path(place).is_file():
-            raise UserError(f"network {name!r}: no such file: {place}")
+            raise UserError(f"network {name!r}: no such file: {place}{nearest_file(place, '.py')}")
         return Path(place).resolve()
     try:
         spec = importlib.util.find_spec(place)

@@ -28,7 +28,7 @@ def tap(network: nn.Module, where: str, image_shape: tuple[int, int, int], place
 
     Raises:
         UserError: there is no such module, a forward pass does not come by it exactly once, the places are not in the
-            order of the forward pass, or a stage or a layer makes no map (N, C, h, w).
+            order of the forward pass, a stage or a layer makes no map (N, C, h, w), or a head gives no logits.
     """
     if not any(places.values()):
         return
@@ -40,7 +40,7 @@ def tap(network: nn.Module, where: str, image_shape: tuple[int, int, int], place
                 hint = nearest(name, modules)
                 hint = hint if "did you mean" in hint else ""
                 raise UserError(f"{where}: {kind}: the network has no module {name!r}{hint} (it has {first})")
-    seen = _seen(network, image_shape, {name for names in places.values() for name in names})
+    seen, logits = _seen(network, image_shape, {name for names in places.values() for name in names})
     order = {name: number for number, (name, _) in enumerate(seen)}
     for kind, names in places.items():
         for name in names:
@@ -49,9 +49,12 @@ def tap(network: nn.Module, where: str, image_shape: tuple[int, int, int], place
                 raise UserError(f"{where}: {kind}: a forward pass goes through {name!r} {times} times, not once")
         if (wanted := sorted(names, key=order.__getitem__)) != list(names):
             raise UserError(f"{where}: {kind}: name them in the order of the forward pass: {', '.join(wanted)}")
-        for name in names if kind != "head" else ():
+        for name in names:
             shape = dict(seen)[name]
-            if len(shape) != 4:
+            if kind == "head":
+                if logits and shape[1:2] != logits[1:2]:
+                    raise UserError(f"{where}: head: {name!r} gives {shape or 'no tensor'}, not the logits {logits}")
+            elif len(shape) != 4:
                 raise UserError(f"{where}: {kind}: {name!r} gives {shape or 'no tensor'}, not a map (N, C, h, w)")
     network.__dict__[KEPT] = {kind: {name: modules[name] for name in names} for kind, names in places.items()}
 
@@ -62,8 +65,13 @@ def tapped(network: nn.Module, kind: str) -> dict[str, nn.Module]:
     return kept.get(kind, {})
 
 
-def _seen(network: nn.Module, image_shape: tuple[int, int, int], names: set[str]) -> list[tuple[str, tuple[int, ...]]]:
-    """The calls of the modules of these names in a forward pass: name and shape of the output, in order."""
+def _seen(
+    network: nn.Module, image_shape: tuple[int, int, int], names: set[str]
+) -> tuple[list[tuple[str, tuple[int, ...]]], tuple[int, ...]]:
+    """The calls of the modules of these names in a forward pass, in order, and the shape of the logits.
+
+    A call is a name and the shape of the output. A shape is empty where there is no tensor.
+    """
     import torch
 
     from bench.models.cost import bare_copy
@@ -78,5 +86,5 @@ def _seen(network: nn.Module, image_shape: tuple[int, int, int], names: set[str]
         if name in names:
             module.register_forward_hook(lambda _, __, output, name=name: note(name, output))
     with torch.no_grad():
-        ghost(torch.empty(1, *image_shape, device="meta"))
-    return calls
+        output = ghost(torch.empty(1, *image_shape, device="meta"))
+    return calls, tuple(output.shape) if isinstance(output, torch.Tensor) else ()

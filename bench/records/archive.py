@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import UserError
+from bench.errors import UserError, nearest_file
 from bench.records.checking import check_rows, points_of, reading
 from bench.records.columns import defaults, structure
 from bench.records.folder import (
@@ -265,7 +265,10 @@ def check_archive(file: Path) -> dict[str, str]:
         UserError: it does not exist, is no archive of records, or is of a newer schema.
     """
     if not file.is_file():
-        raise UserError(f"{file} does not exist; `dfkd archive RESULTS {shlex.quote(str(file))}` creates one")
+        near = nearest_file(str(file), ".parquet")
+        raise UserError(
+            f"{file} does not exist{near or f'; `dfkd archive RESULTS {shlex.quote(str(file))}` creates one'}"
+        )
     with connect() as con:
         facts = file_facts(con, file).get("dfkd")
     if not isinstance(facts, str):

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 from pydantic import ValidationError
 
-from bench.errors import UserError
+from bench.errors import UserError, nearest_folder
 from bench.records.foreign import (
     check_file,
     check_sums,
@@ -55,8 +55,14 @@ def open_folder(folder: Path, create: bool = False) -> Path:
             if not marker.exists():
                 _make_marker(marker)
     if not marker.is_file():
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is neither a results folder nor an archive, whose name ends in .parquet")
+        if (folder.parent / "results.json").is_file():
+            raise UserError(f"{folder} is not a results folder, but a part of one: name {folder.parent}")
         what = "is not a results folder (it has no results.json)" if folder.exists() else "does not exist"
-        raise UserError(f"{folder} {what}; `dfkd run STUDY.yaml --results {shlex.quote(str(folder))}` creates one")
+        near = nearest_folder(folder) if not folder.exists() else "; name one" if any(folder.iterdir()) else ""
+        remedy = near or f"; `dfkd run STUDY.yaml --results {shlex.quote(str(folder))}` creates one"
+        raise UserError(f"{folder} {what}{remedy}")
     check_schema(read_json(marker), marker)
     if create:
         with writing(folder):

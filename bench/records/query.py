@@ -126,7 +126,7 @@ def _unlike(names: Sequence[str]) -> tuple[str, ...]:
 def _explained(message: str) -> str:
     """DuckDB's complaint without its list of candidates, with the place in the query and the nearest name of ours."""
     said = re.sub(r"^\w+(?: \w+)* Error: ", "", message).strip()
-    first = re.split(r"\n(?:Candidate|Did you mean|\tCandidate|\n)", said)[0].strip()
+    first = re.split(r"\n(?:Candidate|Did you mean|\tCandidate|\n)", said)[0].strip().rstrip("!")
     at = "\n" + said[said.index("\nLINE") + 1 :] if "\nLINE" in said else ""
     columns = {name for view in VIEWS.values() for name in view}
     if found := re.search(r'(?:column "?([\w.]+)"? not found|column named "(\w+)")', first):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.errors import UserError, nearest
+from bench.spec.options import WHOLE
 
 UNITS = {
     "seconds": "wall-clock seconds inside the method; the clock stops during evaluation and checkpointing",
@@ -66,6 +67,8 @@ class Budget:
                 raise UserError(f"budget {unit!r} must be a positive number, not {reprlib.repr(limit)}")
             if unit in ("steps", "teacher_images", "student_images") and limit != int(limit):
                 raise UserError(f"budget {unit!r} must be a whole number, not {limit!r}")
+            if unit in ("steps", "teacher_images", "student_images") and limit >= WHOLE:
+                raise UserError(f"budget {unit!r} must be below {WHOLE:g}, not {limit:g}")
         if not limits:
             raise UserError(f"a budget needs at least one limit: {', '.join(UNITS)}")
         numbers: dict[str, Any] = {

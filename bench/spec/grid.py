@@ -160,7 +160,7 @@ def _range(
         raise UserError(
             f"{where(file, data, place)}: option {spec.name!r} is {spec.type_name} and takes no range; list its values"
         )
-    found = validate(Range, data, file, at=place)
+    found = validate(Range, data, file, at=place, of=f"the range of option {spec.name!r}")
     for key, bound in (("from", found.low), ("to", found.high)):
         at_line(file, data, [*place, key], lambda bound=bound: check_value(spec, bound))  # type: ignore[misc]
     if found.low >= found.high:

@@ -223,6 +223,7 @@ def check_declared(
         raise UserError(f"method {name!r}: batch_norm needs Access.BATCH_NORM, not Access.{access.name}")
     if data is Data.POOL and pool not in POOLS:
         hint = nearest(pool, POOLS) if isinstance(pool, str) else ""
+        hint = hint if "did you mean" in hint else ""
         raise UserError(f"method {name!r}: with Data.POOL, pool must be one of {', '.join(POOLS)}, not {pool!r}{hint}")
     if data is not Data.POOL and pool != "":
         raise UserError(f"method {name!r}: pool={pool!r} needs Data.POOL, not Data.{data.name}")
@@ -240,6 +241,8 @@ def check_declared(
 
 
 def _options_type(function: Callable[..., None]) -> type:
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise UserError(f"method function {function.__name__!r} must be a plain function, without async and yield")
     parameters = list(inspect.signature(function).parameters.values())
     positional = all(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in parameters)
     if len(parameters) not in (1, 2) or not positional:
@@ -250,7 +253,7 @@ def _options_type(function: Callable[..., None]) -> type:
     if isinstance(options, str):  # this one alone: the Session may be imported for type checkers only
         options = eval(options, inspect.unwrap(function).__globals__)
     if not isinstance(options, type) or options is inspect.Parameter.empty:
-        raise UserError(f"annotate {function.__name__!r}'s second parameter with its options dataclass")
+        raise UserError(f"annotate the second parameter of {function.__name__!r} with its options dataclass")
     return options
 
 

@@ -40,6 +40,8 @@ def _declarations(tree: ast.Module) -> list[tuple[ast.FunctionDef, ast.Call]]:
 
 
 def _static_card(tree: ast.Module, node: ast.FunctionDef, call: ast.Call, file: Path, module: str | None) -> MethodCard:
+    if any(isinstance(each, ast.Yield | ast.YieldFrom) for each in ast.walk(node)):
+        raise NotStaticError  # perhaps of a function inside it: Python knows
     given = bind(method, call, file)
     given |= {
         "specs": _specs_of(node, ParsedFile(tree, file, module)),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-from bench.errors import UserError, nearest, nearest_file
+from bench.errors import UserError, nearest, nearest_file, require_file
 from bench.spec.confined_cards import computed_cards
 from bench.spec.literals import NotStaticError
 from bench.spec.method_card import MethodCard
@@ -81,8 +81,7 @@ def read_cards(file: Path, module: str | None = None) -> list[MethodCard]:
         UserError: no such file, a syntax error (with its line), a wrong declaration, or no method in it.
     """
     file = file.resolve()
-    if not file.is_file():
-        raise UserError(f"no such method file: {file}{nearest_file(str(file), '.py')}")
+    require_file(file, "method file", ".py")
     try:
         tree = ast.parse(file.read_bytes(), filename=str(file))
     except (SyntaxError, ValueError) as error:

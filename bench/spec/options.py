@@ -267,6 +267,7 @@ def check_value(spec: OptionSpec, value: Any) -> Value:
 _NO = object()  # "does not convert": None is a value of its own
 _FACTS = {field.name for field in dataclasses.fields(OptionSpec)} - {"name", "type", "default"}
 _LARGEST = sys.float_info.max
+WHOLE = 2**63  # whole numbers are below it, in size: a record holds no others
 
 
 def _convert(kind: Any, value: Any) -> Any:
@@ -298,6 +299,8 @@ def _check_limits(spec: OptionSpec, value: Any) -> None:
             continue
         if not -_LARGEST <= number <= _LARGEST:  # not math.isfinite: an int may be too large for a float
             raise UserError(f"option {spec.name!r} must be finite, not {reprlib.repr(number)}")
+        if isinstance(number, int) and not -WHOLE <= number < WHOLE:
+            raise UserError(f"option {spec.name!r} must be below {WHOLE:g}, not {reprlib.repr(number)}")
         if spec.above is not None and number <= spec.above:
             raise UserError(f"option {spec.name!r} must be above {spec.above:g}, not {number!r}")
         if spec.low is not None and number < spec.low:

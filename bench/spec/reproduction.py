@@ -47,15 +47,15 @@ def reproduction(
         name: one of :func:`names`.
         rows: tasks and methods to keep; of either kind all where none is named.
         seeds: how many, from 0 on, in place of the paper's runs (3 where they are not known).
-        budget_share: of each budget, above 0.
+        budget_share: of each budget, above 0 and at most 1.
         quick_teacher: with the teachers for small machines.
 
     Raises:
         UserError: an unknown name or row, no number of teacher images is known, all teachers are imported, or a share
-            that is not above 0.
+            that is not above 0 and at most 1.
     """
     if not 0 < budget_share <= 1:
-        raise UserError(f"a share of the budget is above 0 and at most 1, not {budget_share:g}")
+        raise UserError(f"--budget-share must be above 0 and at most 1, not {budget_share:g}")
     if f"{FOLDER}{name}" in study_files():
         found = [plain(read_yaml(study_files()[f"{FOLDER}{name}"]))]
     elif name in papers():

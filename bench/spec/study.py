@@ -21,13 +21,15 @@ from bench.spec.grid import Sample, Written, spell_out
 from bench.spec.method_card import MethodCard
 from bench.spec.method_registry import find_methods
 from bench.spec.metric_names import image_metrics
+from bench.spec.options import WHOLE
 from bench.spec.task import TaskSpec, add_tasks, check_recipes, get_task, read_tasks
 from bench.spec.teacher_key import check_several, quick_teachers
 from bench.utils.paths import ROOT
-from bench.utils.yaml import Real, Strict, Whole, at_line, read_yaml, validate, where
+from bench.utils.yaml import NAME, Real, Strict, Whole, at_line, read_yaml, validate, where
 
 FOLDER = ROOT / "studies"
 YAML = (".yaml", ".yml")
+MOST_THREADS = 1024  # more is a slip; a machine refuses to start them
 SUITE = ".".join(__version__.split(".")[:2])  # records of another suite version share no ranking
 
 Rule = Literal["last", "ema", "teacher_agreement", "oracle"]
@@ -70,9 +72,7 @@ _LIMITS: JsonDict = {unit: {"type": "number", "exclusiveMinimum": 0, "descriptio
 class Study(Strict):
     """A study file. `dfkd list studies --schema` prints this as a JSON schema for editors."""
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the study and of its results folder"
-    )
+    name: str = Field(pattern=NAME, description="name of the study and of its results folder")
     description: str = Field(default="", description="purpose of the study; shown by `dfkd list studies`")
     tasks: tuple[Place, ...] = Field(
         min_length=1,
@@ -86,7 +86,7 @@ class Study(Strict):
     sample: Sample | None = Field(
         default=None, description="sample cells jointly from the ranges of an entry, instead of a grid"
     )
-    seeds: tuple[Annotated[Whole, Field(ge=0, lt=2**63)], ...] = Field(
+    seeds: tuple[Annotated[Whole, Field(ge=0, lt=WHOLE)], ...] = Field(
         default=(0,), min_length=1, description="each gives one trial per method and option cell"
     )
     budget: Mapping[str, Any] = Field(
@@ -136,7 +136,10 @@ class Study(Strict):
         "path of a folder of images or an .npy file",
     )
     threads: Whole = Field(
-        default=1, ge=1, description="CPU threads per trial; results repeat bit for bit only with the same number"
+        default=1,
+        ge=1,
+        le=MOST_THREADS,
+        description="CPU threads per trial; results repeat bit for bit only with the same number",
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="precision of the networks' arithmetic; scoring is always in float32"

@@ -65,7 +65,7 @@ class NetworkTaps(Strict):
 class TaskSpec(Strict):
     """One task as its YAML file states it."""
 
-    name: str
+    name: str = Field(min_length=1)
     data: str = Field(description="the name of a data set; in a file also `{images: FOLDER}`, one's own")
     own: OwnImages | None = Field(default=None, description="one's own images; found out from `data`, and not written")
     test: str = Field(

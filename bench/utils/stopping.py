@@ -113,7 +113,7 @@ def stop_time(after: str | None, at: str | None, now: float | None = None) -> fl
     if at is not None:
         found = _CLOCK.fullmatch(at.strip())
         if found is None:
-            raise UserError(f"--stop-at {at}: a time of day such as 14:30 or 14:30:15 is wanted")
+            raise UserError(f"--stop-at must be a time of day such as 14:30 or 14:30:15, not {at}")
         hour, minute, second = (int(part or 0) for part in found.groups())
         here = datetime.datetime.fromtimestamp(now)  # local time, as the user's watch has it
         then = here.replace(hour=hour, minute=minute, second=second, microsecond=0)
@@ -138,7 +138,7 @@ def seconds_of(duration: str, option: str = "--stop-after", other: str = "") -> 
     numbers = found.groups() if found else ()
     total = sum(float(number) * factor for number, (_, factor) in zip(numbers, _PARTS, strict=False) if number)
     if not total:
-        raise UserError(f"{option} {duration}: a duration such as 9m, 90s or 1h30m is wanted{other}")
+        raise UserError(f"{option} must be a duration such as 9m, 90s or 1h30m{other}, not {duration}")
     return total
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from bench.errors import UserError, nearest, nearest_file
+from bench.utils.text import cut, shown
 
 LONGEST = 200_000  # characters of a file
 DEEPEST = 100  # brackets inside each other
@@ -77,6 +79,8 @@ def read_yaml_text(text: str, file: Path) -> Any:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark is not None else ""
         problem = str(error.problem or error.context)
+        if "found another document" in problem:
+            problem = "it has more than one document (a line with ---)"
         hint = "; inside [...], quote text that has brackets" if "got '['" in problem else ""
         raise UserError(f"{file}{line}: not valid YAML: {problem}{hint}") from None
     except RecursionError:
@@ -134,6 +138,8 @@ def plain(data: Any) -> Any:
         return [plain(value) for value in data]
     if isinstance(data, ScalarBoolean):  # with an anchor; it is an int to Python
         return bool(data)
+    if isinstance(data, datetime.date):  # 2001-01-01 that nobody meant as a date
+        return data.isoformat()
     for kind in (bool, int, float, str):
         if isinstance(data, kind):
             return kind(data)
@@ -146,11 +152,11 @@ def where(file: Path, data: Any, path: Sequence[str | int]) -> str:
     return f"{file}, line {line}" if line else str(file)
 
 
-def validate(model: type[Model], data: Any, file: Path, at: Sequence[str | int] = ()) -> Model:
+def validate(model: type[Model], data: Any, file: Path, at: Sequence[str | int] = (), of: str = "") -> Model:
     """Validate with pydantic; the first mistake becomes a sentence with file, line and the nearest valid name.
 
-    ``at`` is where in the file the validated part lies. The model's own validators find the file's folder, where
-    relative paths start, in their context.
+    ``at`` is where in the file the validated part lies, and ``of`` what it belongs to, in words. The model's
+    own validators find the file's folder, where relative paths start, in their context.
     """
     part = data
     for key in at:
@@ -163,7 +169,7 @@ def validate(model: type[Model], data: Any, file: Path, at: Sequence[str | int] 
     except ValidationError as error:
         # A wrong key explains the missing one.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        path = [*at, *(key for key in first["loc"] if not str(key).startswith("function-"))]
+        path = [*at, *(key for key in first["loc"] if not str(key).startswith(("function-", "[key]")))]
         if first["type"] == "extra_forbidden":
             owner = _model_at(model, first["loc"][:-1])
             known = [field.alias or name for name, field in owner.model_fields.items()] if owner else []
@@ -173,9 +179,9 @@ def validate(model: type[Model], data: Any, file: Path, at: Sequence[str | int] 
             message = f"the key {str(path[-1])!r} is missing"
         else:
             name = ".".join(str(key) for key in path[len(at) :])
-            message = f"{name}: {_sentence(first)}" if name else _sentence(first)
+            message = f"{name}: {sentence(first)}" if name else sentence(first)
             path += [index for key, index in first.get("ctx", {}).items() if key == "index"]
-        raise UserError(f"{where(file, data, path)}: {message}") from None
+        raise UserError(f"{where(file, data, path)}: {f'{of}: ' if of else ''}{message}") from None
 
 
 _RULES = {
@@ -186,6 +192,10 @@ _RULES = {
     "string_type": "must be text",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
+    "string_too_long": "must have at most {max_length} characters",
     "float_type": "must be a number",
     "bool_type": "must be true or false",
     "finite_number": "must be finite",
@@ -197,19 +207,30 @@ _RULES = {
     "string_pattern_mismatch": "must match {pattern}",
 }
 
+# What a pattern allows, in words.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+SIZE = r"^(\d+[KMGT]?)?$"
+_PATTERNS = {
+    NAME: "consist of letters, digits, '_', '.' and '-', and begin with a letter or digit",
+    SIZE: "be a size such as 8G",
+}
 
-def _sentence(error: ErrorDetails) -> str:
-    """What pydantic found wrong, in a YAML writer's words."""
-    if error["type"] == "too_short":
+
+def sentence(error: ErrorDetails, quote: bool = True) -> str:
+    """What pydantic found wrong, in a YAML writer's words; ``quote``: texts are quoted in it, as in Python."""
+    if error["type"] in ("too_short", "string_too_short") and error.get("ctx", {}).get("min_length") == 1:
         return "must not be empty"
     if error["type"] not in _RULES:
         text = error["msg"].removeprefix("Value error, ")
         return text[:1].lower() + text[1:]
     context = error.get("ctx", {})
     value = error["input"]
+    if words := _PATTERNS.get(context.get("pattern", "")):
+        return f"must {words}, not {value!r}"
     hint = nearest(value, re.findall("'([^']*)'", context.get("expected", ""))) if isinstance(value, str) else ""
     hint = hint if "did you mean" in hint else ""
-    return f"{_RULES[error['type']].format(**context)}, not {reprlib.repr(value)}{hint}"
+    written = reprlib.repr(value) if quote or not isinstance(value, str) else shown(cut(value, 60))
+    return f"{_RULES[error['type']].format(**context)}, not {written}{hint}"
 
 
 def at_line(file: Path, data: Any, path: Sequence[str | int], check: Callable[[], Any]) -> Any:

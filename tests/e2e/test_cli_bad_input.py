@@ -87,10 +87,45 @@ def test_a_mistake_in_a_study(old: str, new: str, sentence: str, capsys: pytest.
         (["check", "dalf"], "unknown method 'dalf'; did you mean 'dafl'?"),
         (["check", "dafl", "--task", "digit/lenet5-half"], "unknown task 'digit/lenet5-half'; did you mean"),
         (["check", "gone.py"], "no such method file: "),
+        (["check", "folder"], "unknown method 'folder'"),
+        (["check", "dafl", "--isolation", "proc"], "unknown isolation 'proc'; did you mean 'process'?"),
+        (["run", "study.yaml", "--method", "folder"], "{here}/folder is a folder; name a method file"),
+        (["run", "study.yaml", "--workers", "0"], "--workers must be at least 1, not 0; see `dfkd run --help`"),
+        (["run", "study.yaml", "--workers", "two"], "--workers must be a whole number, not two; see"),
+        (["run", "study.yaml", "--checkpoint-seconds", "nan"], "--checkpoint-seconds must be at least 0, not nan"),
+        (["run", "study.yaml", "--quite"], "no such option: --quite; did you mean '--quiet'?"),
+        (["run", "study.yaml", "--qqqq"], "no such option: --qqqq; allowed: --allow-altered, "),
+        (["run", "study.yaml", "more"], "unexpected argument: more; see `dfkd run --help`"),
+        (["run", "study.yaml", "--results"], "option '--results' requires an argument"),
+        (["run", "study.yaml", "--dry-run=yes"], "option '--dry-run' does not take a value"),
+        (["run"], "missing argument 'STUDY'; see `dfkd run --help`"),
+        (["rnu", "study.yaml"], "no such command 'rnu'; did you mean 'run'?"),
+        (["run", "study.yaml", "--stop-at", "noon"], "--stop-at must be a time of day such as 14:30 or 14:30:15, not"),
+        (["score", "mine", "--images", "1"], "--images must be at least 2, not 1; see `dfkd score --help`"),
+        (["plan", "study.yaml", "--detect", "x"], "--detect must be a number, not x; see `dfkd plan --help`"),
+        (["report", "--results", "study.yaml"], "study.yaml is neither a results folder nor an archive"),
+        (["show", "ab", "--results", "folder/study.yaml"], "folder/study.yaml is neither a results folder nor an"),
+        (["report", "--results", "fodler"], "fodler does not exist; did you mean 'folder'?"),
+        (["report", "--results", "recrods.parquet"], "recrods.parquet does not exist; did you mean the file 'records"),
+        (["report", "--results", "folder"], "folder is not a results folder (it has no results.json); name one"),
+        (["status", "records.parquet"], "records.parquet is an archive, and nothing runs in one; name a study or a"),
+        (["cancel", "fodler"], "there is no study or results folder fodler; did you mean 'folder'?"),
+        (["retry", "study.yaml", "--failed", "--results", "fodler"], "fodler does not exist; did you mean 'folder'?"),
+        (["query", "select 1", "--csv", "--json"], "--csv and --json cannot be combined; choose one"),
+        (["teacher", "import", "folder", "--task", "digits/lenet5-half"], "folder is a folder; name a checkpoint"),
     ],
 )
 def test_a_mistake_in_a_command(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(capsys, *arguments).startswith(sentence)
+    Path("folder").mkdir()
+    Path("folder/study.yaml").touch()
+    Path("records.parquet").touch()
+    assert refused(capsys, *arguments).startswith(sentence.format(here=Path.cwd()))
+
+
+def test_no_words_at_all_are_answered_with_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["list"]):
+        assert answer(words) == 2
+        assert capsys.readouterr().err.startswith("Usage: dfkd ")
 
 
 UNUSABLE = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import functools
 import importlib.util
 import inspect
 import json
@@ -310,6 +312,7 @@ def test_readme_counts_the_methods_by_the_data_that_they_need() -> None:
     words = dict(enumerate(WORDS.split(), start=1))
     assert f"The suite has {words[free]} data-free methods, {words[pool]} that distil with other real images" in said
     assert f"{words[train]} that use the training images, and three references" in said
+    assert f"| **methods** | {len(cards) + len(references)} |" in text_of("docs/comparison.md")
 
 
 # ---- nothing is left out -------------------------------------------------------------------------------------------
@@ -342,6 +345,26 @@ def test_everything_a_method_can_use_is_described() -> None:
     assert not [name for name in names if not re.search(rf"{re.escape(name)}\b", text)]
 
 
+@functools.cache
+def texts_of_the_harness() -> tuple[str, ...]:
+    """Every text in the harness's code; of an f-string, what is between the values."""
+    nodes = [
+        node for file in (ROOT / "bench" / "harness").rglob("*.py") for node in ast.walk(ast.parse(file.read_text()))
+    ]
+    return tuple(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def is_said(message: str) -> bool:
+    """Whether the harness says a message: its words, without the names and numbers of the example."""
+    example = (
+        r"from \d+ to [\d,]+|'[^']*'|-?\d[\d,.]*|\.\.\.|\([A-Z]\w*\)|\(N, .*?\)|\w+=|s\.images\(batch\)|"
+        r"(?<=part of )the student|\w+$"
+    )
+    parts = re.split(example, message)
+    words = [part.strip(" ()") for part in parts]
+    return all(any(each in text for text in texts_of_the_harness()) for each in words)
+
+
 def test_every_check_and_its_message_is_explained() -> None:
     spec = importlib.util.spec_from_file_location("broken", ROOT / "tests" / "contract" / "test_broken_methods.py")
     assert spec is not None
@@ -352,5 +375,10 @@ def test_every_check_and_its_message_is_explained() -> None:
     text = text_of(page)
     assert not [message for _, _, message in broken.BROKEN.values() if message not in text]
     assert not described([f"budget in {unit}" for unit in BUDGETS], page)
+    rows = re.findall(
+        r"^\| `(.+?)` \| ", text.partition("Errors of the Session itself")[2].partition("\n## ")[0], re.MULTILINE
+    )
+    assert len(rows) > 15
+    assert not [row for row in rows if not is_said(row)]
     battery = inspect.getsource(importlib.import_module("bench.execution.contract.battery"))
     assert not described(re.findall(r'note\("([\w ]+)"', battery), page)

@@ -84,7 +84,7 @@ def sorted_numbers(comparison: Comparison) -> list[Number]:
 
 
 def untold(number: Number) -> str:
-    """What could not be told of an undecided number, and what it would take."""
+    """What remains open about an undecided number, and what it would take."""
     if number.visible is None or number.needed is None:
         if number.low is None or number.high is None:
             return number.why or "no spread"
@@ -99,7 +99,7 @@ def untold(number: Number) -> str:
 
 
 def markdown(comparison: Comparison) -> str:
-    """The summary for a pull request: the verdict, what moved, what could not be told; the rest folded away."""
+    """The summary for a pull request: the verdict, what moved, what remains undecided; the rest folded away."""
     names, right = columns(comparison), numeric(comparison)
     lines = [f"## {escape(headline(comparison))}", ""]
     lines += [f"Base: {escape(comparison.base.title)}<br>Head: {escape(comparison.head.title)}", ""]
@@ -110,7 +110,7 @@ def markdown(comparison: Comparison) -> str:
     if moved:
         lines += ["### What moved", "", *_table(names, [cells(number) for number in moved], right), ""]
     if rows := untold_rows(comparison):
-        lines += ["### What could not be told", "", *_table(UNTOLD, rows), ""]
+        lines += ["### What remains undecided", "", *_table(UNTOLD, rows), ""]
     if comparison.fixed:
         lines += _turns("Failed in base, ok in head", comparison.fixed)
     for title, group in (

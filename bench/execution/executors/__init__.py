@@ -21,7 +21,7 @@ from bench.execution.teachers import WantedTeacher
 from bench.harness.teachers.progress import TrainingProgress
 from bench.spec.trial import Trial
 from bench.utils.text import shown
-from bench.utils.yaml import Strict
+from bench.utils.yaml import Strict, sentence
 
 if TYPE_CHECKING:
     from bench.records import Record
@@ -122,9 +122,7 @@ def get_executor(words: str) -> Executor:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        said = shown(first["msg"]).removeprefix("Value error, ")
-        given = f"={options[key]}" if key in options else ""
-        raise UserError(f"executor {name}: {key}{given}: {said[:1].lower()}{said[1:]}") from None
+        raise UserError(f"executor {name}: {key} {sentence(first, quote=False)}") from None
 
 
 def check_executor(words: str) -> None:

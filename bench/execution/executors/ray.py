@@ -6,6 +6,7 @@ The driver takes over checkpoints as they are made, and runs the trials of a los
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import time
 from collections import Counter, deque
@@ -25,27 +26,36 @@ from bench.execution.transport import accept_packed, packed_order
 from bench.records import Record
 from bench.spec.trial import Trial
 from bench.utils.stopping import Stopped, asked
+from bench.utils.yaml import SIZE
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60.0  # for trials to save themselves, and for what they saved to arrive
+
+_ADDRESS = re.compile(r"local|[A-Za-z0-9][A-Za-z0-9_.-]*(:\d{1,5})?")
 
 
 class Ray(Executor):
     address: str = Field(
         "local",
-        pattern=r"^(local|[A-Za-z0-9][A-Za-z0-9_.-]*(:\d{1,5})?)$",
         description="`local`: a Ray of its own on this machine; or the HOST:PORT of a cluster's head",
     )
     cpus: float = Field(0.0, ge=0, description="CPUs of a trial; as many as it has threads if not given")
     gpus: float | None = Field(None, ge=0, description="GPUs of a trial, or a part of one such as 0.25; 1 on `cuda`")
-    memory: str = Field("", pattern=r"^(\d+[KMGT]?)?$", description="memory of a trial, such as 8G")
+    memory: str = Field("", pattern=SIZE, description="memory of a trial, such as 8G")
     retries: int = Field(3, ge=0, description="how often a trial is run again whose worker or node was lost")
+
+    @field_validator("address")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        if not _ADDRESS.fullmatch(value):
+            raise ValueError(f"must be `local` or the HOST:PORT of a cluster's head, not {value!r}")
+        return value
 
     @field_validator("gpus")
     @classmethod
     def _whole(cls, value: float | None) -> float | None:
         if value is not None and value > 1 and value % 1:
-            raise ValueError("a part of one GPU is wanted, or a whole number of them")
+            raise ValueError(f"must be a part of one GPU, or a whole number of them, not {value:g}")
         return value
 
     def check(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationInfo
 
 from bench.errors import UserError
 from bench.execution import slurm_queue as queue
@@ -26,10 +26,17 @@ from bench.execution.transport import accept, write_order
 from bench.records.folder import writing
 from bench.spec.trial import Trial
 from bench.utils.stopping import Stopped, asked, seconds_of
+from bench.utils.yaml import SIZE
 
 GRACE_SECONDS = 150.0  # for tasks to save themselves when the driver is asked to stop
 CLOSING_SECONDS = 30.0  # for tasks to leave the queue after their last trial
-Duration = Annotated[float, BeforeValidator(lambda value: seconds_of(value) if isinstance(value, str) else value)]
+
+
+def _seconds(value: object, field: ValidationInfo) -> object:
+    return seconds_of(value, f"executor slurm: {field.field_name}") if isinstance(value, str) else value
+
+
+Duration = Annotated[float, BeforeValidator(_seconds)]
 
 
 class Slurm(Executor):
@@ -40,7 +47,7 @@ class Slurm(Executor):
     parts: int = Field(8, ge=1, le=10_000, description="tasks of the array")
     cpus: int = Field(1, ge=1, description="cores of a task, which runs as many trials at a time as fit")
     gpus: int = Field(0, ge=0, description="GPUs of a task")
-    memory: str = Field("", pattern=r"^(\d+[KMGT]?)?$", description="memory of a task, such as 8G")
+    memory: str = Field("", pattern=SIZE, description="memory of a task, such as 8G")
     poll: Duration = Field(5.0, gt=0, description="seconds between looks at the queue")
 
     def __call__(self, trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:

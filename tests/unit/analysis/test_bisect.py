@@ -150,7 +150,7 @@ def test_budgets_of_other_tasks_are_left_out(study: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["study.yaml"], "Missing option"),
+        (["study.yaml"], "missing option"),
         (["study.yaml", "--good", "HEAD", "--number", "acuracy"], "did you mean 'accuracy'?"),
         (["nothing", "--good", "HEAD", "--number", "accuracy"], "no trial 'nothing'"),
         (["nothing.yaml", "--good", "HEAD", "--number", "accuracy"], "no such study file"),

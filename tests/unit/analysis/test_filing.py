@@ -129,7 +129,7 @@ def test_what_is_undecided_says_so_and_what_it_would_take(root: Path, capsys: py
     assert answer(["compare", "v0", "./other", "--undecided", "ok"]) == 0
     assert answer(["compare", "v0", "./other", "--markdown"]) == 3
     text = capsys.readouterr().out
-    assert "### What could not be told" in text
+    assert "### What remains undecided" in text
     assert "No regression" not in text
 
 
@@ -163,7 +163,7 @@ def test_markdown_and_json_hold_the_same_verdicts(root: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["compare", "v0"], "Missing argument 'HEAD'"),
+        (["compare", "v0"], "missing argument 'HEAD'"),
         (["compare", "v0", "v9"], "allowed: main, v0, v1"),
         (["compare", "v0", "v1", "--alpha", "1"], "--alpha must be between 0 and 1"),
         (["compare", "v0", "v1", "--metric", "acuracy"], "did you mean 'accuracy'?"),

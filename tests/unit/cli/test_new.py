@@ -10,15 +10,17 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from bench.cli import answer
 from bench.execution.contract import CHECKS
+from bench.harness.teachers.cache import check_taps
 from bench.spec.expand import expand
 from bench.spec.method import Access, Data
 from bench.spec.method_parser import static_cards
 from bench.spec.method_registry import read_cards
 from bench.spec.study import load_study
-from bench.spec.task import get_task
+from bench.spec.task import get_task, read_tasks
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +59,29 @@ def test_a_new_task_is_a_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert trained == "teacher train my.task-1 --tasks my.task-1.yaml"
     assert answer(shlex.split(study)) == 0
     assert load_study(Path("my.task-1_study.yaml")).tasks == ("my.task-1",)
+
+
+@pytest.mark.parametrize("key", ["data", "augment", "taps"])
+def test_what_a_new_task_has_as_a_comment_is_valid_too(key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    new(capsys, "task", "own")
+    file = Path("own.yaml")
+    written = file.read_text()
+    if key == "data":
+        Image.new("L", (8, 8)).save(folder_of("my_images/test/a") / "1.png")
+        Image.new("L", (8, 8)).save(folder_of("my_images/test/b") / "1.png")
+        written = re.sub(r"^  data: .*\n", "", written, flags=re.MULTILINE)
+    changed = written.replace(f"  # {key}:", f"  {key}:")
+    assert changed != written
+    file.write_text(changed)
+    (task,) = read_tasks(file)
+    if key == "taps":
+        check_taps(task, 10)
+
+
+def folder_of(name: str) -> Path:
+    folder = Path(name)
+    folder.mkdir(parents=True)
+    return folder
 
 
 @pytest.mark.slow
@@ -161,10 +186,10 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("new metod x", "No such command 'metod'. Did you mean 'method'?"),
-        ("new paper x", "No such command 'paper'. Allowed: method, task, study."),
-        ("list qqqq", "No such command 'qqqq'. Allowed: tasks, methods, metrics, studies."),
-        ("new method", "Missing argument 'NAME'."),
+        ("new metod x", "dfkd: no such command 'metod'; did you mean 'method'?"),
+        ("new paper x", "dfkd: no such command 'paper'; allowed: method, task, study"),
+        ("list qqqq", "dfkd: no such command 'qqqq'; allowed: tasks, methods, metrics, studies"),
+        ("new method", "dfkd: missing argument 'NAME'; see `dfkd new method --help`"),
     ],
 )
 def test_an_unknown_kind_is_answered_with_the_nearest_or_all(

@@ -11,6 +11,7 @@ from bench.cli import answer
 from bench.cli.reproduce import print_against
 from bench.records import load_records, open_results
 from bench.spec.study import study_files
+from bench.utils.stopping import Stopped
 
 QUOTED = """\
   - name: mine/digits
@@ -62,9 +63,9 @@ def test_a_dry_run_shows_rows_and_writes_nothing(mine: Path, capsys: pytest.Capt
         (["dfda", "--dry-run"], "unknown paper 'dfda'"),
         (["mnits"], "unknown paper 'mnits'; did you mean 'mnist'"),
         (["dfad", "--rows", "dalf"], "no row of it has the task or method 'dalf'; did you mean 'dafl'"),
-        (["dfad", "--budget-share", "0"], "a share of the budget is above 0 and at most 1, not 0"),
+        (["dfad", "--budget-share", "0"], "--budget-share must be above 0 and at most 1, not 0"),
         (["dfnd"], "no source says how long the methods of 'dfnd' ran on cifar10/resnet18"),
-        (["mine", "--try", "0"], "a try takes more than 0 seconds, not 0"),
+        (["mine", "--try", "0"], "--try must be above 0 seconds, not 0"),
         (["cifar", "--seeds", "1"], "unknown paper 'cifar'"),
     ],
 )
@@ -98,6 +99,25 @@ def test_it_runs_the_rows_and_compares(mine: Path, capsys: pytest.CaptureFixture
     assert {record.meter.steps for record in records} == {2}
     assert answer(command) == 0  # nothing is left to run
     assert "(2 of them before this run)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "words"),
+    [
+        (Stopped("SIGTERM"), 75, "stopped (SIGTERM); what was running is saved: the same command continues"),
+        (KeyboardInterrupt(), 130, "stopped at once; the running ones go back to their last checkpoints"),
+    ],
+)
+@pytest.mark.usefixtures("mine")
+def test_it_stops_as_every_run_does(
+    stop: BaseException, code: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("bench.cli.reproduce.run_plan", stopped)
+    assert answer(["reproduce", "mine"]) == code
+    assert words in capsys.readouterr().out
 
 
 def test_a_folder_without_quoted_numbers_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

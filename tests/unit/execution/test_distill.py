@@ -133,7 +133,7 @@ def test_every_bad_input_is_one_sentence_and_nothing_is_written(
     cases: list[tuple[list[str], str]] = [
         (
             ["--budget", "soon"],
-            "--budget soon: a duration such as 9m, 90s or 1h30m is wanted, or UNIT=NUMBER of seconds",
+            "--budget must be a duration such as 9m, 90s or 1h30m, or UNIT=NUMBER of seconds",
         ),
         (["--budget", "step=3"], "--budget step=3: unknown budget 'step'; did you mean 'steps'?"),
         (["--budget", "steps=x"], "--budget steps=x: steps must be a positive number, not 'x'"),
@@ -143,9 +143,18 @@ def test_every_bad_input_is_one_sentence_and_nothing_is_written(
         (["--network", "net.py:built"], "net.py has no function 'built'; did you mean 'build'?"),
         (["--network", "lenet6"], "unknown network 'lenet6'; did you mean 'lenet5'"),
         (["--student", "lenet6"], "unknown network 'lenet6'; did you mean 'lenet5'"),
-        (["--mean", "a"], "--mean a: numbers with commas between them are wanted, one for each channel"),
+        (["--mean", "a"], "--mean must be numbers with commas between them, one for each channel, not a"),
         (["--mean", "1,2"], "--mean has 2 numbers, and the images have --channels 1"),
-        (["--std", "0"], "std above 0"),
+        (["--std", "0"], "--std must be above 0, and all numbers of --mean and --std finite"),
+        (["--mean", "nan"], "--std must be above 0, and all numbers of --mean and --std finite"),
+        (["--std", "inf", "--classes", "2"], "finite"),
+        (["--seed", "99999999999999999999"], "--seed must be below 9.22337e+18, not 99999999999999999999"),
+        (["--threads", "5000"], "--threads must be at most 1024, not 5000"),
+        (["--executor", "inlin"], "unknown executor 'inlin'; did you mean 'inline'?"),
+        (["--isolation", "non"], "unknown isolation 'non'; did you mean 'none'?"),
+        (["--network", "net.py"], "unknown network 'net.py'; name a function of it: net.py:FUNCTION"),
+        (["--network", "nte.py:build"], "no such file: nte.py; did you mean the file 'net.py'?"),
+        (["--set", "batch=4", "--set", "batch=8"], "--set batch=8: the option 'batch' is set twice"),
         (["--images", "imagse"], "no such folder: "),
         (
             ["--images", "flat", "--classes", "3"],
@@ -173,6 +182,8 @@ def test_every_bad_input_is_one_sentence_and_nothing_is_written(
     for file, sentence in (
         ("gone.pth", "no such checkpoint: gone.pth"),
         ("broken.pth", "cannot be read as a checkpoint"),
+        ("brokne.pth", "no such checkpoint: brokne.pth; did you mean the file 'broken.pth'?"),
+        ("full", "full is a folder; name a checkpoint"),
     ):
         assert answer(["distill", file, *COMMAND[2:]]) == 2
         assert sentence in capsys.readouterr().err

@@ -48,7 +48,7 @@ def test_each_missing_thing_comes_with_its_fix(capsys: pytest.CaptureFixture[str
     assert answer(["doctor", "--all"]) == 0
     text = capsys.readouterr().out
     assert "to get it: dfkd data fetch mnist " in text
-    assert text.endswith(f"\nnothing is broken, {len(missing)} not there yet\n")
+    assert text.endswith(f"\nnothing is broken, {len(missing)} missing\n")
 
 
 def test_all_fits_on_one_screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +57,7 @@ def test_all_fits_on_one_screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24
     assert max(len(line) for line in lines if "/" not in line) <= 80  # a path is not broken
-    assert lines[0] == "not there yet"
+    assert lines[0] == "missing"
     assert lines[1].startswith("  data sets  mnist, fashion_mnist, ")
 
 

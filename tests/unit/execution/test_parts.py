@@ -59,7 +59,7 @@ def test_every_part_has_its_share_of_tasks_and_methods(tasks: int, methods: int,
 
 @pytest.mark.parametrize("words", ["0/8", "9/8", "2", "2/0", "a/b", "-1/2", "1/2/3", ""])
 def test_a_part_that_is_none_is_refused_with_what_is_wanted(words: str) -> None:
-    with pytest.raises(UserError, match="a part such as 2/8 is wanted"):
+    with pytest.raises(UserError, match="--part must be a part such as 2/8"):
         StudyPart.parse(words)
 
 

@@ -221,9 +221,9 @@ def test_changed_code_is_another_trial(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["submit", "study.yaml"], "Missing option '--by'"),
-        (["submit", "study.yaml", "--by", " "], "--by: "),
-        (["submit", "study.yaml", "--by", "x" * 201], "--by: "),
+        (["submit", "study.yaml"], "missing option '--by'"),
+        (["submit", "study.yaml", "--by", " "], "--by must not be empty"),
+        (["submit", "study.yaml", "--by", "x" * 201], "--by must have at most 200 characters, not xxx"),
         ([*SUBMIT, "--link", "javascript:alert(1)"], "--link must be an address that begins with https://"),
         ([*SUBMIT, "--out", "small.zip"], "parquet"),
         ([*SUBMIT, "--out", "study.yaml"], "study.yaml already exists"),

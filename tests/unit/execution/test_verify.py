@@ -69,6 +69,15 @@ def test_every_number_is_compared(name: str) -> None:
     assert name in found.details
 
 
+def test_an_image_metric_that_was_measured_later_may_differ_in_its_last_digits() -> None:
+    record = make_record()
+    metric = record.image_metrics["class_balance"]
+    assert metric.value is not None
+    for factor, outcome in ((1 + 1e-7, "same bits"), (1 + 1e-3, "differs")):
+        later = metric.model_copy(update={"value": metric.value * factor})
+        assert compare(facts(changed(record, image_metrics={"class_balance": later})), facts(record)).outcome == outcome
+
+
 def test_curves_and_students_are_compared() -> None:
     record = make_record()
     curve = make_curve(record)
@@ -78,6 +87,9 @@ def test_curves_and_students_are_compared() -> None:
     found = compare(facts(record, "aa"), facts(record, "bb"))
     assert (found.outcome, found.details) == ("differs", "the student's weights")
     assert compare(facts(record, ""), facts(record, "bb")).outcome == "same bits"  # an archive of an earlier version
+    gone = changed(record, files={"student.safetensors": "aa"})  # its checksum is still in the record
+    assert compare(facts(gone, ""), facts(record, "bb")).details == "the student's weights"
+    assert compare(facts(gone, ""), facts(record, "aa")).outcome == "same bits"
 
 
 def test_on_another_machine_scores_must_be_near() -> None:
@@ -226,8 +238,11 @@ def test_other_code_is_not_compared(results: Path, capsys: pytest.CaptureFixture
     ("arguments", "words"),
     [
         (["nowhere"], "nowhere does not exist"),
-        (["runs/small", "--trial", "zzz"], "no trial of that name"),
+        (["runs/small", "--trial", "zzz"], "--trial zzz: there is no such trial; allowed: "),
         (["runs/small", "--executor", "none"], "unknown executor"),
+        (["runs/small", "--pool", "gone"], "--pool gone: there is no such folder"),
+        (["runs/small/trials"], "runs/small/trials is not a results folder, but a part of one: name runs/small"),
+        (["runs/smal"], "runs/smal does not exist; did you mean 'small'?"),
     ],
 )
 def test_mistakes_are_sentences(

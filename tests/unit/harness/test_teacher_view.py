@@ -198,6 +198,42 @@ def test_gradients_are_clipped_to_a_common_norm(norm: float) -> None:
     torch.testing.assert_close(clipped, expected, rtol=1e-3, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clip": 0.0}, "clip, the largest norm of the gradients, must be above 0, not 0"),
+        ({"clip": -1.0}, "clip, the largest norm of the gradients, must be above 0, not -1"),
+        ({"clip": float("nan")}, "must be above 0, not nan"),
+        ({"temperature": 0}, "a temperature must be above 0, not 0"),
+        ({"temperature": -4.0}, "a temperature must be above 0, not -4"),
+        ({"beta": 1.0}, r"s.distill\(beta=1\) needs labels="),
+    ],
+)
+def test_what_a_step_is_told_has_limits(options: dict[str, float], message: str) -> None:
+    with pytest.raises(MethodError, match=message), trial(steps=1) as (s, _):
+        s.distill(s.keep("opt", SGD(s.student.parameters(), 1.0)), s.noise(4, *IMAGE.shape), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", ["text", None, [1.0]])
+def test_only_numbers_are_logged(value: object) -> None:
+    with (
+        pytest.raises(MethodError, match=r"s.log\(loss=...\) takes a number or a tensor, not "),
+        trial(steps=1) as (s, _),
+    ):
+        s.log(loss=value)  # type: ignore[arg-type]
+
+
+def test_known_gradients_are_tensors_of_the_parameters_shapes() -> None:
+    with trial(steps=1) as (s, _):
+        network = s.keep("network", nn.Linear(3, 2))
+        opt = s.keep("opt", SGD(network.parameters(), 0.5))
+        for wrong in ([None, None], [torch.ones(2, 3)], [torch.ones(2), torch.ones(2)]):
+            with pytest.raises(MethodError, match="takes one gradient for each of the optimiser's parameters"):
+                s.apply(opt, wrong)  # type: ignore[arg-type]
+        with pytest.raises(MethodError, match="must be above 0, not 0"):
+            s.apply(opt, [torch.ones(2, 3), torch.ones(2)], clip=0.0)
+
+
 def test_known_gradients_make_a_counted_step() -> None:
     with trial(steps=1) as (s, context):
         network = s.keep("network", nn.Linear(3, 2))

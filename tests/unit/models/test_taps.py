@@ -129,6 +129,8 @@ def test_a_task_that_names_nothing_draws_and_changes_nothing() -> None:
         ),
         ({"stages": ("features.2", "classifier.0")}, "stages: 'classifier.0' gives (1, 32), not a map (N, C, h, w)"),
         ({"layers": ("unused",)}, "layers: a forward pass goes through 'unused' 0 times, not once"),
+        ({"head": ("features.2",)}, "task 'a': head: 'features.2' gives (1, "),
+        ({"head": ("classifier.0",)}, "head: 'classifier.0' gives (1, 32), not the logits (1, 10)"),
         ({"head": ("drop",)}, "head: a forward pass goes through 'drop' 2 times, not once"),
     ],
 )

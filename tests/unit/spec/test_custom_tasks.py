@@ -116,6 +116,7 @@ MISTAKES = {
     "deep key": (("quick: quick", "qick: quick"), 4, "unknown key 'qick'; did you mean 'quick'?"),
     "missing": (("    student: lenet5-half\n", ""), 1, "the key 'student' is missing"),
     "value": (("size: 32", "size: 3"), 3, "image.size: must be at least 4, not 3"),
+    "name": (("name: mine", "name: ''"), 1, "name: must not be empty"),
     "augment": (
         ("student: lenet5-half", "student: lenet5-half\n    augment: {pad: -1}"),
         6,

@@ -162,8 +162,15 @@ MISTAKES = [
     (declared(")", ", batch_norm=1)"), 10, "batch_norm must be True, False or the name of an option, not 1"),
     (declared(")", ', batch_norm="y")'), 10, "the name of an option, not 'y'; allowed: x"),
     (declared(")", ', batch_norm="x")'), 10, "method 'mine': batch_norm needs Access.BATCH_NORM, not Access.LOGITS"),
-    (declared("", "").replace("o: Options", "o"), 10, "annotate 'run'"),
+    (
+        declared("", "").replace("o: Options", "o"),
+        10,
+        "annotate the second parameter of 'run' with its options dataclass",
+    ),
     (declared("", "").replace("o: Options", "o: Options, p"), 10, "'run' must take (session) or (session, options)"),
+    (HEAD + DECLARED + WITHOUT.replace("def ", "async def "), 6, "'run' must be a plain function, without async and"),
+    (HEAD + DECLARED + WITHOUT.replace("...", "yield"), 6, "'run' must be a plain function, without async and yield"),
+    (declared(")", ', pool="wlid")').replace("Data.NONE", "Data.POOL"), 10, "not 'wlid'; did you mean 'wild'?"),
     (HEAD + DECLARED + WITHOUT + DECLARED + WITHOUT, None, "two methods are named 'mine'"),
     (HEAD + DECLARED.replace("mine", "dafl") + WITHOUT, None, "the name 'dafl' is taken by"),
     ("X = 1 / 0\n" + with_option('x: int = option(X, "x")'), 1, "fails with ZeroDivisionError: division by zero"),
@@ -182,8 +189,8 @@ def test_a_mistake_is_named_with_file_and_line(write: Write, text: str, line: in
 
 
 def test_files_that_are_none(tmp_path: Path, write: Write) -> None:
-    for file in (tmp_path / "gone.py", tmp_path):
-        with pytest.raises(UserError, match="no such method file"):
+    for file, message in ((tmp_path / "gone.py", "no such method file"), (tmp_path, "is a folder; name a method file")):
+        with pytest.raises(UserError, match=message):
             read_cards(file)
     latin = write("")
     latin.write_bytes("x = 'é'\n".encode("latin-1"))

@@ -131,9 +131,9 @@ def test_the_mnist_rows_have_their_papers_counts(tmp_path: Path) -> None:
         ({"name": "fashion-mnist"}, "unknown paper 'fashion-mnist'; did you mean 'fashion_mnist'"),
         ({"name": "dfad", "rows": ["dalf"]}, "no row of it has the task or method 'dalf'; did you mean 'dafl'"),
         ({"name": "dfad", "rows": ["dafl", "caltech101/resnet18"]}, "no row has one of caltech101/resnet18 and one of"),
-        ({"name": "dfad", "budget_share": 0.0}, "a share of the budget is above 0 and at most 1, not 0"),
-        ({"name": "dfad", "budget_share": 1.5}, "a share of the budget is above 0 and at most 1, not 1.5"),
-        ({"name": "dfad", "budget_share": float("nan")}, "a share of the budget is above 0 and at most 1, not nan"),
+        ({"name": "dfad", "budget_share": 0.0}, "--budget-share must be above 0 and at most 1, not 0"),
+        ({"name": "dfad", "budget_share": 1.5}, "--budget-share must be above 0 and at most 1, not 1.5"),
+        ({"name": "dfad", "budget_share": float("nan")}, "--budget-share must be above 0 and at most 1, not nan"),
     ],
 )
 def test_a_mistake_gets_a_sentence(given: dict[str, Any], message: str) -> None:

@@ -47,7 +47,7 @@ def test_settings_with_a_wrong_option_say_where() -> None:
             {"bacht": 3},
             "dafl (task 'digits/lenet5-half', settings 'small') has no option 'bacht'; did you mean 'batch'",
         ),
-        ({"batch": 0}, "option 'batch' must be at least 2"),
+        ({"batch": 0}, "dafl (task 'digits/lenet5-half', settings 'small'): option 'batch' must be at least 2"),
     ):
         spec = DIGITS.model_copy(update={"settings": {"small": {"dafl": wrong}}})
         with pytest.raises(UserError) as error:
@@ -148,6 +148,8 @@ TASK = """\
             "line 3: image: mean and std need one number per channel, std above 0",
         ),
         (TASK.replace("size: 32", "size: 3"), "line 3: image.size: must be at least 4, not 3"),
+        (TASK.replace("std: [0.5]", "std: [.nan]"), "line 3: image.std.0: must be finite, not nan"),
+        (TASK.replace("mean: [0.5]", "mean: [.inf]"), "line 3: image.mean.0: must be finite, not inf"),
         (TASK.replace("recipe", "receipt"), "line 4: unknown key 'receipt'; did you mean 'recipe'"),
         (
             TASK + "  published: {teacher: {score: 0.9, source: ''}}\n",

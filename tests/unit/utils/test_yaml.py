@@ -30,7 +30,7 @@ def load(file: Path, text: str) -> Any:
         ("a: 1\nb: 2\na: 3\n", 3, 'found duplicate key "a"'),
         ("a: 1\nb: {c: 1, c: 2}\n", 2, 'found duplicate key "c"'),
         ("a: 1\nb: *gone\n", 2, "found undefined alias 'gone'"),
-        ("a: 1\n---\nb: 2\n", 2, "found another document"),
+        ("a: 1\n---\nb: 2\n", 2, "it has more than one document"),
         ("a: 'x\n", 2, "found unexpected end of stream"),
         ("a: 1\n b: 2\n", 2, "mapping values are not allowed here"),
         ("a: \0\n", None, "it has a NUL"),
