@@ -182,6 +182,19 @@ def test_of_several_studies_the_firmest_verdict_is_shown_and_then_the_longest_ru
     assert over_all({"c": []}) == []
 
 
+def test_of_equal_verdicts_the_run_nearest_to_the_papers_comes_first() -> None:
+    def facts(**changes: Any) -> list[dict[str, Any]]:
+        options = {"options": PAPERS, "task": TASK, "headline": "last", **changes}
+        (group,) = group_records([make_record("dfad", seed, final=0.975 + seed / 1000, **options) for seed in range(3)])
+        object.__setattr__(
+            group, "published", Published.model_validate({"methods": [QUOTE], "teachers": {"dfad": 0.972}})
+        )
+        return facts_of(group)
+
+    table = over_all({"a": facts(options=PAPERS | {"width": 32}), "b": facts()})
+    assert [(line[-2], line[-1]) for line in table[1:]] == [("reproduced", "b")]
+
+
 def test_a_groups_lines_survive_being_kept_as_json() -> None:
     records = [make_record("dfad", seed, task=TASK, options=PAPERS, final=0.9 + seed / 100) for seed in (0, 1)]
     (group,) = group_records(records)

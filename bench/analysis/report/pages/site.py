@@ -37,7 +37,8 @@ ABOUT = (
     "the data-free method with the best mean; the report says how sure that is."
 )
 OVER_ALL = (
-    "Of several studies that measured a number, the one with the firmest verdict and then the most teacher images."
+    "Of several studies that measured a number, the one with the firmest verdict, then the one nearest to the paper's "
+    "run, then the most teacher images."
 )
 
 

@@ -195,7 +195,12 @@ def facts_of(group: Group) -> list[dict[str, Any]]:
         {
             "quote": [group.key.task, line.quoted.quote.paper, line.quoted.quote.method, line.quoted.quote.note],
             "cells": cells(line),
-            "rank": [ORDER.index(line.verdict), -(line.share or 0.0), -(line.row.mean(_images) or 0.0)],
+            "rank": [
+                ORDER.index(line.verdict),
+                len(line.reasons) if line.verdict in ORDER[:3] else 0,
+                -(line.share or 0.0),
+                -(line.row.mean(_images) or 0.0),
+            ],
         }
         for line in against(group)
     ]
@@ -205,7 +210,7 @@ def over_all(studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[st
     """One line for each quoted number that any study measured, by task and paper, under a head; empty where none did.
 
     Of several studies the one with the firmest verdict is shown: reproduced before differs before not decided; of equal
-    ones that with the most teacher images.
+    ones that which comes nearest to the paper's run, then that with the most teacher images.
 
     Args:
         studies: what :func:`facts_of` found, by the study's name.
