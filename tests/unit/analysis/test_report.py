@@ -7,6 +7,7 @@ import hashlib
 import io
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from bench.analysis.report import render
 from bench.analysis.report.figures.curves import (
     BASELINES,
     PALETTE,
+    Layout,
     caption,
     colours_of,
     draw_curves,
@@ -336,6 +338,22 @@ def test_band_over_seeds_is_drawn_and_named(tmp_path: Path, seeds: int, band: st
         assert [len(axis.collections) for axis in axes] == 3 * [0 if band is None else 1]
     assert ("Band:" in caption(group)) == (band is not None)
     assert band is None or band in caption(group)
+
+
+@pytest.mark.parametrize("largest", [40_000, 400_000, 2_000_000, 50_000_000])
+@pytest.mark.parametrize("layout", ["wide", "narrow"])
+def test_labels_of_an_axis_do_not_run_into_each_other(tmp_path: Path, largest: int, layout: Layout) -> None:
+    results = make_demo(tmp_path / "results")
+    group = one_group(*(make_record("dafl", seed) for seed in (0, 1)))
+    figure = draw_curves(group, curves_of(group, results), colours_of(["dafl"]), layout)
+    for axis in figure.axes:
+        axis.set_xlim(0, 1.03 * largest)
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        boxes = [label.get_window_extent() for label in axis.get_xticklabels() if label.get_text()]
+        shown = [box for box in boxes if axis.bbox.x0 - 1 <= (box.x0 + box.x1) / 2 <= axis.bbox.x1 + 1]
+        assert len(shown) > 2
+        assert all(left.x1 < right.x0 for left, right in pairwise(shown))
 
 
 def test_method_that_never_asks_is_drawn_against_student_images_and_seconds(tmp_path: Path) -> None:

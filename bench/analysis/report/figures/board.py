@@ -15,7 +15,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from bench.analysis.report.figures.curve_data import dashes_of
 from bench.analysis.report.figures.curves import BASELINES, VARIANTS, Layout
 from bench.analysis.report.figures.layout import SteadyLayout
-from bench.analysis.report.figures.looks import GREY, GREY_LOOK, MARKS, grey_handle, marks_apart, standing_out
+from bench.analysis.report.figures.looks import (
+    GREY,
+    GREY_LOOK,
+    MARKS,
+    count_tick,
+    grey_handle,
+    marks_apart,
+    standing_out,
+)
 from bench.analysis.report.sections.standings import Standing
 from bench.spec.budget import UNITS
 
@@ -121,7 +129,7 @@ def draw_board(found: Sequence[Standing], colours: Mapping[str, str], layout: La
         else:
             axis.set_xlim(left=0)
             axis.xaxis.set_major_locator(MaxNLocator(5))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))
+        axis.xaxis.set_major_formatter(FuncFormatter(count_tick))
     axes[0].set_ylabel(f"Test {found[0].metric}, %")
     handles = [Line2D([], [], **looks[method], label=method) for method in names if method in looks]
     if len(looks) < len(names):

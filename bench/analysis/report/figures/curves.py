@@ -26,6 +26,7 @@ from bench.analysis.report.figures.looks import (
     GREY_LOOK,
     MARKS,
     OUT,
+    count_tick,
     grey_handle,
     label_text,
     marks_apart,
@@ -304,7 +305,7 @@ def _finish(axis: Axes, group: Group, label: str) -> None:
     axis.set_xlim(left=0)
     axis.set_ylim(top=min(101.5, axis.get_ylim()[1] + 2), bottom=max(0, axis.get_ylim()[0]))
     axis.xaxis.set_major_locator(MaxNLocator(5))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))
+    axis.xaxis.set_major_formatter(FuncFormatter(count_tick))
     if group.teacher:
         axis.axhline(100 * group.teacher.score, color="#666666", linestyle=(0, (5, 3)), linewidth=1)
 

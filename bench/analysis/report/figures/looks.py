@@ -84,3 +84,10 @@ def standing_out(names: Sequence[T], always: Iterable[T] = (), most: int = OUT) 
 def grey_handle(count: int, words: str = "other rows") -> Line2D:
     """The entry of a legend for the lines that do not stand out."""
     return Line2D([], [], **GREY_LOOK, label=f"{count} {words}")
+
+
+def count_tick(value: float, _: object = None) -> str:
+    """Images, steps or seconds: a million and more in millions, since seven digits run into the next label."""
+    if value >= 1e6:
+        return f"{value / 1e6:,.4g} M"
+    return f"{value:,.0f}" if value >= 10 else f"{value:g}"
