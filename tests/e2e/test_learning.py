@@ -20,7 +20,8 @@ from bench.spec.task import get_task
 pytestmark = pytest.mark.slow  # half a dozen seconds for each method
 
 PLAIN, WITH_BATCH_NORM = "digits/lenet5-half", "digits/lenet5bn-half"
-MARGINS = {PLAIN: 0.1, WITH_BATCH_NORM: 0.25}  # noise reaches about 0.55, and chance
+# Noise reaches about 0.55, and chance. Bits are those of a processor, and so are scores: adi is at 0.35 on one of two.
+MARGINS = {PLAIN: 0.1, WITH_BATCH_NORM: 0.15}
 METHODS = sorted(name for name, card in find_methods().items() if card.data is Data.NONE and name != "noise")
 # the seed is one on which no setting was chosen
 STUDY = f"""
