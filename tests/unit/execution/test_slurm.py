@@ -18,7 +18,7 @@ from bench.execution.slurm_queue import queue_words, tasks_of
 from bench.records import load_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_no_slurm()), reason=why_no_slurm())]
-STEPS, SECONDS = 150, 0.1  # long enough to be met on the way, on a busy machine too
+STEPS, SECONDS = 250, 0.1  # long enough to be met on the way, on a busy machine too
 PATIENCE = 600.0
 
 
@@ -111,8 +111,8 @@ def test_a_task_that_is_interrupted_goes_on_with_the_same_bits(
         site.tell("sbatch", "--partition=urgent", "--nodes=3", "--exclusive", "--wrap=sleep 3", "--output=/dev/null")
     else:
         site.kill_node(site.tell("squeue", "-h", "-r", "-j", f"{job}_1", "-o", "%N").strip())
+    # Where a task is not taken back into the queue, its driver submits the rest again: what counts comes below.
     wait_for(lambda: any(name.endswith("-1") for name in attempts(tmp_path)) or process.poll() is not None, PATIENCE)
-    assert process.poll() is None
     finish(process)
     assert content(tmp_path / "results") == whole
     assert sum(record.resumed for record in load_records(tmp_path / "results")) >= 1
