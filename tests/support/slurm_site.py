@@ -146,7 +146,8 @@ def slurm(base: Path, nodes: int = 3) -> Iterator[Site]:
 
 def _free(count: int) -> int:
     """The first of so many ports that nobody listens on."""
-    for port in range(16_900 + os.getpid() % 1000, 30_000, count):
+    # Processes of one test run have neighbouring numbers, and must not look at the same ports at the same moment.
+    for port in range(16_900 + os.getpid() * count % 10_000, 30_000, count):
         sockets = [socket.socket() for _ in range(count)]
         try:
             for number, each in enumerate(sockets):
