@@ -25,9 +25,7 @@ def _said(error: Any, context: Any) -> str:
     wrong = error.__cause__
     if isinstance(wrong, ValidationError):
         first = wrong.errors()[0]
-        named = error.param.get_error_hint().replace(
-            "'", ""
-        )  # an option as it is written, an argument as the help names it
+        named = error.param.get_error_hint().replace("'", "")  # as the help names it
         return f"{named} {sentence(first, quote=False)}"
     if hasattr(error, "option_name") and hasattr(error, "possibilities"):
         known = [name for each in context.command.get_params(context) for name in each.opts] if context else []

@@ -110,7 +110,7 @@ def _make_pixels(
                 block = b"".join(image.numpy().tobytes() for image in made)
                 out.write(block)
                 digest.update(block)
-    except UserError:  # a file that is replaced is another set, which begins anew
+    except UserError:  # a file that is replaced is another set, which starts from the beginning
         part.unlink(missing_ok=True)
         raise
     part.replace(pixels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 NETWORK = """\
@@ -30,6 +31,15 @@ points: 1
 selection: [last, oracle]
 """
 CLASSES = ("bright", "dark")
+
+
+def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, now the current one, with a cache of its own beside it."""
+    monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "cache"))
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    return here
 
 
 def write_images(folder: Path, count: int = 4, first: int = 0) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from own_task import own_place
 from PIL import Image
 
 from bench.analysis.report.sections.grouping import group_records
@@ -55,10 +56,7 @@ selection: [last]
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A task whose teacher learns inverted, coloured digits, with a cache of its own; the current folder."""
-    monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "cache"))
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
+    here = own_place(tmp_path, monkeypatch)
     digits = load("digits", size=16)
     for split, source, count in (("train", digits.train, 12), ("test", digits.test, 4)):
         for label in range(10):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from own_task import NETWORK, write_own_task
+from own_task import NETWORK, own_place, write_own_task
 
 from bench.analysis.record_text import sections
 from bench.analysis.report import render
@@ -142,10 +142,7 @@ selection: [last]
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a task with two teachers, with a cache of its own; the current folder."""
-    monkeypatch.setenv("DFKD_CACHE", str(tmp_path / "cache"))
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
+    here = own_place(tmp_path, monkeypatch)
     write_own_task(here)
     for name, text in {
         "net.py": NETWORK + SECOND, "mine.yaml": TASK, "mean.py": MEAN, "all.py": ALL, "several.yaml": STUDY
