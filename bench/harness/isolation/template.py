@@ -1,7 +1,7 @@
 """Where a method's process comes from: a fork of a process that has imported the libraries and knows nothing else.
 
 Importing torch takes seconds; a fork takes milliseconds. The fork confines itself before it imports the method's file.
-A process of many trials asks a template for forks; a worker, which has one trial, forks itself before it reads any data.
+A process of many trials asks a template for forks. A worker, which has one, forks itself before it reads any data.
 """
 
 from __future__ import annotations
