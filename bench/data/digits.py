@@ -28,7 +28,7 @@ def read(source: Source, contents: Mapping[str, bytes]) -> tuple[Pair, Pair]:  #
     if file is None:
         raise MissingData("digits: scikit-learn is not installed. Install scikit-learn, which includes it")
     # What sklearn.datasets.load_digits does; importing that takes two seconds of every process that runs a trial.
-    rows = torch.from_numpy(np.loadtxt(file, delimiter=","))
+    rows = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.uint8)).double()  # as floats: seven times slower
     images = rows[:, :-1].reshape(-1, 1, SIZE, SIZE) * (255 / BRIGHTEST)
     labels = rows[:, -1].long()
     nth_of_class = torch.nn.functional.one_hot(labels).cumsum(0).gather(1, labels[:, None]).squeeze(1)

@@ -8,7 +8,7 @@ import json
 import os
 import traceback
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,12 @@ _NAMED = ("AccessDenied", "DataLeak", "Diverged", "Unsupported", "MethodError", 
 _TEXT, _TRACE = 4_000, 100_000  # letters of a message and of a traceback that are told
 
 
+@cache
 def warm_up() -> None:
-    """Do once, before any fork, what every trial's process would do: late imports of torch's, the tasks' files."""
+    """Do what every trial's process would do, once: before any fork, and not again in it.
+
+    These are late imports of torch's, and the tasks' files.
+    """
     only_deterministic(True)  # imports torch's compiler; what a trial wants is set by itself
     tasks()
     import torch.utils.flop_counter

@@ -1,6 +1,7 @@
 """Where a method's process comes from: a fork of a process that has imported the libraries and knows nothing else.
 
 Importing torch takes seconds; a fork takes milliseconds. The fork confines itself before it imports the method's file.
+A process of many trials asks a template for forks. A worker, which has one, forks itself before it reads any data.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import atexit
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -46,21 +48,15 @@ _PDEATHSIG = 1
 class Template:
     """The judge's way to such a process; one each at a time is asked for a fork."""
 
-    def __init__(self, control: socket.socket, pid: int, spawned: subprocess.Popen[bytes] | None) -> None:
-        self._control = control
-        self._spawned = spawned
-        self.pid = pid
-        self.owner = os.getpid()
-
-    @classmethod
-    def spawned(cls) -> Template:
+    def __init__(self) -> None:
         """A new process, which imports the libraries by itself."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.owner = os.getpid()
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
         environment.setdefault("OMP_NUM_THREADS", "1")  # a pool of threads would not survive a fork
         try:
             with theirs:
-                process = subprocess.Popen(
+                self._process = subprocess.Popen(
                     [sys.executable, "-P", "-c", _CODE, str(theirs.fileno()), json.dumps(sys.path)],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
@@ -68,48 +64,16 @@ class Template:
                     start_new_session=True,  # Ctrl-C reaches the judge alone
                 )
         except BaseException:
-            ours.close()
+            self._control.close()
             raise
-        return cls(ours, process.pid, process)
-
-    @classmethod
-    def forked(cls) -> Template:
-        """A fork of this process, which must have read nothing yet that a method may not know."""
-        from bench.harness.isolation.method_process import warm_up
-
-        warm_up()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = os.fork()
-        if pid:
-            theirs.close()
-            return cls(ours, pid, None)
-        try:
-            os.setsid()
-            os.dup2(theirs.fileno(), 3)
-            os.set_inheritable(3, False)
-            os.closerange(4, 65536)
-            serve(3)
-        finally:
-            os._exit(1)
 
     @property
-    def alive(self) -> bool:
-        if self.owner != os.getpid():
-            return False
-        if self._spawned is not None:
-            return self._spawned.poll() is None
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
+    def usable(self) -> bool:
+        return self.owner == os.getpid() and self._process.poll() is None
 
     def start(self, order: Mapping[str, Any], descriptors: list[int]) -> int:
         """Fork a process for an order; its pid. ``descriptors``: shared memory, reading end, writing end, log."""
-        data = json.dumps(order).encode()
-        socket.send_fds(self._control, [data], descriptors)
+        socket.send_fds(self._control, [json.dumps(order).encode()], descriptors)
         return int(self._answer()["pid"])
 
     def wait(self, pid: int) -> tuple[int, float, float]:
@@ -128,35 +92,86 @@ class Template:
         if self.owner != os.getpid():
             return
         self._control.close()
-        if self._spawned is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._spawned.wait(10)
-            self._spawned.kill()
-            self._spawned.wait()
-        else:
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(self.pid, signal.SIGKILL)
-                os.waitpid(self.pid, 0)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
+        self._process.kill()
+        self._process.wait()
 
 
-_template: list[Template] = []
+class ReadyFork:
+    """A fork of this process, made before it read what a method may not know, that becomes one method's process.
+
+    A worker has one trial: a template between the two would be one fork more, a tenth of what a short trial costs.
+    """
+
+    def __init__(self) -> None:
+        from bench.harness.isolation.method_process import warm_up
+
+        warm_up()
+        self.owner = os.getpid()
+        self._taken = False
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid:
+            theirs.close()
+            return
+        try:
+            os.setsid()
+            os.dup2(theirs.fileno(), 3)
+            os.set_inheritable(3, False)
+            os.closerange(4, 65536)
+            _wait_for_order(3)
+        finally:
+            os._exit(1)
+
+    @property
+    def usable(self) -> bool:
+        return self.owner == os.getpid() and not self._taken
+
+    def start(self, order: Mapping[str, Any], descriptors: list[int]) -> int:
+        """Let it become the process of an order; the rest is as of :class:`Template`."""
+        self._taken = True
+        try:
+            socket.send_fds(self._control, [json.dumps(order).encode()], descriptors)
+        except OSError:
+            raise RuntimeError("the process that a method was to run in has ended") from None
+        return self.pid
+
+    def wait(self, pid: int) -> tuple[int, float, float]:
+        """As of :class:`Template`: memory counts beyond what it had before the order."""
+        _, status, usage = os.wait4(pid, 0)
+        told = b""  # where it was killed before it could say, or before it read the order
+        with self._control, contextlib.suppress(ConnectionResetError):
+            told = self._control.recv(LARGEST_ORDER)
+        return status, *_used(usage, int(told or 0))
+
+    def close(self) -> None:
+        if self.usable:
+            self._control.close()
+            os.kill(self.pid, signal.SIGKILL)  # it is there until somebody has waited for it
+            os.waitpid(self.pid, 0)
 
 
-def get_template() -> Template:
-    """This process's template, spawned at the first call."""
-    if _template and _template[0].alive:
+_template: list[Template | ReadyFork] = []
+
+
+def get_template() -> Template | ReadyFork:
+    """Where this process's next method comes from: its fork, or a template that the first call starts."""
+    if _template and _template[0].usable:
         return _template[0]
     if _template:
         _template.pop().close()
-    _template.append(Template.spawned())
+    _template.append(Template())
     atexit.register(close_template)
     return _template[0]
 
 
 def use_fork() -> None:
-    """Make a fork of this process its template: before data, teachers or anything else is read."""
+    """Have the next method run in a fork of this process, made now: before data, teachers or anything else is read."""
     if not _template:
-        _template.append(Template.forked())
+        _template.append(ReadyFork())
         atexit.register(close_template)
 
 
@@ -167,6 +182,38 @@ def close_template() -> None:
 
 def serve(control: int) -> None:
     """Fork a process for every order, until the judge hangs up."""
+    shared = _get_ready()
+    with socket.socket(fileno=control) as talk:
+        while True:
+            data, descriptors, _, _ = socket.recv_fds(talk, LARGEST_ORDER, 8)
+            if not data:
+                os._exit(0)
+            order = json.loads(data)
+            if "wait" in order:
+                _, status, usage = os.wait4(order["wait"], 0)
+                seconds, memory = _used(usage, shared)
+                talk.send(json.dumps({"status": status, "seconds": seconds, "memory": memory}).encode())
+                continue
+            pid = os.fork()
+            if not pid:
+                _become(order, descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            talk.send(json.dumps({"pid": pid}).encode())
+
+
+def _wait_for_order(control: int) -> None:
+    """Become the process of the one order that comes, or end where the judge hangs up before."""
+    shared = _get_ready()
+    with socket.socket(fileno=control) as talk:
+        talk.send(str(shared).encode())
+        data, descriptors, _, _ = socket.recv_fds(talk, LARGEST_ORDER, 8)
+        if data:
+            _become(json.loads(data), descriptors)
+
+
+def _get_ready() -> int:
+    """Everything that can be done before an order; bytes of memory of the libraries, which nobody pays twice for."""
     from bench.utils.confinement.system import prctl
 
     prctl(_PDEATHSIG, signal.SIGKILL)
@@ -179,28 +226,12 @@ def serve(control: int) -> None:
     keep_freed_memory()
     warm_up()
     look_around()
-    shared = psutil.Process().memory_info().rss  # the libraries, which both processes have and nobody pays twice for
-    with socket.socket(fileno=control) as talk:
-        while True:
-            data, descriptors, _, _ = socket.recv_fds(talk, LARGEST_ORDER, 8)
-            if not data:
-                os._exit(0)
-            order = json.loads(data)
-            if "wait" in order:
-                _, status, usage = os.wait4(order["wait"], 0)
-                told = {
-                    "status": status,
-                    "seconds": usage.ru_utime + usage.ru_stime,
-                    "memory": max(usage.ru_maxrss * 1024 - shared, 0) / 2**20,
-                }
-                talk.send(json.dumps(told).encode())
-                continue
-            pid = os.fork()
-            if not pid:
-                _become(order, descriptors)
-            for descriptor in descriptors:
-                os.close(descriptor)
-            talk.send(json.dumps({"pid": pid}).encode())
+    return int(psutil.Process().memory_info().rss)
+
+
+def _used(usage: resource.struct_rusage, shared: int) -> tuple[float, float]:
+    """Seconds of processor time, and peak memory (MiB) beyond ``shared`` bytes."""
+    return usage.ru_utime + usage.ru_stime, max(usage.ru_maxrss * 1024 - shared, 0) / 2**20
 
 
 def _become(order: Mapping[str, Any], descriptors: list[int]) -> None:
@@ -261,7 +292,7 @@ class MethodProcess:
     pid: int
     channel: Any
     scratch: Path
-    template: Template
+    template: Template | ReadyFork
     status: int | None = None
     cpu_seconds: float = 0.0
     memory_mib: float = 0.0

@@ -91,8 +91,9 @@ def view_of(method: Path | None, scratch: Path, *, more: Iterable[Path] = ()) ->
     )
 
 
+@cache
 def look_around() -> None:
-    """Find out once, before any fork, what every such process may see, and what the built-in methods import."""
+    """Find out what every such process may see, and what the built-in methods import: once, before any fork."""
     _base(tuple(sys.path))
     for file in BUILT_IN.rglob("*.py"):
         imports_of(file.read_bytes())
