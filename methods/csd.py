@@ -29,7 +29,7 @@ rate of A's SGD stays, with the student's momentum and weight decay.
 Differences: the warm-up takes at most ``share`` of the budget. The cosine runs over the budget that the warm-up leaves,
 step by step. Images are drawn with replacement. A full pool drops its oldest images (the code's never is full). g is
 the end of a network's last group of layers: for WRNs that is the code's. The temperature's factor is that of
-``s.distill``. The paper was not read.
+``kl_divergence``. The paper was not read.
 """
 
 from __future__ import annotations
