@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
-from bench import Session, StudentBatch, kl_divergence
+from bench import Session, StudentBatch, image_generator, kl_divergence
 from bench.errors import AccessDenied, MethodError, Unsupported
 from bench.execution.status import ending_of
 from bench.spec.method import Access
@@ -188,6 +188,27 @@ def test_rows_keep_their_gradient() -> None:
         out = s.teacher(images, penultimate=True)
         s.student_step(opt, images, lambda batch: F.mse_loss(batch.student, batch.rows), rows=adapter(out.penultimate))
         assert not torch.equal(adapter.weight, before)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_images_and_logits_carry_no_gradient_into_the_step(known: bool) -> None:
+    """A generator that made the images does not learn from the student's step, whatever the optimiser has."""
+    seen: list[bool] = []
+
+    def loss(batch: StudentBatch) -> Tensor:
+        seen.extend((batch.images.requires_grad, batch.teacher.requires_grad, batch.student.requires_grad))
+        return plain(batch)
+
+    with trial() as (s, context):
+        generator = s.keep("generator", image_generator(8, s.task.image, width=4))
+        opt = s.keep("opt", SGD([*s.student.parameters(), *generator.parameters()], 0.1))
+        before = {name: value.detach().clone() for name, value in generator.named_parameters()}
+        images = generator(s.noise(40, 8))
+        s.student_step(opt, images, loss, logits=s.teacher(images).logits if known else None)
+        assert all(torch.equal(value, before[name]) for name, value in generator.named_parameters())
+        assert context.capture.training.rows  # images that carry a gradient are not those that a student is trained on
+        assert context.meter.teacher_backward == 0
+    assert seen == [False, False, True]
 
 
 def test_a_steps_gradient_can_be_clipped() -> None:
