@@ -14,7 +14,7 @@ from bench._version import __version__ as __version__
 if TYPE_CHECKING:
     from bench.errors import Unsupported
     from bench.harness.losses import kl_divergence
-    from bench.harness.session import BatchNormStatistics, Session, TeacherOutput
+    from bench.harness.session import BatchNormStatistics, Session, StudentBatch, TeacherOutput
     from bench.harness.torchdistill_losses import torchdistill_criterion, torchdistill_group_loss
     from bench.models.generators import cmi_generator, dcgan_generator, image_generator, zskt_generator
     from bench.spec.method import Access, Data, method
@@ -25,6 +25,7 @@ _WHERE = {
     "BatchNormStatistics": "bench.harness.session",
     "Data": "bench.spec.method",
     "Session": "bench.harness.session",
+    "StudentBatch": "bench.harness.session",
     "TeacherOutput": "bench.harness.session",
     "Unsupported": "bench.errors",
     "cmi_generator": "bench.models.generators",
@@ -43,6 +44,7 @@ __all__ = [
     "BatchNormStatistics",
     "Data",
     "Session",
+    "StudentBatch",
     "TeacherOutput",
     "Unsupported",
     "cmi_generator",

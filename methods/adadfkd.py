@@ -39,7 +39,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from bench import Access, Data, Session, cmi_generator, method, option
+from bench import Access, Data, Session, StudentBatch, cmi_generator, method, option
 from methods.common.curriculum import CurriculumOptions, masked_divergence, priors, risen, weighed
 from methods.common.losses import kl_rows
 from methods.common.meta import normal_weights
@@ -152,25 +152,19 @@ def adadfkd(s: Session, o: Options) -> None:
             out = s.teacher(images, penultimate=o.contrast_student > 0)
         bound = o.bound(progress)
 
-        def losses(teacher: Tensor, student: Tensor) -> Tensor:
+        def imitation(batch: StudentBatch, bound: float = bound) -> Tensor:
+            """The student's loss; the rows are the teacher's features, where they are asked for."""
             if o.imitation == "kl":
-                return kl_rows(teacher, student, o.temperature_imitation)
-            return (student - teacher).abs().mean(1)
+                losses = kl_rows(batch.teacher, batch.student, o.temperature_imitation)
+            else:
+                losses = (batch.student - batch.teacher).abs().mean(1)
+            if o.contrast_student:
+                anchors = units(batch.penultimate, batch.rows.shape[1])
+                told = among_themselves(anchors, F.normalize(batch.rows), o.contrast_temperature)
+                s.log(told=told)
+                losses = losses + o.contrast_student * told
+            return weighed(s, o, losses, bound)
 
-        def criterion(
-            teacher: Tensor, student: Tensor, features: Tensor, targets: Tensor, bound: float = bound
-        ) -> Tensor:
-            told = among_themselves(units(features, targets.shape[1]), F.normalize(targets), o.contrast_temperature)
-            s.log(told=told)
-            return weighed(s, o, losses(teacher, student) + o.contrast_student * told, bound)
-
-        def plain(teacher: Tensor, student: Tensor, bound: float = bound) -> Tensor:
-            return weighed(s, o, losses(teacher, student), bound)
-
-        if o.contrast_student:
-            loss = s.distill(
-                opt_s, images, logits=out.logits, rows=out.penultimate, penultimate=True, criterion=criterion
-            )
-        else:
-            loss = s.distill(opt_s, images, logits=out.logits, criterion=plain)
-        s.log(imitation=loss)
+        near = o.contrast_student > 0
+        rows = out.penultimate if near else None
+        s.log(imitation=s.student_step(opt_s, images, imitation, logits=out.logits, rows=rows, penultimate=near))

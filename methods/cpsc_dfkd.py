@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from bench import Access, Data, Session, image_generator, method, option
+from bench import Access, Data, Session, StudentBatch, image_generator, method, option
 from methods.common.losses import batch_norm_distance, kl_rows
 from methods.common.optimizers import set_lr
 from methods.common.options import CosineOptions, GeneratorOptions
@@ -189,8 +189,12 @@ def cpsc_dfkd(s: Session, o: Options) -> None:
         with torch.no_grad():
             images = generator(s.noise(o.batch, o.latent), labels)
 
-        def criterion(teacher: Tensor, student: Tensor, labels: Tensor) -> Tensor:
-            loss = kl_rows(teacher, student, o.temperature).mean() + o.cross_entropy * cross_entropy(student, labels)
-            return loss + o.alpha * logits_distance(student, teacher, o.distance, whole=True) if o.alpha else loss
+        def imitation(batch: StudentBatch) -> Tensor:
+            """The student's loss; the rows are the classes that were asked for."""
+            loss = kl_rows(batch.teacher, batch.student, o.temperature).mean()
+            loss = loss + o.cross_entropy * cross_entropy(batch.student, batch.rows)
+            if o.alpha:
+                loss = loss + o.alpha * logits_distance(batch.student, batch.teacher, o.distance, whole=True)
+            return loss
 
-        s.log(imitation=s.distill(opt_s, images, rows=labels, criterion=criterion))
+        s.log(imitation=s.student_step(opt_s, images, imitation, rows=labels))

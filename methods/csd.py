@@ -29,12 +29,11 @@ rate of A's SGD stays, with the student's momentum and weight decay.
 Differences: the warm-up takes at most ``share`` of the budget. The cosine runs over the budget that the warm-up leaves,
 step by step. Images are drawn with replacement. A full pool drops its oldest images (the code's never is full). g is
 the end of a network's last group of layers: for WRNs that is the code's. The temperature's factor is that of
-``s.distill``. The paper was not read.
+``kl_divergence``. The paper was not read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +42,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
 
-from bench import Access, Data, Session, cmi_generator, method, option
+from bench import Access, Data, Session, StudentBatch, cmi_generator, kl_divergence, method, option
 from methods.common.best import Best
 from methods.common.contrastive import InstanceHead
 from methods.common.losses import batch_norm_distance
@@ -174,10 +173,17 @@ def csd(s: Session, o: Options) -> None:
             classes.add(labels)
             s.log(held=len(pool))
 
-    def distance_of_maps(targets: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
-        apart = F.mse_loss(connector(found[-1]), targets[-1])
-        s.log(maps=apart)
-        return o.feature * apart
+    def imitation(batch: StudentBatch) -> Tensor:
+        """The student's loss; the rows are the labels, and the teacher's last map where it is asked for."""
+        wanted, *target = batch.rows
+        loss = kl_divergence(batch.teacher, batch.student, o.temperature)
+        if o.cross_entropy:
+            loss = loss + o.cross_entropy * F.cross_entropy(batch.student, wanted)
+        if o.feature:
+            apart = F.mse_loss(connector(batch.layers[-1][-1]), target[0])
+            s.log(maps=apart)
+            loss = loss + o.feature * apart
+        return loss
 
     for _ in s.steps("warm-up", share=o.share):
         if filled["calls"] == o.warm_up and at["index"] == o.iterations_warm_up - 1:
@@ -198,10 +204,10 @@ def csd(s: Session, o: Options) -> None:
         places = torch.randint(len(pool), (o.batch,), generator=s.generator("pool", host=True))
         images, wanted = cropped_view(pool.take(places), space, s.generator("crops")), classes.take(places)
         set_lr(opt_s, o.rate(progress))
-        loss = s.distill(
-            opt_s, images, temperature=o.temperature, labels=wanted, beta=o.cross_entropy,
-            group_loss=distance_of_maps if o.feature else None, group_by="layers",
-        )  # fmt: skip
+        with torch.no_grad():
+            out = s.teacher(images, layers=o.feature > 0)
+        rows = (wanted, out.layers[-1][-1]) if o.feature else (wanted,)
+        loss = s.student_step(opt_s, images, imitation, logits=out.logits, rows=rows, layers=o.feature > 0)
         s.log(distillation=loss)
         if o.adversarial:
             told = auxiliary_loss(images, wanted)

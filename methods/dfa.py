@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from bench import Access, Data, Session, Unsupported, method, option
+from bench import Access, Data, Session, StudentBatch, Unsupported, kl_divergence, method, option
 from methods.common.optimizers import set_lr
 from methods.common.options import SteppedOptions
 from methods.common.training import kept_optimizer, scheduled_steps
@@ -144,18 +144,19 @@ def dfa(s: Session, o: Options) -> None:
     weights = [weights_of(b.detach(), o.aggregation) for b in mixture]
     opt_s = kept_optimizer(s, o, learned)
 
-    def distance(targets: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
-        pairs = zip(to_teacher, found, targets, strict=True)
-        return o.feature * torch.stack([F.mse_loss(adapt(own), target) for adapt, own, target in pairs]).sum()
+    def imitation(batch: StudentBatch) -> Tensor:
+        """The student's loss in stage 2; the rows are the labels and the mixture of each group."""
+        labels, *targets = batch.rows
+        ends = [group[-1] for group in batch.layers]
+        apart = [F.mse_loss(adapt(own), wanted) for adapt, own, wanted in zip(to_teacher, ends, targets, strict=True)]
+        soft = o.alpha * kl_divergence(batch.teacher, batch.student, o.temperature)
+        return soft + F.cross_entropy(batch.student, labels) + o.feature * torch.stack(apart).sum()
 
     for _ in scheduled_steps(s, opt_s, o, "distil"):
         images, labels = s.images(o.batch)
         out = s.teacher(images, layers=True)
         targets = [aggregated(maps, each) for maps, each in zip(out.layers, weights, strict=True)]
-        loss = s.distill(
-            opt_s, images, logits=out.logits, temperature=o.temperature, alpha=o.alpha, labels=labels, beta=1.0,
-            groups=targets, group_loss=distance, group_by="layers",
-        )  # fmt: skip
+        loss = s.student_step(opt_s, images, imitation, logits=out.logits, rows=(labels, *targets), layers=True)
         s.log(loss=loss, depth=depth(weights[j] for j in searched))
 
 

@@ -43,7 +43,7 @@ from torch import Tensor, nn
 from torch.distributions import Beta
 from torch.nn import functional as F
 
-from bench import Access, Data, Session, TeacherOutput, Unsupported, method, option
+from bench import Access, Data, Session, StudentBatch, Unsupported, method, option
 from methods.common.choosing import above, evenness, top_of_each_class
 from methods.common.losses import kl_rows
 from methods.common.optimizers import set_lr
@@ -145,31 +145,29 @@ def kd3(s: Session, o: Options) -> None:
         images, _ = s.images(o.batch)
         out = s.teacher(images, penultimate=o.feature > 0)
 
-        def loss(
-            teacher: Tensor, student: Tensor, features: Tensor, rows: Tensor,
-            images: Tensor = images, out: TeacherOutput = out, trust: float = trust,
-        ) -> Tensor:  # fmt: skip
-            """L of the images at ``rows`` of the batch."""
-            mapped = adapter(features)
-            logits = F.linear(mapped, weight, bias).to(teacher.dtype) if shared else student
-            total = kl_rows(teacher, logits, o.temperature).mean()
+        def loss(batch: StudentBatch, trust: float = trust) -> Tensor:
+            """L; the rows are the teacher's features."""
+            mapped = adapter(batch.penultimate)
+            logits = F.linear(mapped, weight, bias).to(batch.teacher.dtype) if shared else batch.student
+            total = kl_rows(batch.teacher, logits, o.temperature).mean()
             if o.feature:
-                sure = torch.lerp(logits.detach().softmax(1), teacher.softmax(1), trust).amax(1)
-                alignment = aligned(out.penultimate[rows], mapped, sure if o.weighted else torch.ones_like(sure))
+                sure = torch.lerp(logits.detach().softmax(1), batch.teacher.softmax(1), trust).amax(1)
+                alignment = aligned(batch.rows, mapped, sure if o.weighted else torch.ones_like(sure))
                 total = total + o.feature * alignment
                 s.log(alignment=alignment)
             if o.contrast:
-                share = Beta(o.mixing, o.mixing).sample((len(rows),)).to(s.device)
-                partners = torch.randperm(len(rows), generator=s.generator("partners"), device=s.device)
-                _, other = s.student_features(mixed(images[rows], partners, share), penultimate=True)
-                contrast = info_nce(features, other, o.contrast_temperature)
+                count = len(batch.images)
+                share = Beta(o.mixing, o.mixing).sample((count,)).to(s.device)
+                partners = torch.randperm(count, generator=s.generator("partners"), device=s.device)
+                _, other = s.student_features(mixed(batch.images, partners, share), penultimate=True)
+                contrast = info_nce(batch.penultimate, other, o.contrast_temperature)
                 total = total + o.contrast * contrast
                 s.log(contrast=contrast)
             return total
 
         set_lr(opt_s, o.rate(progress))
-        rows = torch.arange(len(images), device=s.device)
-        distance = s.distill(opt_s, images, logits=out.logits, criterion=loss, rows=rows, penultimate=True)
+        targets = out.penultimate if o.feature else None
+        distance = s.student_step(opt_s, images, loss, logits=out.logits, rows=targets, penultimate=True)
         if shared:
             fold(adapter, weight, bias, own)
         s.log(distillation=distance, kept=state["kept"], balance=state["balance"])

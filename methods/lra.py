@@ -45,7 +45,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from bench import Access, Data, Session, method, option
+from bench import Access, Data, Session, StudentBatch, method, option
 from methods.common.losses import competition, imbalance, likeness, one_hot_loss
 from methods.common.optimizers import set_lr
 from methods.common.options import CosineOptions
@@ -116,6 +116,15 @@ def lra(s: Session, o: Options) -> None:
         }
         return F.l1_loss(virtual(moved, images[len(new) :]), old)
 
+    def imitation(batch: StudentBatch) -> Tensor:
+        """The student's loss on new images and, after them, remembered ones."""
+        loss = F.l1_loss(batch.student, batch.teacher)
+        if o.retention and len(batch.images) > o.batch:  # the first of them are new in any case
+            kept = retained(batch.images, batch.teacher[: o.batch], batch.teacher[o.batch :])
+            s.log(retention=kept)
+            loss = loss + o.retention * kept
+        return loss
+
     for progress in s.steps("train"):
         part, index = turn(at, generator=o.generator_steps, student=o.student_steps)
         if part == "generator":
@@ -136,16 +145,7 @@ def lra(s: Session, o: Options) -> None:
             chosen = torch.randint(batches, (1,), generator=s.generator("memory", host=True))
             images = torch.cat([novel, memory.take(chosen * remembered + torch.arange(remembered))])
 
-        def criterion(teacher: Tensor, student: Tensor, places: Tensor, all_images: Tensor = images) -> Tensor:
-            loss = F.l1_loss(student, teacher)
-            if o.retention and len(all_images) > o.batch:  # the first of them are new in any case
-                kept = retained(all_images[places], teacher[: o.batch], teacher[o.batch :])
-                s.log(retention=kept)
-                loss = loss + o.retention * kept
-            return loss
-
-        places = torch.arange(len(images), device=s.device)
-        s.log(imitation=s.distill(opt_s, images, rows=places, criterion=criterion))
+        s.log(imitation=s.student_step(opt_s, images, imitation))
         if index == o.student_steps - 1 and (at["round"] + 1 - o.first) % o.every == 0 and at["round"] + 1 >= o.first:
             memory.add(novel[:remembered])
             s.log(held=len(memory))

@@ -43,7 +43,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from bench import Access, Data, Session, Unsupported, cmi_generator, method, option
+from bench import Access, Data, Session, StudentBatch, Unsupported, cmi_generator, method, option
 from methods.common.best import Best
 from methods.common.losses import batch_norm_distance, kl_rows
 from methods.common.optimizers import set_lr
@@ -237,6 +237,26 @@ def spaceshipnet(s: Session, o: Options) -> None:
             found.append(class_maps(weight, ends[-1], inputs))
         return logits.detach(), [each.detach() for each in found]
 
+    def imitation(batch: StudentBatch) -> Tensor:
+        """The student's loss; the rows are what ``regions`` gives of the teacher."""
+        apart = kl_rows(batch.teacher, batch.student, o.temperature).mean()
+        loss = o.alpha * apart / (batch.student.shape[1] if o.by_class else 1)
+        if not looks:
+            return loss
+        ends = [group[-1] for group in batch.layers]
+        regional = torch.zeros((), device=s.device)
+        if o.attention:
+            own = grad_cams(batch.student, batch.teacher.argmax(1), ends)
+            looked = torch.stack([F.mse_loss(*pair) for pair in zip(own, batch.rows, strict=False)]).sum()
+            regional = regional + o.attention * looked
+            s.log(attention=looked)
+        if o.cam:
+            activations = class_maps(s.student_classifier.weight.detach(), ends[-1], batch.penultimate)
+            activated = F.mse_loss(activations, batch.rows[-1])
+            regional = regional + o.cam * activated
+            s.log(cam=activated)
+        return loss + regional
+
     for progress in s.steps("train"):
         part, index = turn(at, synthesis=o.iterations, student=o.student_steps)
         if part == "synthesis":
@@ -249,33 +269,9 @@ def spaceshipnet(s: Session, o: Options) -> None:
             maps = exchanged(maps, s.generator("channels"))
         with torch.no_grad(), evaluating(generator):
             images = cropped_view(generator(maps, point), space, s.generator("crops"))
-        seen: dict[str, Any] = {}
-
-        def criterion(teacher: Tensor, student: Tensor, *inputs: Tensor, seen: dict[str, Any] = seen) -> Tensor:
-            seen.update(classes=teacher.argmax(1), logits=student, inputs=inputs)
-            return o.alpha * kl_rows(teacher, student, o.temperature).mean() / (student.shape[1] if o.by_class else 1)
-
-        def apart(targets: Sequence[Tensor], found: Sequence[Tensor], seen: dict[str, Any] = seen) -> Tensor:
-            loss = torch.zeros((), device=s.device)
-            if o.attention:
-                own = grad_cams(seen["logits"], seen["classes"], found)
-                looked = torch.stack([F.mse_loss(*pair) for pair in zip(own, targets, strict=False)]).sum()
-                loss = loss + o.attention * looked
-                s.log(attention=looked)
-            if o.cam:
-                classifier = s.student_classifier.weight.detach()
-                activated = F.mse_loss(class_maps(classifier, found[-1], seen["inputs"][0]), targets[-1])
-                loss = loss + o.cam * activated
-                s.log(cam=activated)
-            return loss
-
         set_lr(opt_s, o.rate(progress))
-        if not looks:
-            s.log(distillation=s.distill(opt_s, images, criterion=criterion))
-            continue
-        logits, targets = regions(images)
-        loss = s.distill(
-            opt_s, images, logits=logits, criterion=criterion, groups=targets, group_loss=apart, group_by="layers",
-            penultimate=o.cam > 0,
-        )  # fmt: skip
+        logits, targets = regions(images) if looks else (None, None)
+        loss = s.student_step(
+            opt_s, images, imitation, logits=logits, rows=targets, layers=looks, penultimate=o.cam > 0
+        )
         s.log(distillation=loss)

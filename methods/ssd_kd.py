@@ -38,7 +38,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench import Access, Data, Session, cmi_generator, dcgan_generator, method, option
+from bench import Access, Data, Session, StudentBatch, cmi_generator, dcgan_generator, method, option
 from methods.common.losses import batch_norm_distance, kl_rows, one_hot_loss
 from methods.common.meta_inversion import Calls, MetaInversion, renew_first_layers
 from methods.common.optimizers import set_lr
@@ -139,17 +139,17 @@ def ssd_kd(s: Session, o: Options) -> None:
         weights = importance(probabilities, o.beta + (1 - o.beta) * progress).float()
         places = buffer.draw(o.batch, probabilities, s.generator("buffer"))
 
-        def weighed(teacher: Tensor, student: Tensor, places: Tensor, weights: Tensor = weights) -> Tensor:
-            """The student's loss; the images' new priorities are noted in passing."""
-            delta = kl_rows(teacher, student.detach(), o.priority_temperature)
+        def weighed(batch: StudentBatch, weights: Tensor = weights) -> Tensor:
+            """The student's loss; the images' new priorities are noted in passing. The rows are their places."""
+            delta = kl_rows(batch.teacher, batch.student.detach(), o.priority_temperature)
             if o.weighted_priority:
-                delta = delta * buffer.row("weight")[places]
-            own = weights[places]
+                delta = delta * buffer.row("weight")[batch.rows]
+            own = weights[batch.rows]
             if o.largest == "batch":
                 own = own / own.max()
-            buffer.note(places, delta, own)
-            return (own * kl_rows(teacher, student, o.temperature)).mean()
+            buffer.note(batch.rows, delta, own)
+            return (own * kl_rows(batch.teacher, batch.student, o.temperature)).mean()
 
         images = cropped_view(buffer.images.take(places), space, s.generator("crops"))
         set_lr(opt_s, o.rate(progress))
-        s.log(distillation=s.distill(opt_s, images, criterion=weighed, rows=places))
+        s.log(distillation=s.student_step(opt_s, images, weighed, rows=places))

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench import Access, Data, Session, method, option
+from bench import Access, Data, Session, StudentBatch, method, option
 from methods.common.options import RealImageOptions
 from methods.common.training import kept_optimizer, scheduled_steps
 
@@ -62,18 +62,20 @@ def wsl(s: Session, o: Options) -> None:
     """Distillation on the real images, each soft label weighted by how far the student is behind the teacher."""
     opt_s = kept_optimizer(s, o)
 
-    def soft_loss(teacher: Tensor, student: Tensor, labels: Tensor) -> Tensor:
-        soft = F.softmax(teacher / o.temperature, dim=1)
-        losses = F.cross_entropy(student / o.temperature, soft, reduction="none")
+    def loss(batch: StudentBatch) -> Tensor:
+        """L; the rows are the labels."""
+        soft = F.softmax(batch.teacher / o.temperature, dim=1)
+        losses = F.cross_entropy(batch.student / o.temperature, soft, reduction="none")
         if o.weighted:
-            weights = soft_label_weights(teacher, student, labels)
+            weights = soft_label_weights(batch.teacher, batch.student, batch.rows)
             s.log(weight=weights)
             losses = weights * losses
-        return o.temperature**2 * losses.mean()
+        total = o.alpha * (o.temperature**2 * losses.mean())
+        return total + o.beta * F.cross_entropy(batch.student, batch.rows) if o.beta else total
 
     for _ in scheduled_steps(s, opt_s, o):
         images, labels = s.images(o.batch)
-        s.distill(opt_s, images, criterion=soft_loss, rows=labels, alpha=o.alpha, labels=labels, beta=o.beta)
+        s.student_step(opt_s, images, loss, rows=labels)
 
 
 @torch.no_grad()

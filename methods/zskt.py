@@ -20,7 +20,6 @@ of the generator's batch norms; nothing reads these. ``temperature`` tau (1 in t
 paper's 80,000 codes (SVHN: 50,000, from memory) are the budget's. The paper has no grey images.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from bench import Access, Data, Session, Unsupported, method, option, zskt_generator
+from bench import Access, Data, Session, StudentBatch, Unsupported, method, option, zskt_generator
 from methods.common.losses import attention_distance, kl_rows
 from methods.common.optimizers import scheduled, set_lr
 from methods.common.options import GeneratorOptions
@@ -56,13 +55,18 @@ def zskt(s: Session, o: Options) -> None:
     generator = s.keep("generator", zskt_generator(o.latent, s.task.image, o.width))
     opt_g = s.keep("opt_g", Adam(generator.parameters(), o.lr_generator))
     opt_s = s.keep("opt_s", Adam(s.student.parameters(), o.lr_student))
+    attends = o.attention > 0
 
     def gap(teacher: Tensor, student: Tensor) -> Tensor:
         return belief_gap(teacher, student, o.temperature)
 
-    def attend(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
+    def imitation(batch: StudentBatch) -> Tensor:
+        """The student's loss; the rows are the teacher's groups."""
+        loss = gap(batch.teacher, batch.student)
+        if not attends:
+            return loss
         try:
-            return o.attention * attention_distance(teacher, student)
+            return loss + o.attention * attention_distance(batch.rows, batch.groups)
         except ValueError as error:
             raise Unsupported(f"{error}; set zskt's option attention to 0") from None
 
@@ -76,13 +80,12 @@ def zskt(s: Session, o: Options) -> None:
             s.update(opt_g, -difference, clip=o.clip)
         with torch.no_grad():
             images = generator(codes)
-            out = s.teacher(images, groups=o.attention > 0)
-        groups = out.groups if o.attention else None
+            out = s.teacher(images, groups=attends)
+        groups = out.groups if attends else None
         for _ in range(o.student_steps):
-            matching = s.distill(
-                opt_s, images, logits=out.logits, criterion=gap, clip=o.clip,
-                groups=groups, group_loss=attend if o.attention else None,
-            )  # fmt: skip
+            matching = s.student_step(
+                opt_s, images, imitation, logits=out.logits, rows=groups, groups=attends, clip=o.clip
+            )
         s.log(difference=difference, matching=matching)
 
 

@@ -47,7 +47,8 @@ def judged(ended: FinishedTrial, weights: Path | None) -> dict[str, Any]:
     chosen = ended.curve.select(ended.prepared.trial.selection)
     headline = ended.prepared.trial.selection[0]
     if headline not in chosen:
-        reason = f"the headline rule {headline!r} has nothing to choose by: the method does not train with s.distill"
+        trains = "train with s.distill or s.student_step"
+        reason = f"the headline rule {headline!r} has nothing to choose by: the method does not {trains}"
         return {"status": "crashed", "reason": reason}
     return {
         "scores": {rule: choice.score for rule, choice in chosen.items()},

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
 from bench.errors import MethodError, Unsupported
+from bench.harness.no_tensor import NoTensor, must_be_tensor
 from bench.harness.plain_tensors import bare, is_wrapped, plain, repeats, transformed
 from bench.harness.sealed import alone, sealed
 from bench.models import head, linear_classifier, stages
@@ -157,11 +158,12 @@ class Counter:
                 self._modules.append(part)
         self._others.clear()  # what was a stranger may be a part of this one
 
-    def watch_features(self, features: Tensor) -> None:
-        """Features of the network that was asked last: a loss may begin there, and never reach its answer."""
+    def watch_features(self, *features: Tensor) -> None:
+        """Features of the network that was asked last: a loss may begin at any of them, and never reach its answer."""
         last = self._here.last
-        if last is not None and features.requires_grad:
-            features.register_hook(last.at_features)
+        wanting = [each for each in features if each.requires_grad]
+        if last is not None and wanting:
+            register_multi_grad_hook(wanting, last.at_features, mode="any")  # once in a backward pass
 
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
@@ -275,6 +277,9 @@ class Counter:
         return lambda _: None
 
     def _must_be_images(self, who: str, inputs: list[Tensor], args: Sequence[Any]) -> None:
+        for each in args:
+            if isinstance(each, NoTensor):
+                must_be_tensor(each, who)
         shapes = [tuple(plain(each).shape) for each in inputs]
         if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1:] != self._image_shape:
             wanted = ", ".join(map(str, self._image_shape))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from bench.errors import MethodError, nearest
 
@@ -15,27 +16,28 @@ _OPERATORS = (
     *("add", "sub", "mul", "matmul", "truediv", "pow", "radd", "rsub", "rmul", "rmatmul", "rtruediv", "rpow"),
     *("neg", "abs", "lt", "le", "gt", "ge", "getitem", "iter", "len", "float", "int", "array"),
 )
-_IS_NONE = "is no tensor: use .logits, or another part that was asked for"
 
 
 class NoTensor:
     """Base of what holds tensors and is none: functions, methods and operators of tensors name the attribute to use."""
 
+    _use: ClassVar[str] = ".logits, or another part that was asked for"
+
     @classmethod
     def __torch_function__(cls, function: Callable[..., Any], *_: Any) -> NoReturn:
-        raise TypeError(f"{_name(function)}: {cls.__name__} {_IS_NONE}")
+        raise TypeError(f"{_name(function)}: {cls.__name__} {_is_none(cls)}")
 
     if not TYPE_CHECKING:  # for type checkers it has what it has
 
         def __getattr__(self, name: str) -> Any:
             own = _own(self, name)
-            help = f"; it {_IS_NONE}" if hasattr(Tensor, name) else nearest(name, own)
+            help = f"; it {_is_none(type(self))}" if hasattr(Tensor, name) else nearest(name, own)
             raise AttributeError(f"{type(self).__name__} has no {name!r}{help}")
 
 
 def _refusing(operator: str) -> Callable[..., NoReturn]:
     def refuse(self: NoTensor, *_: Any) -> NoReturn:
-        raise TypeError(f"{operator}: {type(self).__name__} {_IS_NONE}")
+        raise TypeError(f"{operator}: {type(self).__name__} {_is_none(type(self))}")
 
     return refuse
 
@@ -80,7 +82,7 @@ class Named:
 def must_be_tensor(value: Any, what: str) -> None:
     """Raise MethodError unless a value is a tensor."""
     if not isinstance(value, Tensor):
-        hint = f"; it {_IS_NONE}" if isinstance(value, NoTensor) else ""
+        hint = f"; it {_is_none(type(value))}" if isinstance(value, NoTensor) else ""
         raise MethodError(f"{what} takes a tensor, not {type(value).__name__}{hint}")
 
 
@@ -88,6 +90,10 @@ def must_be_optimizer(value: Any, what: str) -> None:
     """Raise MethodError unless a value is an optimiser, or looks like one."""
     if not hasattr(value, "param_groups"):
         raise MethodError(f"{what} takes an optimiser first, not {type(value).__name__}")
+
+
+def _is_none(kind: type[NoTensor]) -> str:
+    return f"is no tensor: use {kind._use}"
 
 
 def _own(thing: Any, name: str) -> list[str]:
@@ -98,4 +104,7 @@ def _own(thing: Any, name: str) -> list[str]:
 
 
 def _name(function: Callable[..., Any]) -> str:
-    return str(torch.overrides.resolve_name(function) or getattr(function, "__name__", "this function"))
+    name = getattr(function, "__name__", "this function")
+    if getattr(functional, name, None) is function:  # one of the suite's stands there now and then; torch knows its own
+        return f"{functional.__name__}.{name}"
+    return str(torch.overrides.resolve_name(function) or name)

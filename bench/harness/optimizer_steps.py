@@ -31,7 +31,7 @@ class Updates:
     def on_loss(self, optimizer: Optimizer, loss: Tensor, clip: float | None = None) -> None:
         """See :meth:`bench.harness.session.Session.update`."""
         if loss.ndim:
-            raise MethodError(f"a loss is a single number, not a tensor of shape {tuple(loss.shape)}")
+            raise MethodError(f"a loss is a single number, not a tensor of shape {tuple(loss.shape)}: take its mean")
         _check_clip(clip)
         parameters = parameters_of(optimizer)
         optimizer.zero_grad(set_to_none=True)

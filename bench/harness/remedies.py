@@ -25,6 +25,10 @@ _REMEDIES = (
         "keep\\(\\) missing 1 required positional argument: 'thing'",
         "s.keep(name, thing) takes a name first, such as 'opt_s'",
     ),
+    (
+        "distill\\(\\) got an unexpected keyword argument '(rows|groups|group_loss|group_by|penultimate)'",
+        "a loss that needs more than both networks' logits is one of s.student_step(optimizer, images, loss)",
+    ),
     ("'generator' object cannot be interpreted as an integer", "the loop is: for _ in s.steps(name)"),
 )
 _REAL = "real images come from s.images(batch), for a method that declares Data.TRAIN or Data.POOL"

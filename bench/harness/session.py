@@ -20,7 +20,8 @@ from bench.data.image_spec import ImageSpec
 from bench.errors import DataLeak, MethodError
 from bench.harness.losses import kl_divergence
 from bench.harness.no_tensor import Named, must_be_optimizer, must_be_tensor
-from bench.harness.student_view import GroupBy
+from bench.harness.student_batch import CRITERION, OWN_LOSS, StudentBatch, checked_rows, in_order, must_fit
+from bench.harness.student_view import StudentParts
 from bench.harness.teacher_view import BatchNormStatistics, TeacherOutput, TeacherView, need
 from bench.harness.trial_context import current, whole_number
 from bench.models import linear_classifier
@@ -279,37 +280,23 @@ class Session(Named):
         alpha: float = 1.0,
         labels: Tensor | None = None,
         beta: float = 0.0,
-        criterion: Callable[..., Tensor] | None = None,
-        rows: Tensor | None = None,
-        groups: Sequence[Tensor] | None = None,
-        group_loss: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor] | None = None,
-        group_by: GroupBy = "stages",
-        penultimate: bool = False,
+        criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
         clip: float | None = None,
     ) -> Tensor:
-        """One student step on ``alpha * KL_tau(teacher || student) + beta * CE(student, labels) + group_loss``.
+        """One student step on ``alpha * KL_tau(teacher || student) + beta * CE(student, labels)``.
+
+        A loss that needs more than the two networks' logits is one of ``student_step``.
 
         Args:
             optimizer: an optimiser of the student's parameters that is kept.
             images: (N, C, H, W); detached here. They count as student images.
             logits: the teacher's logits for these images, where they are known already, or the mean of those of several
-                teachers; otherwise ``s.teacher`` is asked.
+                teachers; otherwise ``s.teacher`` is asked. Detached here.
             temperature: tau, above 0. The loss has the factor tau^2 and is averaged over the batch.
             alpha: the weight of the teacher's term.
             labels: int64 (N,), or (N, H, W) for segmentation; used where ``beta`` is not 0.
             beta: the weight of the cross-entropy with ``labels``.
-            criterion: ``f(teacher_logits, student_logits)``, used instead of the KL divergence. With ``rows`` it is
-                called ``f(teacher_logits, student_logits, rows)``.
-            rows: a tensor (N, ...) with one row for each image, such as its weight or its place in a store. The harness
-                may hold images out and put others in their place; the criterion gets the rows of those that are
-                trained on.
-            groups: the teacher's groups for these images, where they are known already.
-            group_loss: ``f(teacher_groups, student_groups)``, added with the weight 1. The student's groups come from
-                the forward pass that gives its logits.
-            group_by: what the groups are: "stages", the outputs of the networks' stages, or "layers", the last map of
-                each layer group (see ``student_groups``).
-            penultimate: the criterion gets one more tensor after the logits: the student's penultimate features (N, D)
-                from the same forward pass, which are the input of ``student_classifier``.
+            criterion: ``f(teacher_logits, student_logits)``, a scalar, used instead of the KL divergence.
             clip: the largest common L2 norm of the gradients, as in ``update``.
 
         Returns:
@@ -317,47 +304,114 @@ class Session(Named):
 
         Raises:
             AccessDenied: the method declared less than ``Access.LOGITS``.
-            MethodError: ``temperature`` or ``clip`` is not above 0, or ``beta`` is not 0 and there are no labels.
-            Unsupported: a network does not have the groups or the classifier that are asked for.
+            MethodError: ``temperature`` or ``clip`` is not above 0, ``beta`` is not 0 and there are no labels, logits
+                or labels have not one row for each image, or the criterion takes or gives something else.
         """
-        context = current()
         must_be_optimizer(optimizer, "s.distill(optimizer, images)")
         must_be_tensor(images, "s.distill(optimizer, images)")
         if beta and labels is None:
             raise MethodError(f"s.distill(beta={beta:g}) needs labels=")
-        for given, name in ((logits, "logits"), (labels, "labels"), (rows, "rows")):
-            if given is not None:
-                must_be_tensor(given, f"{name}= of s.distill")
+        if labels is not None:
+            must_be_tensor(labels, "labels= of s.distill")
+            must_fit(labels, images, "labels= of s.distill")
+        if criterion is not None:
+            CRITERION.check(criterion)
+
+        def loss(batch: StudentBatch) -> Tensor:
+            if criterion is None:
+                value = alpha * kl_divergence(batch.teacher, batch.student, temperature)
+            else:
+                value = alpha * CRITERION.value(criterion, batch.teacher, batch.student)
+            if labels is not None and beta:
+                value = value + beta * nn.functional.cross_entropy(batch.student, batch.rows)
+            return value
+
+        return self._student_step("s.distill", optimizer, images, loss, logits, labels, StudentParts(), clip)
+
+    def student_step(
+        self,
+        optimizer: Optimizer,
+        images: Tensor,
+        loss: Callable[[StudentBatch], Tensor],
+        *,
+        logits: Tensor | None = None,
+        rows: Tensor | Sequence[Tensor] | None = None,
+        features: bool = False,
+        groups: bool = False,
+        layers: bool = False,
+        penultimate: bool = False,
+        clip: float | None = None,
+    ) -> Tensor:
+        """One student step on a loss of one's own, which gets the batch: ``loss(batch)`` gives a scalar.
+
+        The batch has the images that are trained on, both networks' logits, the rows, and of the student's forward pass
+        what is asked for here. Each switch names the attribute that it brings, as for ``s.teacher``. The loss may call
+        ``s.student`` and kept networks again, on ``batch.images`` or on what it makes of them; that counts.
+
+        Args:
+            optimizer: an optimiser of the student's parameters, and of others that learn along, that is kept.
+            images: (N, C, H, W), as for ``distill``.
+            loss: ``f(batch)``, a scalar.
+            logits: the teacher's logits for these images, as for ``distill``.
+            rows: a tensor (N, ...) with one row for each image, such as its label, its weight or its place in a store;
+                or several such tensors, such as the teacher's maps. The harness may hold images out and put others in
+                their place: ``batch.rows`` are the rows of those that are trained on. They keep their gradient.
+            features: ``batch.features``, the input of the student's head.
+            groups: ``batch.groups``, the outputs of the student's stages.
+            layers: ``batch.layers``, the maps of all layers that the student names, in layer groups.
+            penultimate: ``batch.penultimate``, the input of ``student_classifier``.
+            clip: the largest common L2 norm of the gradients, as in ``update``.
+
+        Returns:
+            The loss, a scalar, detached.
+
+        Raises:
+            AccessDenied: the method declared less than ``Access.LOGITS``.
+            MethodError: ``clip`` is not above 0, logits or rows have not one row for each image, or the loss takes or
+                gives something else.
+            Unsupported: the student has not the stages, the layers or the classifier that are asked for.
+        """
+        must_be_optimizer(optimizer, "s.student_step(optimizer, images, loss)")
+        must_be_tensor(images, "s.student_step(optimizer, images, loss)")
+        OWN_LOSS.check(loss)
+        given = checked_rows(rows, "rows= of s.student_step")
+        must_fit(given, images, "rows= of s.student_step")
+
+        def own(batch: StudentBatch) -> Tensor:
+            return OWN_LOSS.value(loss, batch)
+
+        wanted = StudentParts(features, groups, layers, penultimate)
+        return self._student_step("s.student_step", optimizer, images, own, logits, given, wanted, clip)
+
+    def _student_step(
+        self,
+        who: str,
+        optimizer: Optimizer,
+        images: Tensor,
+        loss: Callable[[StudentBatch], Tensor],
+        logits: Tensor | None,
+        rows: Tensor | tuple[Tensor, ...] | None,
+        wanted: StudentParts,
+        clip: float | None,
+    ) -> Tensor:
+        context = current()
+        if logits is not None:
+            must_be_tensor(logits, f"logits= of {who}")
+            must_fit(logits, images, f"logits= of {who}")
         images = images.detach()
-        asks_groups = group_loss is not None and groups is None
-        if logits is None or asks_groups:
+        if logits is None:
             with torch.no_grad():
-                by_layers = asks_groups and group_by == "layers"
-                out = self.teacher(images, groups=asks_groups and not by_layers, layers=by_layers)
-            logits = out.logits if logits is None else logits
-            if asks_groups:
-                groups = [group[-1] for group in out.layers] if by_layers else out.groups
+                logits = self.teacher(images).logits
         need(Access.LOGITS, "the teacher's logits")
         logits = logits.detach()
-        groups = [group.detach() for group in groups or ()]
         order = context.withhold(images, logits)
         if order is not None:
-            images, logits, groups = images[order], logits[order], [group[order] for group in groups]
-            labels = labels[order] if labels is not None else None
-            rows = rows[order.to(rows.device)] if rows is not None else None
-        answer, own_groups, last = context.student_side.ask(
-            images, groups=group_by if group_loss is not None else None, penultimate=penultimate
-        )
-        if criterion is None:
-            loss = alpha * kl_divergence(logits, answer, temperature)
-        else:
-            loss = alpha * criterion(logits, answer, *last, *(() if rows is None else (rows,)))
-        if labels is not None and beta:
-            loss = loss + beta * nn.functional.cross_entropy(answer, labels)
-        if group_loss is not None:
-            loss = loss + group_loss(groups, own_groups)
-        context.update(optimizer, loss, clip)
-        return loss.detach()
+            images, logits, rows = in_order((images, logits, rows), order)
+        found = context.student_side.ask(images, wanted)
+        parts = found.features, found.groups, found.layers, found.penultimate
+        value = loss(StudentBatch(images, logits, found.logits, rows, *parts))
+        context.update(optimizer, value, clip)
+        return value.detach()
 
     def student_features(self, images: Tensor, *, penultimate: bool = False) -> tuple[Tensor, Tensor]:
         """The student's logits and features from one forward pass.
@@ -446,4 +500,6 @@ def session_for(image: ImageSpec, classes: int, segmentation: bool = False, teac
     return Session(TaskView(image, classes, segmentation), teachers)
 
 
-__all__ = ["BatchNormStatistics", "Session", "TaskView", "TeacherView", "TeacherOutput", "session_for"]
+__all__ = [
+    "BatchNormStatistics", "Session", "StudentBatch", "TaskView", "TeacherOutput", "TeacherView", "session_for"
+]  # fmt: skip

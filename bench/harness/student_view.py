@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 from torch import Tensor, nn
 
-from bench.errors import MethodError
 from bench.harness.counters import Counter, tap_groups, tap_penultimate
 from bench.models import head
 from bench.models.layer_groups import LayerGroups
 
-# what the groups of a network are: its stages' outputs, or the ends of its layer groups
-GroupBy = Literal["stages", "layers"]
+
+@dataclass(frozen=True)
+class StudentParts:
+    """What of the student is wanted beside its logits; the names are those of a question to the teacher."""
+
+    features: bool = False
+    groups: bool = False
+    layers: bool = False
+    penultimate: bool = False
+
+
+@dataclass
+class StudentAnswer:
+    """The student's logits and what was wanted beside them, from one forward pass; None where it was not."""
+
+    logits: Tensor
+    features: Tensor | None = None  # the input of the head
+    groups: tuple[Tensor, ...] | None = None  # (N, C, h, w) each
+    layers: tuple[tuple[Tensor, ...], ...] | None = None  # (N, C, h, w) each
+    penultimate: Tensor | None = None  # the input of the classifier
 
 
 class StudentSide:
@@ -29,47 +46,51 @@ class StudentSide:
         with self._counter.silent():
             return LayerGroups(self._student, self._image_shape)
 
-    def ask(
-        self, images: Tensor, *, groups: GroupBy | None, penultimate: bool
-    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The logits, the groups and, as a tuple of one, the penultimate features."""
-        found: list[Tensor] = []
-        last: list[Tensor] = []
+    def ask(self, images: Tensor, wanted: StudentParts) -> StudentAnswer:
+        """The answer to images (N, C, H, W).
+
+        Raises:
+            Unsupported: the network has not what is wanted.
+        """
+        student = self._student
+        features: list[Tensor] = []
+        groups: list[Tensor] = []
+        maps: list[Tensor] = []
+        penultimate: list[Tensor] = []
         hooks = []
-        if groups not in (None, "stages", "layers"):
-            raise MethodError(f"group_by must be 'stages' or 'layers', not {groups!r}")
-        if groups is not None:
-            hooks += self.layers.tap_ends(found) if groups == "layers" else tap_groups(self._student, found)
         try:
-            if penultimate:
-                hooks.append(tap_penultimate(self._student, last))
-            answer = self._student(images)
+            if wanted.features:
+                hooks.append(head(student).register_forward_pre_hook(lambda _, args: features.append(args[0])))
+            if wanted.groups:
+                hooks += tap_groups(student, groups)
+            if wanted.layers:
+                hooks += self.layers.tap(maps)
+            if wanted.penultimate:
+                hooks.append(tap_penultimate(student, penultimate))
+            logits: Tensor = student(images)
         finally:
             for hook in hooks:
                 hook.remove()
-        for features in last:
-            self._counter.watch_features(features)
-        return answer, tuple(found), tuple(last)
+        self._counter.watch_features(*features, *groups, *maps, *penultimate)
+        return StudentAnswer(
+            logits,
+            features[0] if wanted.features else None,
+            tuple(groups) if wanted.groups else None,
+            self.layers.grouped(maps) if wanted.layers else None,
+            penultimate[0] if wanted.penultimate else None,
+        )
 
     def features(self, images: Tensor, penultimate: bool) -> tuple[Tensor, Tensor]:
         """The logits, and the input of the head or of the classifier."""
-        seen: list[Tensor] = []
-        if penultimate:
-            hook = tap_penultimate(self._student, seen)
-        else:
-            hook = head(self._student).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-        try:
-            answer = self._student(images)
-        finally:
-            hook.remove()
-        self._counter.watch_features(seen[0])
-        return answer, seen[0]
+        answer = self.ask(images, StudentParts(features=not penultimate, penultimate=penultimate))
+        found = answer.penultimate if penultimate else answer.features
+        assert found is not None
+        return answer.logits, found
 
     def groups(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The logits, and the last map of each layer group."""
-        answer, ends, _ = self.ask(images, groups="layers", penultimate=False)
-        self._counter.watch_features(ends[0])  # what goes back from any group comes by here, and once
-        return answer, ends
+        answer = self.ask(images, StudentParts(layers=True))
+        return answer.logits, tuple(group[-1] for group in answer.layers or ())
 
     def head(self, features: Tensor) -> Tensor:
         """The logits for features."""

@@ -1,8 +1,8 @@
-"""Loss modules of torchdistill as losses of ``Session.distill``.
+"""Loss modules of torchdistill as functions of tensors, for ``Session.distill`` and ``Session.student_step``.
 
 A mid-level loss of torchdistill reads named places of two networks: ``student_io_dict["layer3"]["output"]`` is what the
-student's module ``layer3`` gave. ``Session.distill`` calls its losses with tensors. The functions here give such a loss
-the places that the harness has, and say which those are where it reads others.
+student's module ``layer3`` gave. The functions here give such a loss the places that the harness has, and say which
+those are where it reads others.
 
 Nothing of torchdistill is imported: what counts is how a module is called, which is the same from its version 1.1 on.
 """
@@ -21,10 +21,9 @@ _PROTOCOL = ["student_io_dict", "teacher_io_dict"]
 
 
 def torchdistill_criterion(loss: nn.Module) -> Callable[..., Tensor]:
-    """A loss of torchdistill on logits, as ``criterion`` of ``Session.distill``.
+    """A loss of torchdistill on logits: ``criterion`` of ``Session.distill``, or a part of a loss of one's own.
 
-    The loss finds the logits of both networks at the place "." with "output". With ``rows`` of ``Session.distill`` it
-    gets these as its targets, so that labels follow the images when some are held out. Source: torchdistill's
+    The loss finds the logits of both networks at the place "." with "output". Source: torchdistill's
     ``losses/mid_level.py`` (https://github.com/yoshitomo-matsubara/torchdistill).
 
     Args:
@@ -32,21 +31,18 @@ def torchdistill_criterion(loss: nn.Module) -> Callable[..., Tensor]:
             of its own is kept first (``s.keep``).
 
     Returns:
-        ``f(teacher_logits, student_logits)`` or ``f(teacher_logits, student_logits, rows)``. Do not use it with
-        ``penultimate=True``.
+        ``f(teacher_logits, student_logits)``, or with labels for a loss that wants them
+        ``f(teacher_logits, student_logits, targets)``, which the loss of a ``Session.student_step`` calls with the
+        batch's rows.
 
     Raises:
         MethodError: the module is called in another way; or, when it is used, it reads a place that is not given.
     """
     _check(loss)
 
-    def criterion(teacher: Tensor, student: Tensor, *rows: Tensor) -> Tensor:
-        if len(rows) > 1:
-            raise MethodError(f"{_name(loss)} does not take the student's features: leave out penultimate=True")
+    def criterion(teacher: Tensor, student: Tensor, targets: Tensor | None = None) -> Tensor:
         value: Tensor = loss(
-            _places(loss, "student", {".": student}),
-            _places(loss, "teacher", {".": teacher}),
-            rows[0] if rows else None,
+            _places(loss, "student", {".": student}), _places(loss, "teacher", {".": teacher}), targets
         )
         return value
 
@@ -54,10 +50,10 @@ def torchdistill_criterion(loss: nn.Module) -> Callable[..., Tensor]:
 
 
 def torchdistill_group_loss(loss: nn.Module) -> Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]:
-    """A loss of torchdistill on inner maps, as ``group_loss`` of ``Session.distill``.
+    """A loss of torchdistill on inner maps, a part of the loss of a ``Session.student_step``.
 
-    The loss finds the groups of both networks at the places "0", "1", ... with "output", in the order of the forward
-    pass. ``group_by`` says what they are.
+    The loss finds the groups of both networks at the places "0", "1", ... with "output", in their order: the teacher's
+    are those of ``s.teacher(images, groups=True)``, given as rows, the student's those of ``batch.groups``.
 
     Args:
         loss: as for ``torchdistill_criterion``.

@@ -40,10 +40,6 @@ class LayerGroups:
         """Hooks that put the maps of all layers into a list, until they are removed."""
         return [_tap(layer, into) for layer in self._layers]
 
-    def tap_ends(self, into: list[Tensor]) -> list[RemovableHandle]:
-        """Hooks that put the last map of each group into a list."""
-        return [_tap(self._end(group), into) for group in range(len(self.shapes))]
-
     def replace_end(self, group: int, value: Tensor) -> RemovableHandle:
         """A hook that puts ``value`` (N, C, h, w) in the place of a group's last map: everything after it works on it.
 

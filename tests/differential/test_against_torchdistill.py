@@ -11,7 +11,7 @@ from method_fixtures import IMAGE, trial
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from bench import kl_divergence, torchdistill_criterion, torchdistill_group_loss
+from bench import Session, StudentBatch, kl_divergence, torchdistill_criterion, torchdistill_group_loss
 from bench.errors import MethodError
 
 mid_level = pytest.importorskip(
@@ -96,16 +96,19 @@ def test_a_student_step_with_it_is_the_step_with_the_suites_loss() -> None:
     images = torch.randn(32, *IMAGE.shape)
     labels = torch.arange(32) % 10
 
-    def weights_after(**loss: Any) -> list[Tensor]:
+    def weights_after(step: Callable[[Session, SGD], Tensor]) -> list[Tensor]:
         with trial() as (s, _):
-            opt = s.keep("opt", SGD(s.student.parameters(), 0.1))
-            s.distill(opt, images, **loss)
+            step(s, s.keep("opt", SGD(s.student.parameters(), 0.1)))
             return [weight.detach() for weight in s.student.parameters()]
 
     criterion = torchdistill_criterion(ON_LOGITS["KDLoss"]())
-    bridged = weights_after(criterion=criterion, rows=labels)
-    own = weights_after(temperature=4.0, alpha=0.7, labels=labels, beta=0.3)
-    torch.testing.assert_close(bridged, own)
+
+    def bridged(batch: StudentBatch) -> Tensor:
+        return criterion(batch.teacher, batch.student, batch.rows)
+
+    theirs = weights_after(lambda s, opt: s.student_step(opt, images, bridged, rows=labels))
+    ours = weights_after(lambda s, opt: s.distill(opt, images, temperature=4.0, alpha=0.7, labels=labels, beta=0.3))
+    torch.testing.assert_close(theirs, ours)
 
 
 @pytest.mark.parametrize("make", ON_GROUPS.values(), ids=ON_GROUPS)
@@ -122,12 +125,21 @@ def test_a_loss_on_groups_has_its_own_value(make: Callable[[], nn.Module]) -> No
             seen.append(make()(*sides))
             return seen[0]
 
-        s.distill(opt, images, logits=out.logits, group_loss=by_itself, clip=1e-30)
         bridged = torchdistill_group_loss(make())
-        plain = s.distill(opt, images, logits=out.logits, clip=1e-30)
-        both = s.distill(opt, images, logits=out.logits, group_loss=bridged, clip=1e-30)
+        found = [
+            s.student_step(
+                opt,
+                images,
+                lambda batch, loss=loss: loss(batch.rows, batch.groups),  # type: ignore[misc]
+                logits=out.logits,
+                rows=out.groups,
+                groups=True,
+                clip=1e-30,
+            )
+            for loss in (by_itself, bridged)
+        ]
     assert seen[0] > 1e-6
-    torch.testing.assert_close(both - plain, seen[0].detach(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("make", OF_ONE_WIDTH.values(), ids=OF_ONE_WIDTH)

@@ -101,14 +101,17 @@ SOURCE = textwrap.dedent('''
                 chance = priority[: len(pool)]
                 places = torch.multinomial(chance + 0.1, o.batch, True, generator=s.generator("priority"))
 
-                def weighted(teacher, student, places):
-                    each = kl_rows(teacher, student, o.temperature)
+                def imitation(batch):
+                    each = kl_rows(batch.teacher, batch.student, o.temperature)
+                    places, *groups = batch.rows
                     priority[places] = each.detach()
-                    return each.mean()
+                    return each.mean() + o.attention * attention_distance(groups, batch.groups)
 
                 images = pool.take(places)
-                attend = lambda t, q: o.attention * attention_distance(t, q)
-                loss = s.distill(opt_s, images, criterion=weighted, rows=places, group_loss=attend, clip=5.0)
+                with torch.no_grad():
+                    out = s.teacher(images, groups=True)
+                rows = (places, *out.groups)
+                loss = s.student_step(opt_s, images, imitation, logits=out.logits, rows=rows, groups=True, clip=5.0)
                 s.log(loss=loss)
 ''')
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Optimizer
 
-from bench import Session, image_generator
+from bench import Session, StudentBatch, image_generator, kl_divergence
 from bench.errors import DataLeak, MethodError
 from bench.execution.status import ending_of
 from bench.harness.isolation.method_process import _told
@@ -151,6 +151,59 @@ def _(s: Session, opt: Optimizer, images: Tensor) -> Any:
     loss = F.mse_loss(s.student(images), s.teacher(images).logits)
     s.update(opt, loss)
     loss.backward()
+
+
+@mistake("s.distill(opt_s, images, criterion=lambda t, s, x: ...)")
+def _(s: Session, opt: Optimizer, images: Tensor) -> Any:
+    s.distill(opt, images, criterion=lambda t, s, x: F.mse_loss(s, t))  # type: ignore[arg-type,misc]
+
+
+@mistake("s.distill(opt_s, images, criterion=nn.L1Loss)")
+def _(s: Session, opt: Optimizer, images: Tensor) -> Any:
+    s.distill(opt, images, criterion=nn.L1Loss)  # type: ignore[arg-type]
+
+
+@mistake("s.distill(opt_s, images, group_loss=attention)")
+def _(s: Session, opt: Optimizer, images: Tensor) -> Any:
+    s.distill(opt, images, group_loss=F.mse_loss)  # type: ignore[call-arg]
+
+
+@mistake("s.student_step(opt_s, images, F.l1_loss(a, b))")
+def _(s: Session, opt: Optimizer, images: Tensor) -> Any:
+    s.student_step(opt, images, F.l1_loss(s.student(images), s.teacher(images).logits))  # type: ignore[arg-type]
+
+
+@mistake("s.student_step(opt_s, images, kl_divergence)")
+def _(s: Session, opt: Optimizer, images: Tensor) -> Any:
+    s.student_step(opt, images, kl_divergence)  # type: ignore[arg-type]
+
+
+@mistake("lambda batch: F.mse_loss(batch, batch.teacher)")
+def _(s: Session, opt: Optimizer, images: Tensor) -> Any:
+    s.student_step(opt, images, lambda batch: F.mse_loss(batch, batch.teacher))  # type: ignore[arg-type]
+
+
+@mistake("lambda batch: batch.layers[0][-1].mean()")
+def _(s: Session, opt: Optimizer, images: Tensor) -> Any:
+    s.student_step(opt, images, lambda batch: batch.layers[0][-1].mean())
+
+
+@mistake("lambda batch: (batch.student - batch.teacher).abs()")
+def _(s: Session, opt: Optimizer, images: Tensor) -> Any:
+    s.student_step(opt, images, lambda batch: (batch.student - batch.teacher).abs())
+
+
+@mistake("def loss(batch): F.mse_loss(batch.student, batch.teacher)")
+def _(s: Session, opt: Optimizer, images: Tensor) -> Any:
+    def loss(batch: StudentBatch) -> Tensor:  # type: ignore[return]
+        F.mse_loss(batch.student, batch.teacher)
+
+    s.student_step(opt, images, loss)
+
+
+@mistake("s.student_step(opt_s, images, loss, rows=labels[:8])")
+def _(s: Session, opt: Optimizer, images: Tensor) -> Any:
+    s.student_step(opt, images, lambda batch: F.cross_entropy(batch.student, batch.rows), rows=torch.arange(8))
 
 
 @mistake("s.distill(opt_s, images).backward()")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
-from bench import Access, Data, Session
+from bench import Access, Data, Session, StudentBatch
 from bench.analysis.report.sections.grouping import group_records
 from bench.analysis.report.sections.leaderboard import cells
 from bench.data import Split, load_pool
@@ -137,21 +137,21 @@ def test_penultimate_features_are_what_the_classifier_is_given() -> None:
             _ = s.teacher(images).penultimate
 
 
-def test_a_criterion_gets_the_penultimate_features_of_the_rows_that_are_trained_on() -> None:
+def test_a_loss_gets_the_penultimate_features_of_the_images_that_are_trained_on() -> None:
     with trial(steps=4) as (s, context):
         opt = s.keep("opt", SGD(s.student.parameters(), 0.1))
         images, called = s.noise(40, *IMAGE.shape), []
 
-        def criterion(teacher: Tensor, student: Tensor, features: Tensor, rows: Tensor) -> Tensor:
-            torch.testing.assert_close(classified(s, features), student)
-            torch.testing.assert_close(s.teacher(images[rows]).logits, teacher)
-            called.append(rows)
-            return student.square().mean()
+        def loss(batch: StudentBatch) -> Tensor:
+            torch.testing.assert_close(classified(s, batch.penultimate), batch.student)
+            torch.testing.assert_close(s.teacher(images[batch.rows]).logits, batch.teacher)
+            called.append(batch.rows)
+            return batch.student.square().mean()
 
-        s.distill(opt, images, criterion=criterion, rows=torch.arange(40), penultimate=True)
+        s.student_step(opt, images, loss, rows=torch.arange(40), penultimate=True)
         assert called[0].tolist() == [*range(8, 16), *range(8, 40)]  # the first eight are held out
         assert context.meter.student_images == 40
-        s.distill(opt, images, criterion=lambda teacher, student, features: features.square().mean(), penultimate=True)
+        s.student_step(opt, images, lambda batch: batch.penultimate.square().mean(), penultimate=True)
 
 
 @pytest.mark.parametrize("penultimate", [True, False])

@@ -9,7 +9,7 @@ from method_fixtures import IMAGE, lenet, trial
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from bench import models
+from bench import StudentBatch, kl_divergence, models
 from bench.data.image_spec import ImageSpec
 from bench.errors import MethodError, Unsupported
 from bench.models import NETWORKS, build, has_batch_norm, stages
@@ -141,9 +141,10 @@ def test_the_students_groups_come_from_the_pass_that_distils() -> None:
     images = torch.randn(40, *RGB.shape)  # enough for some to be held out
     seen: list[tuple[list[Tensor], list[Tensor]]] = []
 
-    def distance(of_teacher: list[Tensor], of_student: list[Tensor]) -> Tensor:
-        seen.append(([each.detach() for each in of_teacher], [each.detach() for each in of_student]))
-        return sum(((a - b) ** 2).mean() for a, b in zip(of_teacher, of_student, strict=True))  # type: ignore[return-value]
+    def distance(batch: StudentBatch) -> Tensor:
+        seen.append(([*batch.rows], [each.detach() for each in batch.groups]))
+        apart = [((a - b) ** 2).mean() for a, b in zip(batch.rows, batch.groups, strict=True)]
+        return kl_divergence(batch.teacher, batch.student) + torch.stack(apart).sum()
 
     with trial(steps=1, teacher=teacher, student=student, image=RGB) as (s, context):
         opt = s.keep("opt", SGD(s.student.parameters(), 0.0))
@@ -151,15 +152,14 @@ def test_the_students_groups_come_from_the_pass_that_distils() -> None:
             out = s.teacher(images, groups=True)
         asked = context.meter.teacher_images
         plain = s.distill(opt, images[:8], logits=out.logits[:8])
-        both = s.distill(
-            opt, images[:8], logits=out.logits[:8], groups=[g[:8] for g in out.groups], group_loss=distance
-        )
+        rows = [group[:8] for group in out.groups]
+        both = s.student_step(opt, images[:8], distance, logits=out.logits[:8], rows=rows, groups=True)
         assert context.meter.teacher_images == asked
         assert context.meter.student_images == 16
         expected = sum(((a - b) ** 2).mean() for a, b in zip(*seen[0], strict=True))
         torch.testing.assert_close(both, plain + expected)
-        s.distill(opt, images, group_loss=distance)  # the teacher is asked once for both
-        assert context.meter.teacher_images == asked + 40
+        s.student_step(opt, images, distance, logits=out.logits, rows=out.groups, groups=True)
+        assert context.meter.teacher_images == asked
         assert not any(module._forward_hooks for stage in stages(student) for module in stage.modules())
         held = context.capture.held_out.column("images")
         assert held is not None
@@ -175,12 +175,12 @@ def test_rows_follow_the_images_that_are_trained_on() -> None:
             logits = s.teacher(images).logits
         found: list[Tensor] = []
 
-        def weighted(teacher: Tensor, student: Tensor, rows: Tensor) -> Tensor:
-            found.append(rows)
-            torch.testing.assert_close(teacher, logits[rows])  # each row beside its own image's answer
-            return ((teacher - student).abs().mean(1) * rows).mean()
+        def weighted(batch: StudentBatch) -> Tensor:
+            found.append(batch.rows)
+            torch.testing.assert_close(batch.teacher, logits[batch.rows])  # each row beside its own image's answer
+            return ((batch.teacher - batch.student).abs().mean(1) * batch.rows).mean()
 
-        s.distill(opt, images, logits=logits, criterion=weighted, rows=torch.arange(64))
+        s.student_step(opt, images, weighted, logits=logits, rows=torch.arange(64))
     assert found[0].tolist() == [*range(8, 16), *range(8, 64)]
 
 

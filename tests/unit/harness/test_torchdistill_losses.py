@@ -9,9 +9,8 @@ from method_fixtures import IMAGE, trial
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from bench import torchdistill_criterion, torchdistill_group_loss
+from bench import StudentBatch, torchdistill_criterion, torchdistill_group_loss
 from bench.errors import MethodError
-from bench.harness.trial_context import current
 
 
 class Between(nn.Module):
@@ -39,12 +38,16 @@ def test_a_loss_gets_both_networks_logits_and_trains_the_student() -> None:
             assert (s.student(images) - teacher).abs().mean() < found / 2
 
 
-def test_rows_are_the_targets_of_the_images_that_are_trained_on() -> None:
+def test_a_loss_that_wants_labels_gets_those_of_the_images_that_are_trained_on() -> None:
     loss = Between()
+    criterion = torchdistill_criterion(loss)
+
+    def own(batch: StudentBatch) -> Tensor:
+        return criterion(batch.teacher, batch.student, batch.rows)
+
     with trial() as (s, _):
         opt = s.keep("opt", SGD(s.student.parameters(), 0.1))
-        criterion = torchdistill_criterion(loss)
-        s.distill(opt, torch.randn(64, *IMAGE.shape), criterion=criterion, rows=torch.arange(64))
+        s.student_step(opt, torch.randn(64, *IMAGE.shape), own, rows=torch.arange(64))
         s.distill(opt, torch.randn(4, *IMAGE.shape), criterion=criterion)
     assert loss.targets[0] is not None
     assert loss.targets[0].tolist() == [*range(8, 16), *range(8, 64)]  # the harness holds eight out
@@ -64,10 +67,15 @@ def test_a_loss_on_groups_reads_them_by_their_number() -> None:
         opt = s.keep("opt", SGD(s.student.parameters(), 0.1))
         with torch.no_grad():
             teacher = s.teacher(images, groups=True)
-            _, own, _ = current().student_side.ask(images, groups="stages", penultimate=False)
-        plain = s.distill(opt, images, logits=teacher.logits, clip=1e-30)
-        both = s.distill(opt, images, logits=teacher.logits, group_loss=torchdistill_group_loss(Norms()), clip=1e-30)
-        torch.testing.assert_close(both - plain, own[1].norm() + 2 * teacher.groups[0].norm())
+        group_loss = torchdistill_group_loss(Norms())
+        own: list[Tensor] = []
+
+        def loss(batch: StudentBatch) -> Tensor:
+            own.extend(each.detach() for each in batch.groups)
+            return group_loss(batch.rows, batch.groups)
+
+        found = s.student_step(opt, images, loss, logits=teacher.logits, rows=teacher.groups, groups=True)
+        torch.testing.assert_close(found, own[1].norm() + 2 * teacher.groups[0].norm())
 
 
 @pytest.mark.parametrize(
@@ -90,19 +98,6 @@ def test_a_loss_on_groups_is_told_how_many_there_are() -> None:
     maps = [torch.zeros(2, 3, 4, 4)] * 2
     with pytest.raises(MethodError, match=r"Between reads the teacher's '2'; there are the outputs of '0', '1'"):
         group_loss(maps, maps)
-
-
-def test_features_beside_the_logits_are_refused() -> None:
-    with trial() as (s, _):
-        opt = s.keep("opt", SGD(s.student.parameters(), 0.1))
-        with pytest.raises(MethodError, match="leave out penultimate=True"):
-            s.distill(
-                opt,
-                torch.randn(4, *IMAGE.shape),
-                criterion=torchdistill_criterion(Between()),
-                rows=torch.arange(4),
-                penultimate=True,
-            )
 
 
 @pytest.mark.parametrize("make", [torchdistill_criterion, torchdistill_group_loss])

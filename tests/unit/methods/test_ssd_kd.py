@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from method_fixtures import IMAGE, Listening, lenet, run, same_weights
 from torch import Tensor, nn
 
+from bench import StudentBatch
 from bench.data.image_spec import ImageSpec
 from bench.harness import checkpoint
 from bench.harness.session import Session
@@ -204,19 +206,18 @@ def test_of_a_place_that_was_drawn_twice_the_higher_priority_stays() -> None:
 def test_student_steps_follow_the_priorities(largest: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draws, weights, losses and new priorities of each step, worked out again from the networks' answers."""
     seen: list[dict[str, Any]] = []
-    distill = Session.distill
+    student_step = Session.student_step
 
-    def spy(self: Session, optimizer: Any, images: Tensor, **how: Any) -> Tensor:
-        criterion = how["criterion"]
-
-        def heard(teacher: Tensor, student: Tensor, places: Tensor) -> Tensor:
-            loss: Tensor = criterion(teacher, student, places)
-            seen.append({"teacher": teacher, "student": student.detach(), "places": places, "loss": loss.item()})
+    def spy(self: Session, optimizer: Any, images: Tensor, own: Callable[[StudentBatch], Tensor], **how: Any) -> Tensor:
+        def heard(batch: StudentBatch) -> Tensor:
+            loss = own(batch)
+            answers = {"teacher": batch.teacher, "student": batch.student.detach()}
+            seen.append({**answers, "places": batch.rows, "loss": loss.item()})
             return loss
 
-        return distill(self, optimizer, images, **{**how, "criterion": heard})
+        return student_step(self, optimizer, images, heard, **how)
 
-    monkeypatch.setattr(Session, "distill", spy)
+    monkeypatch.setattr(Session, "student_step", spy)
     options = {"alpha": 0.7, "beta": 0.2, "priority_temperature": 2.0, "temperature": 5.0, "student_steps": 6}
     options["largest"] = largest
     context = play(options, 4 + 2 + 6)  # two calls fill the buffer, a third has a part of it renewed

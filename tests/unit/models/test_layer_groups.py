@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
+from bench import StudentBatch
 from bench.data.image_spec import ImageSpec
 from bench.errors import MethodError, Unsupported
 from bench.models import NETWORKS, WITHOUT_LAYERS, build, has_layers, layers
@@ -130,28 +131,27 @@ def test_a_pass_for_maps_is_counted_once_on_its_way_back(uses: str) -> None:
         assert (context.meter.student_images, context.meter.student_backward) == (6, 6)
 
 
-def test_distillation_takes_the_ends_of_layer_groups() -> None:
-    images, seen = torch.randn(40, *IMAGE.shape), []
+def test_a_students_step_has_the_maps_of_both_networks_in_groups() -> None:
+    images = torch.randn(40, *IMAGE.shape)
+    seen: list[StudentBatch] = []
 
-    def distance(of_teacher: list[Tensor], of_student: list[Tensor]) -> Tensor:
-        seen.append((of_teacher, of_student))
-        return torch.stack([each.square().mean() for each in of_student]).sum()
+    def loss(batch: StudentBatch) -> Tensor:
+        seen.append(batch)
+        return torch.stack([group[-1].square().mean() for group in batch.layers]).sum()
 
     with trial(steps=1) as (s, context):
         opt = s.keep("opt", SGD(s.student.parameters(), 0.0))
-        s.distill(opt, images[:8], group_loss=distance, group_by="layers")
-        given = [torch.arange(40.0)]
-        s.distill(opt, images, group_loss=distance, group_by="layers", groups=given, logits=s.teacher(images).logits)
         with torch.no_grad():
-            maps, (_, ends) = s.teacher(images[:8], layers=True).layers, s.student_groups(images[:8])
-        assert context.meter.teacher_images == 8 + 40 + 8
-        with pytest.raises(MethodError, match="group_by must be 'stages' or 'layers', not 'blocks'"):
-            s.distill(opt, images, group_loss=distance, group_by="blocks")  # type: ignore[arg-type]
-    for found, wanted in zip(seen[0][0], [group[-1] for group in maps], strict=True):
-        torch.testing.assert_close(found, wanted)
-    for found, wanted in zip(seen[0][1], ends, strict=True):
-        torch.testing.assert_close(found, wanted)
-    assert seen[1][0][0].tolist() == [*range(8, 16), *range(8, 40)]  # those held out are not among them
+            out, (_, ends) = s.teacher(images, layers=True), s.student_groups(images)
+        s.student_step(opt, images, loss, logits=out.logits, rows=[group[-1] for group in out.layers], layers=True)
+        assert (context.meter.teacher_images, context.meter.student_images) == (40, 80)
+        shapes = [[tuple(each.shape[1:]) for each in group] for group in seen[0].layers]
+        assert shapes == [list(group) for group in s.student_layer_shapes]
+    order = [*range(8, 16), *range(8, 40)]  # those held out are not among them
+    for found, group in zip(seen[0].rows, out.layers, strict=True):
+        torch.testing.assert_close(found, group[-1][order])
+    for group, wanted in zip(seen[0].layers, ends, strict=True):
+        torch.testing.assert_close(group[-1], wanted[order])
 
 
 class Once(nn.Module):

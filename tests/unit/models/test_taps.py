@@ -155,7 +155,7 @@ def test_features_groups_and_layers_of_both_networks_are_those_places() -> None:
             assert [tuple(group.shape[1:]) for group in out.groups] == [(3, 14, 14), (6, 5, 5)]
             assert [len(group) for group in out.layers] == [2, 1]
             assert s.student_features(images)[1].shape == (4, 32)
-            s.distill(opt, images, groups=out.groups, group_loss=lambda _, own: seen.append(own[1]) or own[0].mean())
+            s.student_step(opt, images, lambda b: seen.append(b.groups[1]) or b.groups[0].mean(), groups=True)
         assert [tuple(each.shape[1:]) for each in seen] == [(6, 5, 5)] * 2
         assert context.meter.student_images == 2 * (4 + 4)
 
