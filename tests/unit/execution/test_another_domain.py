@@ -13,6 +13,7 @@ import torch
 from own_task import own_place
 from PIL import Image
 
+from bench.analysis.report import render
 from bench.analysis.report.sections.grouping import group_records
 from bench.analysis.report.sections.leaderboard import facts
 from bench.data import Dataset, load, load_source
@@ -107,6 +108,13 @@ def test_the_teacher_learns_one_set_and_all_are_scored_on_the_other(place: Path)
     assert (record.pool.images, record.meter.real_images) == (1442, 64)
     (group,) = group_records(load_records(Path("results")))
     assert "Score: accuracy on the test images of digits, another set than the teacher's" in facts(group)
+    render(Path("results"), place / "out")
+    said = "on the test images of digits, another set than the teacher's"
+    text = (place / "out" / "tasks" / "bright-to-digits.html").read_text()
+    assert f"All scores are {said.replace(chr(39), '&#39;')}." in text
+    (page,) = (place / "out" / "trials").glob(f"{record.id}*.html")
+    assert f"accuracy {said.replace(chr(39), '&#39;')}" in page.read_text()
+    assert "imported" not in text
 
 
 def test_the_teacher_is_that_of_the_task_without_another_domain(place: Path) -> None:
