@@ -14,6 +14,10 @@ class UserError(Exception):
     """
 
 
+class ImagesRefused(UserError):
+    """A network that does not take the images of a task. The message names it, and the images."""
+
+
 class MissingData(UserError):
     """A data set's files are missing. The message names them, and the command or folder that fixes it."""
 

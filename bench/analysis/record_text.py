@@ -147,5 +147,10 @@ def _number(value: float | None) -> str:
 
 def _flat(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_flat(item)}" for name, item in value.items() if item not in (None, [], ""))
+        return ", ".join(f"{name} {_flat(item)}" for name, item in value.items() if not _empty(item))
     return value_words(value)
+
+
+def _empty(value: Any) -> bool:
+    """Whether there is nothing to say of it; a list of nothing but empty lists is empty, too."""
+    return value in (None, "") or (isinstance(value, list) and all(each == [] for each in value))

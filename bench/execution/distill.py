@@ -13,14 +13,14 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.data import own_of
 from bench.data.own_images import NONE, layout
-from bench.errors import UserError, nearest, nearest_file, require_file
+from bench.errors import ImagesRefused, UserError, nearest, nearest_file, require_file
 from bench.execution.plan import Plan, plan_study
 from bench.records.folder import writing
 from bench.spec.budget import UNITS, Budget
@@ -41,6 +41,7 @@ TASK, STUDY, RESULTS = "task.yaml", "study.yaml", "results"
 STUDENT, RECORD, ONNX = "student.safetensors", "record.json", "student.onnx"
 EXPORTER = ("onnx", "onnxscript")  # what torch's exporter imports
 SMALL = ("digits/lenet5-half", "digits/lenet5bn-half")  # whose options for a small machine are taken
+ANY_SIZE = "resnet18"  # takes images of any size
 MEAN = STD = 0.5  # of a channel, where nobody says
 
 
@@ -198,7 +199,8 @@ def _classes(wanted: DistillationWish, image: Mapping[str, Any]) -> int:
         spec = ImageSpec.model_validate(image)
     except ValueError:
         raise UserError("--std must be above 0, and all numbers of --mean and --std finite") from None
-    found = classes_of_weights(lambda count: build(wanted.network, spec, count), weights)
+    with _explained(wanted.network):
+        found = classes_of_weights(lambda count: build(wanted.network, spec, count), weights)
     if found is None:
         raise UserError(f"{wanted.teacher} does not tell how many classes {wanted.network} has; say it with --classes")
     return found
@@ -259,8 +261,20 @@ def _built(network: str, task: TaskSpec) -> nn.Module:
 
     from bench.models import build
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _explained(network):
         return build(network, task.image, task.classes)
+
+
+@contextlib.contextmanager
+def _explained(network: str) -> Iterator[None]:
+    """Say what to do about images that a network does not take."""
+    from bench.models import NETWORKS
+
+    try:
+        yield
+    except ImagesRefused as error:
+        other = f", and {ANY_SIZE} takes images of any size" if network in NETWORKS and network != ANY_SIZE else ""
+        raise UserError(f"{error}; --channels and --size say what images there are{other}") from error
 
 
 def _imported(task: TaskSpec, file: Path) -> str:

@@ -6,12 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
+from bench.data.source import Split
 from bench.execution.prepare import PreparedTrial
 from bench.execution.status import Ending, TimedOut
 from bench.harness.checkpoint import load_trial, lost
-from bench.harness.evaluation import Judge, answers, ensemble_answers, score_answers
+from bench.harness.evaluation import Judge, answers_of_all, score_answers
 from bench.harness.isolation.judge_side import JudgeSide
 from bench.harness.learning_curve import Curve
 from bench.harness.peak_memory import peak_memory_mib
@@ -52,31 +51,20 @@ class LiveTrial:
 
     def _judged_by(self, context: TrialContext | JudgeSide) -> tuple[Judge, Curve]:
         """Who scores the student, and the curve of its scores."""
-        prepared = self.prepared
-        judge = Judge(
-            prepared.student,
-            prepared.teacher.network,
-            prepared.dataset.test,
-            prepared.task.image,
-            prepared.device,
-            prepared.dataset.classes,
-        )
+        prepared, image, classes = self.prepared, self.prepared.task.image, self.prepared.dataset.classes
+        test, device = prepared.dataset.test, prepared.device
+        labels = test.labels.to(device)
+        test = Split(test.images if test.mapped else test.images.to(device), labels, test.digest)
         networks = [teacher.network for teacher in prepared.teachers]
+        found = answers_of_all(networks, test.images, image)  # each teacher passes once, whatever is scored
+        judge = Judge(prepared.student, found[0], test, image, device, classes)
         if prepared.dataset.home is not None:
-            self._scores_there = [self._score_of([network]) for network in networks]
+            self._scores_there = [score_answers(each, labels, classes)[0] for each in found[: len(networks)]]
         if prepared.others:
-            self._ensemble_score = self._score_of(networks)
+            self._ensemble_score = score_answers(found[-1], labels, classes)[0]
         trial = prepared.trial
         selects = "teacher_agreement" in trial.selection
         return judge, Curve(context, judge, trial.points, prepared.work, selects, trial.averages)
-
-    def _score_of(self, networks: Sequence[nn.Module]) -> float:
-        """The score of teachers, of several together, on the test images."""
-        prepared, test = self.prepared, self.prepared.dataset.test
-        pixels = test.images if test.mapped else test.images.to(prepared.device)
-        image = prepared.task.image
-        found = ensemble_answers(networks, pixels, image) if networks[1:] else answers(networks[0], pixels, image)
-        return score_answers(found, test.labels.to(prepared.device), prepared.dataset.classes)[0]
 
     def _on_lost(self, reason: str) -> None:
         self.restarted = lost(self.prepared.work, reason)

@@ -41,18 +41,17 @@ class Judge:
     def __init__(
         self,
         student: nn.Module,
-        teacher: nn.Module,
+        teachers: Tensor,
         test: Split,
         image: ImageSpec,
         device: torch.device,
         classes: Sequence[str] = (),
     ) -> None:
-        """``classes`` are their names, for segmentation."""
+        """``teachers``: the teacher's :func:`answers` to these images; ``classes``: their names, for segmentation."""
         self._network = bare_copy(student).to(device).eval().requires_grad_(False)
         self._images = test.images if test.mapped else test.images.to(device)
         self._classes = classes
         self._image = image
-        teachers = answers(teacher, self._images, image)
         labels = test.labels.to(device)
         if bool((labels == UNKNOWN).all()):
             labels = teachers
@@ -91,27 +90,28 @@ def answers(network: nn.Module, pixels: Tensor, image: ImageSpec) -> Tensor:
 
     Images that are elsewhere than the network, as mapped ones may be, go there in batches.
     """
-    return _in_batches(network, pixels, image, _device_of(network, pixels))
+    return answers_of_all([network], pixels, image)[0]
 
 
-def _device_of(network: nn.Module, pixels: Tensor) -> torch.device:
-    return next((each.device for each in network.parameters()), pixels.device)
+def answers_of_all(networks: Sequence[nn.Module], pixels: Tensor, image: ImageSpec) -> list[Tensor]:
+    """As :func:`answers`, of each of several networks and then of all together, from one pass of each.
 
-
-def _in_batches(network: Callable[[Tensor], Tensor], pixels: Tensor, image: ImageSpec, device: torch.device) -> Tensor:
+    Together they assign the class with the largest mean of their softmax. Of one network alone there is nothing more.
+    """
+    device = next((each.device for each in networks[0].parameters()), pixels.device)
     whole = pixels.shape[-2] * pixels.shape[-1]
     batches = pixels.split(BATCH if whole <= PIXELS // BATCH else max(1, PIXELS // whole))
-    found = [predict(network, normalise(batch.to(device), image)) for batch in batches]
-    return torch.cat([each.to(torch.uint8) if each.ndim == 3 else each for each in found])
+    found = [_classes_of_all(networks, normalise(batch.to(device), image)) for batch in batches]
+    return [torch.cat(each) for each in zip(*found, strict=True)]
 
 
-def ensemble_answers(networks: Sequence[nn.Module], pixels: Tensor, image: ImageSpec) -> Tensor:
-    """As :func:`answers`, of several networks together: the classes with the largest mean of their softmax."""
-
-    def mean(images: Tensor) -> Tensor:
-        return torch.stack([network(images).softmax(1) for network in networks]).mean(0)
-
-    return _in_batches(mean, pixels, image, _device_of(networks[0], pixels))
+def _classes_of_all(networks: Sequence[nn.Module], images: Tensor) -> list[Tensor]:
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        logits = [network(images) for network in networks]
+        found = [classes_of(each) for each in logits]
+        if networks[1:]:
+            found.append(classes_of(torch.stack([each.softmax(1) for each in logits]).mean(0)))
+    return [each.to(torch.uint8) if each.ndim == 3 else each for each in found]
 
 
 def score_answers(found: Tensor, labels: Tensor, classes: Sequence[str]) -> tuple[float, dict[str, float | None]]:

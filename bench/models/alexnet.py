@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.data.image_spec import ImageSpec
-from bench.errors import UserError
+from bench.errors import ImagesRefused
 
 
 class ResponseNorm(nn.Module):
@@ -39,7 +39,7 @@ class AlexNet(nn.Module):
     def __init__(self, image: ImageSpec, classes: int, widths: tuple[int, int, int, int, int, int, int]) -> None:
         super().__init__()
         if image.size != 32:
-            raise UserError(f"AlexNet takes 32x32 images, not {image.size}x{image.size}")
+            raise ImagesRefused(f"AlexNet takes 32x32 images, not {image.size}x{image.size}")
         a, b, c, d, e, f, g = widths
         self.convolutions = nn.Sequential(
             *_convolution(image.channels, a, 5, bias=0.0, lrn=True, pool=True),  # 32 -> 15

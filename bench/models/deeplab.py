@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.data.image_spec import ImageSpec
-from bench.errors import UserError
+from bench.errors import ImagesRefused, UserError
 from bench.models.mobilenet import mobilenet_v2
 from bench.utils.torchvision_compat import torchvision
 
@@ -48,7 +48,7 @@ def deeplabv3_resnet50(image: ImageSpec, classes: int) -> DeepLab:
     starts from ImageNet's weights, see :func:`load_backbone`.
     """
     if image.channels != 3:
-        raise UserError(f"deeplabv3-resnet50 takes images with 3 channels, not {image.channels}")
+        raise ImagesRefused(f"deeplabv3-resnet50 takes images with 3 channels, not {image.channels}")
     whole = torchvision().models.resnet50(weights=None, replace_stride_with_dilation=[False, True, True])
     parts = OrderedDict((name, part) for name, part in whole.named_children() if name not in ("avgpool", "fc"))
     return DeepLab(nn.Sequential(parts), 2048, classes)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.image_spec import ImageSpec
-from bench.errors import UserError, nearest
+from bench.errors import ImagesRefused, UserError, nearest
 from bench.models.cost import bare_copy
 from bench.models.source import own_file
 from bench.utils.torchvision_compat import torchvision
@@ -46,7 +46,7 @@ def from_torchvision(name: str, image: ImageSpec, classes: int) -> nn.Module:
             raise UserError(f"{name} is not made for classification or segmentation")
         raise UserError(f"unknown network {name!r}{nearest(name, [PREFIX + each for each in allowed])}")
     if image.channels != 3:
-        raise UserError(f"{name} takes images with 3 channels, not {image.channels}")
+        raise ImagesRefused(f"{name} takes images with 3 channels, not {image.channels}")
     options: dict[str, Any] = {}
     if short in ("googlenet", "inception_v3"):
         options = {"aux_logits": False, "init_weights": True}  # left out, the second warns and is True
@@ -59,7 +59,7 @@ def from_torchvision(name: str, image: ImageSpec, classes: int) -> nn.Module:
     try:
         network: nn.Module = models.get_model(short, weights=None, num_classes=classes, **options)
     except (AssertionError, RuntimeError, ValueError) as error:  # those that must know the size refuse some
-        raise UserError(f"{name} does not take {_geometry(image)} images: {_first_line(error)}") from error
+        raise ImagesRefused(f"{name} does not take {_geometry(image)} images: {_first_line(error)}") from error
     network = Segmenter(network) if short in segmenters else network
     _must_fit(name, network, image, classes)
     return network
@@ -110,7 +110,7 @@ def _must_fit(name: str, network: nn.Module, image: ImageSpec, classes: int) -> 
         with torch.no_grad():
             answer = ghost(torch.empty(1, *image.shape, device="meta"))
     except Exception as error:
-        raise UserError(f"{name} does not take {_geometry(image)} images: {_first_line(error)}") from error
+        raise ImagesRefused(f"{name} does not take {_geometry(image)} images: {_first_line(error)}") from error
     allowed = [(1, classes), (1, classes, image.size, image.size)]
     if not isinstance(answer, Tensor) or tuple(answer.shape) not in allowed:
         found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from bench.data.image_spec import ImageSpec
-from bench.errors import UserError
+from bench.errors import ImagesRefused
 
 
 class LeNet(nn.Module):
@@ -25,7 +25,7 @@ class LeNet(nn.Module):
     ) -> None:
         super().__init__()
         if image.size != 32:
-            raise UserError(f"LeNet-5 takes 32x32 images, not {image.size}x{image.size}")
+            raise ImagesRefused(f"LeNet-5 takes 32x32 images, not {image.size}x{image.size}")
         a, b, features, hidden = widths
         self.body = nn.Sequential(
             *(*_convolution(image.channels, a, norm), nn.MaxPool2d(2)),

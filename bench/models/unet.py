@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.data.image_spec import ImageSpec
-from bench.errors import UserError
+from bench.errors import ImagesRefused
 
 
 class UNet(nn.Module):
@@ -21,7 +21,7 @@ class UNet(nn.Module):
     def __init__(self, image: ImageSpec, classes: int, width: int) -> None:
         super().__init__()
         if image.size < 8:
-            raise UserError(f"U-Net takes images of at least 8x8 pixels, not {image.size}x{image.size}")
+            raise ImagesRefused(f"U-Net takes images of at least 8x8 pixels, not {image.size}x{image.size}")
         a, b, c = width, 2 * width, 4 * width
         self.down = nn.ModuleList([_double(image.channels, a, stride=2), _double(a, b)])
         self.bottom = _double(b, c)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.data.image_spec import ImageSpec
-from bench.errors import UserError
+from bench.errors import ImagesRefused
 
 
 class VGG(nn.Module):
@@ -25,7 +25,7 @@ class VGG(nn.Module):
     def __init__(self, image: ImageSpec, classes: int, widths: Sequence[Sequence[int]]) -> None:
         super().__init__()
         if image.size < 8:
-            raise UserError(f"VGG takes images of at least 8x8 pixels, not {image.size}x{image.size}")
+            raise ImagesRefused(f"VGG takes images of at least 8x8 pixels, not {image.size}x{image.size}")
         ends = [image.channels, *(block[-1] for block in widths)]
         self.block0, self.block1, self.block2, self.block3, self.block4 = map(_block, ends, widths)
         self.classifier = nn.Linear(ends[-1], classes)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.data.image_spec import ImageSpec
-from bench.errors import UserError
+from bench.errors import ImagesRefused
 
 
 class WideBlock(nn.Module):
@@ -47,7 +47,7 @@ class WideResNet(nn.Module):
     def __init__(self, image: ImageSpec, classes: int, depth: int, k: int) -> None:
         super().__init__()
         if image.size != 32:
-            raise UserError(f"Wide ResNets take 32x32 images, not {image.size}x{image.size}")
+            raise ImagesRefused(f"Wide ResNets take 32x32 images, not {image.size}x{image.size}")
         blocks = (depth - 4) // 6
         self.conv1 = nn.Conv2d(image.channels, 16, 3, padding=1, bias=False)
         self.block1 = _group(16, 16 * k, blocks, stride=1)

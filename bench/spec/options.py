@@ -149,9 +149,17 @@ def meaning_words(spec: OptionSpec) -> str:
 
     >>> meaning_words(OptionSpec("momentum", float, 0.9, "of the student's SGD", when={"optimizer": "sgd"}))
     "of the student's SGD (has an effect with optimizer=sgd)"
+    >>> meaning_words(OptionSpec("calls", int, 2, "of the warm-up", when={"warm_up": 20}))
+    'of the warm-up (has an effect with a warm_up such as 20)'
     """
-    live = ", ".join(f"{name}={value_words(value)}" for name, value in spec.when.items())
+    live = ", ".join(_live_words(name, value) for name, value in spec.when.items())
     return spec.doc + (f" (has an effect with {live})" if live else "")
+
+
+def _live_words(name: str, value: Any) -> str:
+    """A value with which another option has an effect: of a number it is an example."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"a {name} such as {value_words(value)}" if number else f"{name}={value_words(value)}"
 
 
 def specs_of(options: type) -> tuple[OptionSpec, ...]:

@@ -107,10 +107,24 @@ def caveats(record: Record, installed: Container[str], task: TaskSpec | None = N
     if _own_pool(trial.pool):
         found.append(f"The pool {trial.pool} was a file or folder: its path must be added as `pools`.")
     known = task or tasks().get(trial.task)
-    for key in trial.teacher_keys if known else ():
-        if known and key not in known_teachers(known):
+    imported = imported_teachers(record)
+    found += [f"The teacher {key} was imported: import the same weights first." for key in imported]
+    if known is None:
+        return found
+    for key in trial.teacher_keys:
+        if key not in imported and key not in known_teachers(known):
             found.append(f"No recipe of the task produces the teacher {key} here: was it imported?")
+    networks = [*(teacher.network for teacher in known.all_teachers), known.student]
+    if own := ", ".join(dict.fromkeys(name for name in networks if ":" in name)):
+        found.append(f"{own}: code of the task's author; it must be there.")
     return found
+
+
+def imported_teachers(record: Record) -> list[str]:
+    """The keys of a trial's teachers that were imported; none where it never loaded them."""
+    teachers = record.ensemble.teachers if record.ensemble else [record.teacher]
+    pairs = zip(record.trial.teacher_keys, teachers, strict=False)
+    return [key for key, facts in pairs if facts and facts.recipe == "imported"]
 
 
 def _own_pool(pool: str) -> bool:

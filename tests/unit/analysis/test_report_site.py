@@ -20,10 +20,12 @@ from record_builder import add, make_demo, make_record
 
 from bench.analysis.report.figures.board import board_data
 from bench.analysis.report.figures.curves import PALETTE, colours_of, small_png
-from bench.analysis.report.pages.site import PublishedStudy
+from bench.analysis.report.pages.boards import _said
+from bench.analysis.report.pages.site import PublishedStudy, _board
 from bench.analysis.report.pages.standings import standings
 from bench.analysis.report.sections.grouping import group_records
 from bench.analysis.report.sections.standings import Standing, usual_row
+from bench.analysis.report.sections.verdict import verdicts
 from bench.analysis.report.site import Made, make_site, studies_of
 from bench.cli.places import results_below
 from bench.errors import UserError
@@ -216,6 +218,15 @@ def test_a_board_quotes_papers_in_a_table_of_its_own(rendered: Path) -> None:
     assert "98.20" in quoted  # DAFL's
     digits = Page((rendered / "site" / "boards" / "digits-lenet5-half.html").read_text()).text
     assert "Published numbers, quoted" not in digits
+
+
+def test_of_equal_methods_all_pages_name_the_same_one() -> None:
+    """The ranking has them by their names; the front page named the last of them as the best."""
+    (group,) = group_records([make_record(method, final=0.9) for method in ("zskt", "pre_dfkd", "dafl", "rdskd")])
+    found = standings("study", group, {}, {})
+    assert verdicts(group)[0].row.label == "dafl"
+    assert _board("digits/lenet5-half", found)["best"].startswith("dafl, 90.0 %")
+    assert "The best score without real data is dafl's, 90.0 %" in _said(found)
 
 
 def test_a_row_of_a_board_is_not_chosen_by_its_score() -> None:

@@ -71,6 +71,7 @@ def test_a_page_shows_all_that_show_prints(report: Path) -> None:
         for row in section.rows:
             assert all(part in page.text for part in row)
     assert f"../{method_page('dafl')}" in links(page)
+    assert re.search(r"Its row: \d\d\.\d \([^)]*\) from \d seeds\.", page.text)
     assert f"{trial_page(make_record('dafl', 1).id).removeprefix('trials/')}" in {
         Path(target or "").name for target in links(page)
     }
@@ -79,6 +80,14 @@ def test_a_page_shows_all_that_show_prints(report: Path) -> None:
     assert (report / "images" / f"{record.id}.png").is_file()
     assert "dfkd run trial.yaml --device cpu" in page.text
     assert f'name: "trial-{record.id}"' in page.text
+
+
+def test_what_a_study_states_is_named_and_nothing_where_it_states_none() -> None:
+    for stated, words in (([["batch", "lr"], []], "options [[batch, lr], []], "), ([[]], ""), ([], "")):
+        record = make_record("dafl")
+        facts = {"settings": "small", "options": stated, "memory_format": "contiguous"}
+        shown = sections(record.model_copy(update={"provenance": {"stated": facts}}))["provenance"]
+        assert shown.rows == (("stated", f"settings small, {words}memory_format contiguous", ""),)
 
 
 def test_a_failure_shows_reason_and_the_end_of_its_log_without_names(report: Path, records: dict[str, Record]) -> None:

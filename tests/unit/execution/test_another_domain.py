@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,20 +13,23 @@ import torch
 from own_task import own_place
 from PIL import Image
 
+from bench.analysis.report import render
 from bench.analysis.report.sections.grouping import group_records
 from bench.analysis.report.sections.leaderboard import facts
 from bench.data import Dataset, load, load_source
 from bench.errors import UserError
+from bench.execution import run_trial
 from bench.execution.executors import Work
 from bench.execution.plan import plan_study
+from bench.execution.prepare import PreparedTrial, prepare
 from bench.execution.run_study import run_study
 from bench.execution.transport import MANIFEST, open_order, write_order
-from bench.harness.evaluation import score_network
+from bench.harness.evaluation import answers_of_all, score_network
 from bench.harness.teachers.cache import get_teacher, import_teacher
 from bench.harness.teachers.passport import passports
 from bench.records import Record, load_records
 from bench.spec.task import TaskSpec, get_task, read_tasks, tasks
-from bench.spec.teacher_key import teacher_key
+from bench.spec.teacher_key import teacher_key, teacher_keys
 
 TASK = """\
 - name: bright-to-digits
@@ -104,6 +108,13 @@ def test_the_teacher_learns_one_set_and_all_are_scored_on_the_other(place: Path)
     assert (record.pool.images, record.meter.real_images) == (1442, 64)
     (group,) = group_records(load_records(Path("results")))
     assert "Score: accuracy on the test images of digits, another set than the teacher's" in facts(group)
+    render(Path("results"), place / "out")
+    said = "on the test images of digits, another set than the teacher's"
+    text = (place / "out" / "tasks" / "bright-to-digits.html").read_text()
+    assert f"All scores are {said.replace(chr(39), '&#39;')}." in text
+    (page,) = (place / "out" / "trials").glob(f"{record.id}*.html")
+    assert f"accuracy {said.replace(chr(39), '&#39;')}" in page.read_text()
+    assert "imported" not in text
 
 
 def test_the_teacher_is_that_of_the_task_without_another_domain(place: Path) -> None:
@@ -119,6 +130,44 @@ def test_the_teacher_is_that_of_the_task_without_another_domain(place: Path) -> 
     one, other = get_task("bright"), get_task("bright-to-digits")
     assert one.sha != other.sha
     assert TaskSpec.model_validate(other.model_dump(mode="json")) == other
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_trial_asks_each_teacher_about_a_test_image_once(
+    place: Path, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    """The same pass gives what the student is compared with, each teacher's score there, and that of all together."""
+    if several:
+        one = "teacher: {network: net.py:build, recipe: quick}"
+        two = "teachers: [{network: net.py:build, recipe: quick}, {network: net.py:build, recipe: quick, seed: 1}]"
+        (place / "there.yaml").write_text(TASK.replace(one, two))
+    (task,) = read_tasks(place / "there.yaml")
+    dataset = dataset_of(task)
+    keys = teacher_keys(task)
+    teachers = [get_teacher(task, key, dataset) for key in keys]
+    expected = [score_network(each.network, dataset.test, task.image, dataset.classes)[0] for each in teachers]
+    asked = [0] * len(keys)
+
+    def counted(*args: Any, **kwargs: Any) -> PreparedTrial:
+        prepared = prepare(*args, **kwargs)
+        for number, teacher in enumerate(prepared.teachers):
+
+            def count(_: torch.nn.Module, given: tuple[torch.Tensor, ...], number: int = number) -> None:
+                asked[number] += len(given[0])
+
+            teacher.network.register_forward_pre_hook(count)
+        return prepared
+
+    monkeypatch.setattr(run_trial, "prepare", counted)
+    (place / "domains.yaml").write_text(STUDY.replace("kd_related: {batch: 16}, kd: {batch: 16}", "scratch"))
+    record = run()["scratch"]  # a method that asks no teacher
+    assert asked == [355] * len(keys)
+    found = record.ensemble.teachers if record.ensemble else [record.teacher]
+    assert [each.score for each in found if each] == expected
+    if several:
+        *_, together = answers_of_all([each.network for each in teachers], dataset.test.images, task.image)
+        assert record.ensemble is not None
+        assert record.ensemble.score == (together == dataset.test.labels).double().mean().item()
 
 
 def test_an_imported_teacher_is_scored_at_home(place: Path) -> None:

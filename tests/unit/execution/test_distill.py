@@ -7,11 +7,14 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from own_task import write_flat, write_own_task
 
 from bench.cli import answer
+from bench.data.image_spec import ImageSpec
 from bench.errors import UserError
-from bench.execution.distill import parse_budget
+from bench.execution.distill import ANY_SIZE, parse_budget
+from bench.models import build
 from bench.records import load_records
 
 COMMAND = [
@@ -51,6 +54,9 @@ def test_it_ends_with_a_student_a_record_and_one_page(place: Path, capsys: pytes
     assert 'src="data:image/png;base64,' in page
     assert "teacher images" in page
     assert 'href="../' not in page
+    assert "It is the only seed of its row." in page
+    assert ": code of the task&#39;s author; it must be there." in page
+    assert "was imported: import the same weights first." in page
     assert record.trial.options["batch"] == 4
     (place / "out" / "student.safetensors").unlink()
     written = place / "out" / "results" / "trials" / record.id / "record.json"
@@ -127,6 +133,8 @@ def test_every_bad_input_is_one_sentence_and_nothing_is_written(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place / "two.py").write_text("x = 1\n")
+    colours = "from torch import nn\n\ndef build(image, classes):\n    return nn.Conv2d(3, classes, 8)\n"
+    (place / "colours.py").write_text(colours)
     (place / "full").mkdir()
     (place / "full" / "other.txt").write_text("")
     (place / "broken.pth").write_bytes(b"no")
@@ -162,6 +170,15 @@ def test_every_bad_input_is_one_sentence_and_nothing_is_written(
         ),
         (["--images", "images", "--classes", "3"], "classes: 3, and "),
         (["--size", "9"], "1.weight has shape (2, 64), the network needs (2, 81)"),
+        (["--network", "colours.py:build"], "does not take 1x8x8 images: "),
+        (["--network", "colours.py:build", "--classes", "2"], "; --channels and --size say what images there are"),
+        (["--student", "colours.py:build"], "; --channels and --size say what images there are"),
+        (
+            ["--student", "lenet5-half"],
+            "LeNet-5 takes 32x32 images, not 8x8; --channels and --size say what images there are, "
+            "and resnet18 takes images of any size",
+        ),
+        (["--student", "torchvision/resnet18"], "3 channels, not 1; --channels and --size say what images there are"),
         (["--method", "deepinversion"], "deepinversion needs batch-norm statistics, and the teacher of "),
         (["--method", "kd"], "kd needs real training images, and teacher/net.py-build has none"),
         (["--method", "rco"], "rco needs real training images"),
@@ -188,6 +205,12 @@ def test_every_bad_input_is_one_sentence_and_nothing_is_written(
         assert answer(["distill", file, *COMMAND[2:]]) == 2
         assert sentence in capsys.readouterr().err
     assert [file.name for file in (place / "full").iterdir()] == ["other.txt"]
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 4), (1, 28), (3, 33), (4, 64)])
+def test_the_student_that_is_offered_takes_images_of_any_size(channels: int, size: int) -> None:
+    image = ImageSpec(channels=channels, size=size, mean=(0.5,) * channels, std=(0.5,) * channels)
+    assert build(ANY_SIZE, image, 7).eval()(torch.zeros(2, *image.shape)).shape == (2, 7)
 
 
 def test_budgets_are_times_or_what_studies_have() -> None:

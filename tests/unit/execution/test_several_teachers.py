@@ -28,7 +28,7 @@ from bench.execution.run_trial import Setting, run_trial
 from bench.execution.status import Interrupted
 from bench.execution.transport import open_order, write_order
 from bench.execution.verify import verify
-from bench.harness.evaluation import ensemble_answers
+from bench.harness.evaluation import answers, answers_of_all
 from bench.harness.teachers.cache import cached_teacher
 from bench.harness.teachers.passport import passports
 from bench.harness.teachers.progress import TrainingProgress
@@ -207,9 +207,9 @@ def test_the_ensemble_is_scored_by_the_mean_of_softmax(place: Path) -> None:
     task = get_task("mine")
     dataset = _dataset(task)
     networks = [cached_teacher(task, key, 2).network for key in teacher_keys(task)]  # type: ignore[union-attr]
-    answers = ensemble_answers(networks, dataset.test.images, task.image)
+    *_, together = answers_of_all(networks, dataset.test.images, task.image)
     assert record.ensemble is not None
-    assert record.ensemble.score == (answers == dataset.test.labels).double().mean().item()
+    assert record.ensemble.score == (together == dataset.test.labels).double().mean().item()
 
 
 def test_the_mean_of_softmax_is_neither_a_vote_nor_the_mean_of_logits() -> None:
@@ -225,10 +225,10 @@ def test_the_mean_of_softmax_is_neither_a_vote_nor_the_mean_of_logits() -> None:
     pixels = torch.zeros(3, *image.shape, dtype=torch.uint8)
     # probabilities 0.99 / 0.01, twice 0.4 / 0.6: the mean says the first, a vote the second
     networks = [Sure(4.6, 0.0), Sure(0.0, 0.405), Sure(0.0, 0.405)]
-    assert ensemble_answers(networks, pixels, image).tolist() == [0, 0, 0]
+    assert answers_of_all(networks, pixels, image)[-1].tolist() == [0, 0, 0]
     # a logit of 20 outweighs 12 twice in a mean of logits; probabilities are at most 1
     networks = [Sure(20.0, 0.0), Sure(0.0, 9.0), Sure(0.0, 9.0)]
-    assert ensemble_answers(networks, pixels, image).tolist() == [1, 1, 1]
+    assert answers_of_all(networks, pixels, image)[-1].tolist() == [1, 1, 1]
 
 
 def test_maps_are_averaged_pixel_by_pixel() -> None:
@@ -238,9 +238,13 @@ def test_maps_are_averaged_pixel_by_pixel() -> None:
     pixels = torch.randint(256, (2, 3, 20, 24), dtype=torch.uint8)
     with torch.no_grad():
         shares = torch.stack([network(normalise(pixels, image)).softmax(1) for network in networks]).mean(0)
-    found = ensemble_answers(networks, pixels, image)
+    *alone, found = answers_of_all(networks, pixels, image)
     assert (found.dtype, found.shape) == (torch.uint8, (2, 20, 24))
     assert torch.equal(found.long(), shares.argmax(1))
+    assert len(alone) == 3
+    assert all(
+        torch.equal(each, answers(network, pixels, image)) for each, network in zip(alone, networks, strict=True)
+    )
 
 
 def _dataset(task: TaskSpec) -> Any:

@@ -12,10 +12,12 @@ from record_builder import make_record
 
 from bench.analysis.report.pages.html import trial_html
 from bench.analysis.report.pages.markdown import group_markdown
+from bench.analysis.report.pages.task import repeat_words
 from bench.analysis.report.pages.trial import chosen, trial_pages
 from bench.analysis.report.sections.grouping import group_records, read_groups
 from bench.analysis.report.sections.leaderboard import cells, columns, named_score
 from bench.analysis.report.sections.overall import task_sets
+from bench.analysis.report.sections.study import StudyWords
 from bench.cli import answer
 from bench.data.own_images import OwnImages
 from bench.errors import UserError
@@ -277,6 +279,7 @@ def test_without_labels_the_score_is_agreement_and_is_named_so_everywhere(
     assert said in table[2]
     assert "Teacher: net.py:build (sha256" in table[2]
     assert named_score(group.rows[0]).endswith(metric.replace("_", " "))
+    assert repeat_words([group], StudyWords())["caveats"][-1].startswith("Teachers that were imported: net.py-build-")
     (_, page), *_ = trial_pages(chosen([group]), place / "results", ())
     html = trial_html(page)
     assert f"</b> {metric.replace('_', ' ')} with the teacher" in html

@@ -11,7 +11,7 @@ from torch.optim import SGD
 
 from bench.data import Split
 from bench.data.batches import normalise
-from bench.harness.evaluation import Judge, predict, score_network
+from bench.harness.evaluation import Judge, answers, predict, score_network
 from bench.harness.image_sample import to_pixels
 from bench.harness.learning_curve import Curve
 from bench.harness.session import session_for
@@ -26,10 +26,15 @@ def random_split(context: TrialContext, count: int = 2500) -> Split:
     return Split(images, torch.randint(10, (count,)))
 
 
+def judge_of(context: TrialContext, split: Split) -> Judge:
+    teachers = answers(context._teachers[0].network, split.images, context.image)
+    return Judge(context.student, teachers, split, context.image, context.device)
+
+
 def test_scores_are_shares_of_the_test_images(make_context: MakeContext) -> None:
     with make_context() as context:
         split = random_split(context)
-        judge = Judge(context.student, context._teachers[0].network, split, context.image, context.device)
+        judge = judge_of(context, split)
         verdict = judge.test(context.student.state_dict())
         classes = context.student.eval()(normalise(split.images, context.image)).argmax(1)
         teacher = context._teachers[0].network(normalise(split.images, context.image)).argmax(1)
@@ -40,9 +45,7 @@ def test_scores_are_shares_of_the_test_images(make_context: MakeContext) -> None
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_held_out_images_of_half_precision_are_judged(make_context: MakeContext, kind: torch.dtype) -> None:
     with make_context() as context:
-        judge = Judge(
-            context.student, context._teachers[0].network, random_split(context, 20), context.image, context.device
-        )
+        judge = judge_of(context, random_split(context, 20))
         images = torch.randn(20, *context.image.shape).to(kind)
         labels = predict(context.student.eval(), images.float())
         assert judge.agreement_on(context.student.state_dict(), images, labels) == 1.0
@@ -66,9 +69,7 @@ def test_accuracy_of_a_perfect_and_a_wrong_network(make_context: MakeContext) ->
 
 def test_judging_leaves_the_student_its_mode_and_counts_nothing(make_context: MakeContext) -> None:
     with make_context() as context:
-        judge = Judge(
-            context.student, context._teachers[0].network, random_split(context, 50), context.image, context.device
-        )
+        judge = judge_of(context, random_split(context, 50))
         context.clock.start()
         context.clock.stop()
         before = vars(context.meter).copy()
@@ -82,9 +83,7 @@ def test_curve_picks_by_each_rule(make_context: MakeContext, tmp_path: Path) -> 
     with make_context(budget=Budget(steps=12)) as context:
         session = session_for(context.image, 10)
         opt = session.keep("opt", SGD(session.student.parameters(), 0.5))
-        judge = Judge(
-            context.student, context._teachers[0].network, random_split(context, 400), context.image, context.device
-        )
+        judge = judge_of(context, random_split(context, 400))
         curve = Curve(context, judge, 6, tmp_path, keep_students=True)
         context.hooks.after_step = lambda: curve.evaluate() if curve.due() else None
         curve.begin()
@@ -119,7 +118,7 @@ def test_the_average_is_scored_at_the_end_or_at_each_point(
         session = session_for(context.image, 10)
         opt = session.keep("opt", SGD(session.student.parameters(), 0.5))
         split = random_split(context, 400)
-        judge = Judge(context.student, context._teachers[0].network, split, context.image, context.device)
+        judge = judge_of(context, split)
         curve = Curve(context, judge, 3, tmp_path, keep_students=False, averages=averages)
         context.hooks.after_step = lambda: curve.evaluate() if curve.due() else None
         curve.begin()
@@ -140,9 +139,7 @@ def curve_weights(context: TrialContext) -> dict[str, torch.Tensor]:
 
 def test_a_long_step_is_scored_once(make_context: MakeContext, tmp_path: Path) -> None:
     with make_context(budget=Budget(student_images=100)) as context:
-        judge = Judge(
-            context.student, context._teachers[0].network, random_split(context, 20), context.image, context.device
-        )
+        judge = judge_of(context, random_split(context, 20))
         curve = Curve(context, judge, 20, tmp_path, keep_students=False)
         curve.begin()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -153,6 +155,12 @@ def slow_answers(network: nn.Module, split: Split) -> Tensor:
     return torch.stack([each.max(0).indices for each in logits])
 
 
+def judge_of(
+    student: nn.Module, teacher: nn.Module, split: Split, image: ImageSpec = IMAGE, classes: Sequence[str] = CLASSES
+) -> Judge:
+    return Judge(student, answers(teacher, split.images, image), split, image, CPU, classes)
+
+
 @pytest.mark.parametrize("size", [(16, 16), (24, 20)])
 @pytest.mark.parametrize("pixels", [10**6, 1000, 1])
 def test_the_judge_scores_whole_images_of_any_size(
@@ -160,7 +168,7 @@ def test_the_judge_scores_whole_images_of_any_size(
 ) -> None:
     monkeypatch.setattr(evaluation, "PIXELS", pixels)  # one batch of all images, some, or an image at a time
     split, student, teacher = dense_split(7, *size), pixelwise(1).train(), pixelwise(2).eval()
-    verdict = Judge(student, teacher, split, IMAGE, CPU, CLASSES).test(student.state_dict())
+    verdict = judge_of(student, teacher, split).test(student.state_dict())
     assert student.training
     ours, theirs = slow_answers(student, split), slow_answers(teacher, split)
     _, values, mean, accuracy = slow(ours, split.labels, 4)
@@ -176,7 +184,7 @@ def test_agreement_leaves_void_pixels_out() -> None:
     same = slow_answers(student, split) == slow_answers(teacher, split)
     for agreed in (True, False):
         labels = torch.where(same == agreed, 1, VOID).to(torch.uint8)
-        verdict = Judge(student, teacher, Split(split.images, labels), IMAGE, CPU, CLASSES).test(student.state_dict())
+        verdict = judge_of(student, teacher, Split(split.images, labels)).test(student.state_dict())
         assert verdict.agreement == float(agreed)
 
 
@@ -189,7 +197,7 @@ def test_the_judges_one_count_says_what_matrix_and_agreement_say(many: int) -> N
     labels[0, :2] = VOID
     split = Split(torch.randint(256, (3, 3, 8, 8), generator=stream, dtype=torch.uint8), labels)
     student, teacher = (nn.Conv2d(3, many, 1).eval() for _ in range(2))
-    verdict = Judge(student, teacher, split, image, CPU, [str(k) for k in range(many)]).test(student.state_dict())
+    verdict = judge_of(student, teacher, split, image, [str(k) for k in range(many)]).test(student.state_dict())
     ours, theirs = (answers(network, split.images, image) for network in (student, teacher))
     score, details = score_answers(ours, labels, [str(k) for k in range(many)])
     assert (verdict.score, dict(verdict.details)) == (score, details)
@@ -218,7 +226,7 @@ def test_answers_are_classes_for_every_pixel() -> None:
     found = answers(network, split.images, IMAGE)
     assert found.dtype == torch.uint8
     assert torch.equal(found.long(), expected)
-    scored = Judge(network, pixelwise(2).eval(), split, IMAGE, CPU, CLASSES)
+    scored = judge_of(network, pixelwise(2).eval(), split)
     assert torch.equal(scored.answers(network.state_dict(), split.images).long(), expected)
 
 
@@ -227,7 +235,7 @@ def test_agreement_on_held_out_images_is_over_their_pixels() -> None:
     images = normalise(split.images, IMAGE)
     labels = predict(teacher, images)
     expected = (slow_answers(student, split) == labels).double().mean().item()
-    scored = Judge(student, teacher, split, IMAGE, CPU, CLASSES)
+    scored = judge_of(student, teacher, split)
     assert 0 < expected < 1
     assert scored.agreement_on(student.state_dict(), images, labels) == pytest.approx(expected)
     assert scored.agreement_on(teacher.state_dict(), images, labels) == 1.0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from method_fixtures import IMAGE, first_quick, kin, lenet, run, same_weights
+from reference_parts import HeardMaps, agreed_divergence, start_normal
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
@@ -62,24 +63,15 @@ def test_the_window_goes_from_the_least_to_the_most_alike() -> None:
 def reference(rounds: int, o: Options, student: nn.Module) -> dict[str, Any]:
     """CuDFKD's loop with both contrasts."""
     teacher, student = lenet(1, "lenet5bn").eval().requires_grad_(False), student.train()
-    norms = [layer for layer in teacher.modules() if isinstance(layer, nn.BatchNorm2d)]
-    maps: list[Tensor] = []
+    heard = HeardMaps(teacher)
     last: dict[str, Tensor] = {}
-    for norm in norms:
-        norm.register_forward_pre_hook(lambda _, args: maps.append(args[0]))
     for name, network in (("t", teacher), ("s", student)):
         network.head[-1].register_forward_pre_hook(lambda _, args, name=name: last.update({name: args[0]}))
     with torch.random.fork_rng():
         seed_everything(0)
         generator = cmi_generator(o.latent, IMAGE, o.width, large=True).train()
     streams = Streams(0, torch.device("cpu"))
-    for layer in generator:
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            layer.weight.data.normal_(0, 0.02, generator=streams["weights"])
-        elif isinstance(layer, nn.BatchNorm2d):
-            layer.weight.data.normal_(1, 0.02, generator=streams["weights"])
-        if getattr(layer, "bias", None) is not None:
-            layer.bias.data.zero_()
+    start_normal(generator, streams["weights"])
     opt_g = Adam(generator.parameters(), o.lr_generator, betas=(0.9, 0.99))
     opt_s = SGD(student.parameters(), o.lr_student, momentum=0.9, weight_decay=1e-4)
     bank = torch.empty(0, 84)
@@ -99,20 +91,15 @@ def reference(rounds: int, o: Options, student: nn.Module) -> dict[str, Any]:
         risen = min(max((progress - o.adversarial_from) / (o.adversarial_to - o.adversarial_from), 0), 1)
         if step % (1 + o.student_steps) == 0:
             x = generator(z)
-            maps.clear()
+            heard.clear()
             t = teacher(x)
             p = (t / o.temperature_balance).softmax(1).mean(0)
             loss = o.one_hot * F.cross_entropy(t, t.argmax(1)) + o.balance * (p * p.log()).sum()
-            for norm, each in zip(norms, maps, strict=True):
-                mean = each.mean((0, 2, 3))
-                var = ((each - mean.view(1, -1, 1, 1)) ** 2).mean((0, 2, 3))
-                for own, stored in ((mean, norm.running_mean), (var, norm.running_var)):
-                    loss = loss + o.batch_norm_weight * (own - stored).square().sum().sqrt()
+            loss = loss + o.batch_norm_weight * heard.distance()
             student.eval()
             s = student(x)
             student.train()
-            p, same = (t / 3).softmax(1), t.argmax(1) == s.argmax(1)
-            loss = loss - risen * o.adversarial * (9 * (p * (p.log() - (s / 3).log_softmax(1))).sum(1) * same).mean()
+            loss = loss - risen * o.adversarial * 9 * agreed_divergence(t, s, 3)
             f_t = last["t"] / last["t"].norm(dim=1, keepdim=True)
             if len(bank) and o.contrast:
                 f_s = features()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from method_fixtures import IMAGE, Listening, kin, lenet, run, same_weights
+from reference_parts import normalise
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
@@ -33,10 +34,6 @@ ROUND = TINY["iterations"] + TINY["student_steps"]
 def play(options: dict[str, Any], steps: int, **around: Any) -> TrialContext:
     networks = {"teacher": lenet(1, "lenet5bn"), "student": lenet(2, "lenet5bn-half"), **around}
     return run(cmi.declared, {**TINY, **options}, steps=steps, **networks)
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    return (pixels - IMAGE.mean[0]) / IMAGE.std[0]
 
 
 def reference(calls: int, o: Options) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from method_fixtures import IMAGE, first_quick, kin, lenet, run, same_weights
+from reference_parts import HeardMaps
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
@@ -117,11 +118,8 @@ def test_all_batch_norms_of_dafls_generator_know_the_class() -> None:
 def reference(rounds: int, o: Options, teacher: nn.Module, student: nn.Module) -> dict[str, Any]:
     """The released code's loop, the rate along the steps."""
     teacher, student = teacher.eval().requires_grad_(False), student.train()
-    norms = [layer for layer in teacher.modules() if isinstance(layer, nn.BatchNorm2d)]
-    maps: list[Tensor] = []
+    heard = HeardMaps(teacher)
     last: dict[str, Tensor] = {}
-    for norm in norms:
-        norm.register_forward_pre_hook(lambda _, args: maps.append(args[0]))
     for name, network in (("t", teacher), ("s", student)):
         network.head.register_forward_pre_hook(lambda _, args, name=name: last.update({name: args[0]}))
     own, other = (network.head[0].in_features for network in (student, teacher))
@@ -148,15 +146,11 @@ def reference(rounds: int, o: Options, teacher: nn.Module, student: nn.Module) -
             if o.fresh_adam:
                 opt_g = Adam(generator.parameters(), o.lr_generator, betas=(0.5, 0.999))
             x = generator(z, y)
-            maps.clear()
+            heard.clear()
             t, s = teacher(x), student(x)
             apart = (s - t.detach()).square().mean()
             loss = -kl(s, t) - o.alpha * (apart if o.distance == "mse" else apart.log())
-            for norm, each in zip(norms, maps, strict=True):
-                mean = each.mean((0, 2, 3))
-                var = ((each - mean.view(1, -1, 1, 1)) ** 2).mean((0, 2, 3))
-                for now, stored in ((mean, norm.running_mean), (var, norm.running_var)):
-                    loss = loss + o.batch_norm_weight * (now - stored).square().sum().sqrt()
+            loss = loss + o.batch_norm_weight * heard.distance()
             if o.contrast:
                 f = torch.cat([F.normalize(last["s"] if own == other else adapter(last["s"])), F.normalize(last["t"])])
                 similar = f @ f.T / o.contrast_temperature

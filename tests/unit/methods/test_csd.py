@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 from method_fixtures import IMAGE, Listening, first_quick, kin, lenet, run, same_weights
+from reference_parts import HeardMaps, check_it_runs_without_batch_norm, normalise, start_normal, stored_images
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
 
 from bench import cmi_generator
 from bench.harness.trial_context import TrialContext
-from bench.spec.method_registry import find_methods
 from bench.utils.rng import Streams, seed_everything
 from methods.common.contrastive import InstanceHead
 from methods.common.views import crop_and_flip
@@ -31,10 +31,6 @@ WARM_UP, ROUND = 2 * 2, 3 + 2  # steps
 def play(options: dict[str, Any], steps: int, **around: Any) -> TrialContext:
     networks = {"teacher": lenet(1, "lenet5bn"), "student": kin(), **around}
     return run(csd.declared, {**TINY, **options}, steps=steps, **networks)
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    return (pixels - IMAGE.mean[0]) / IMAGE.std[0]
 
 
 # ---- the auxiliary task ----------------------------------------------------------------------------------------------
@@ -69,10 +65,7 @@ def test_the_connector_brings_maps_to_the_teachers_channels_and_size() -> None:
 def reference(warm: int, rounds: int, o: Options) -> dict[str, Any]:
     """The released code's loop: a bank of calls, then a call and the student's steps in turn."""
     teacher, student = lenet(1, "lenet5bn").eval().requires_grad_(False), kin().train()
-    maps: list[Tensor] = []
-    norms = [layer for layer in teacher.modules() if isinstance(layer, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.register_forward_pre_hook(lambda _, args: maps.append(args[0]))
+    heard = HeardMaps(teacher)
     last: dict[str, Tensor] = {}
     for name, network in (("t", teacher), ("s", student)):
         network.body[-2].register_forward_hook(lambda *call, name=name: last.update({name: call[2]}))
@@ -97,14 +90,7 @@ def reference(warm: int, rounds: int, o: Options) -> dict[str, Any]:
         return F.cross_entropy(head(features), torch.stack([y * 4 + k for k in range(4)], 1).view(-1))
 
     for number in range(warm + rounds):
-        for layer in generator:
-            if isinstance(layer, nn.Linear | nn.Conv2d):
-                layer.weight.data.normal_(0, 0.02, generator=streams["weights"])
-            elif isinstance(layer, nn.BatchNorm2d):
-                layer.weight.data.normal_(1, 0.02, generator=streams["weights"])
-                layer.reset_running_stats()
-            if getattr(layer, "bias", None) is not None:
-                layer.bias.data.zero_()
+        start_normal(generator, streams["weights"])
         z = torch.randn(o.batch_synthesis, o.latent, generator=streams["noise"]).requires_grad_()
         y = torch.empty(o.batch_synthesis, dtype=torch.int64).random_(10, generator=streams["labels"])
         opt = Adam([*generator.parameters(), z], o.lr_generator, betas=(0.5, 0.999))
@@ -112,13 +98,9 @@ def reference(warm: int, rounds: int, o: Options) -> dict[str, Any]:
         for _ in range(o.iterations_warm_up if number < warm else o.iterations):
             x = generator(z)
             view = normalise(crop_and_flip(x * IMAGE.std[0] + IMAGE.mean[0], streams["views"]))
-            maps.clear()
+            heard.clear()
             loss = o.one_hot * F.cross_entropy(teacher(view), y)
-            for norm, each in zip(norms, maps, strict=True):
-                mean = each.mean((0, 2, 3))
-                var = ((each - mean.view(1, -1, 1, 1)) ** 2).mean((0, 2, 3))
-                for own, stored in ((mean, norm.running_mean), (var, norm.running_var)):
-                    loss = loss + o.batch_norm_weight * (own - stored).square().sum().sqrt()
+            loss = loss + o.batch_norm_weight * heard.distance()
             if number >= warm and o.adversarial:
                 loss = loss - o.adversarial * told(view, y, True)
             if loss.item() < best:
@@ -154,10 +136,6 @@ def reference(warm: int, rounds: int, o: Options) -> dict[str, Any]:
     return {"student": student, "pool": torch.cat(pool), "head": head, "connector": connector}
 
 
-def pool_of(context: TrialContext) -> Tensor:
-    return torch.cat(context.kept["pool"].state_dict()["parts"])
-
-
 @cache
 def usual() -> nn.Module:
     """The student of the usual settings, in double precision."""
@@ -178,7 +156,7 @@ def test_two_rounds_equal_the_codes_loop(variant: str) -> None:
     options = VARIANTS[variant]
     expected = reference(2, 2, Options(**{**TINY, **options}))
     context = play(options, WARM_UP + 2 * ROUND)
-    torch.testing.assert_close(pool_of(context), expected["pool"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(stored_images(context), expected["pool"], atol=1e-6, rtol=0)
     assert same_weights(context.student, expected["student"], 1e-6)
     assert same_weights(context.kept["connector"], expected["connector"], 1e-6)
     assert same_weights(context.kept["auxiliary"], expected["head"], 1e-6)
@@ -206,8 +184,8 @@ def test_an_image_keeps_the_class_that_it_was_made_for() -> None:
     context = play({"pool": 20}, WARM_UP + 2 * ROUND)
     assert len(context.kept["pool"]) == len(context.kept["classes"]) == 20
     whole = play({}, WARM_UP + 2 * ROUND)
-    images, labels = pool_of(whole), torch.cat(whole.kept["classes"].state_dict()["parts"])
-    ring, rings = pool_of(context), torch.cat(context.kept["classes"].state_dict()["parts"])
+    images, labels = stored_images(whole), torch.cat(whole.kept["classes"].state_dict()["parts"])
+    ring, rings = stored_images(context), torch.cat(context.kept["classes"].state_dict()["parts"])
     found = [
         (images == each).flatten(1).all(1).nonzero()[:, 0] for each in ring[:16]
     ]  # of the last call there may differ
@@ -225,12 +203,7 @@ def test_the_warm_up_takes_at_most_its_share_and_a_call_is_finished() -> None:
 
 
 def test_without_batch_norm_it_runs_on_the_other_terms() -> None:
-    card = find_methods()["csd"]
-    assert card.needs_batch_norm({})
-    assert not card.needs_batch_norm({"batch_norm_weight": 0.0})
-    around = {"teacher": lenet(1), "student": lenet(2, "lenet5-half")}
-    context = play({"batch_norm_weight": 0.0}, WARM_UP + ROUND, **around)
-    assert not same_weights(context.student, lenet(2, "lenet5-half"))
+    check_it_runs_without_batch_norm(csd.declared, TINY, WARM_UP + ROUND)
 
 
 def test_defaults_are_the_released_scripts() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from method_fixtures import IMAGE, first_quick, kin, lenet, run, same_weights
-from torch import Tensor, nn
+from reference_parts import HeardMaps, agreed_divergence, start_normal
+from torch import nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
 
@@ -92,21 +93,12 @@ def test_disagreement_counts_where_both_predict_one_class() -> None:
 def reference(rounds: int, o: Options) -> dict[str, Any]:
     """The released code's loop, its weights along the steps."""
     teacher, student = lenet(1, "lenet5bn").eval().requires_grad_(False), kin().train()
-    norms = [layer for layer in teacher.modules() if isinstance(layer, nn.BatchNorm2d)]
-    maps: list[Tensor] = []
-    for norm in norms:
-        norm.register_forward_pre_hook(lambda _, args: maps.append(args[0]))
+    heard = HeardMaps(teacher)
     with torch.random.fork_rng():
         seed_everything(0)
         generator = cmi_generator(o.latent, IMAGE, o.width, large=True).train()
     streams = Streams(0, torch.device("cpu"))
-    for layer in generator:
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            layer.weight.data.normal_(0, 0.02, generator=streams["weights"])
-        elif isinstance(layer, nn.BatchNorm2d):
-            layer.weight.data.normal_(1, 0.02, generator=streams["weights"])
-        if getattr(layer, "bias", None) is not None:
-            layer.bias.data.zero_()
+    start_normal(generator, streams["weights"])
     opt_g = Adam(generator.parameters(), o.lr_generator, betas=(0.9, 0.99))
     opt_s = SGD(student.parameters(), o.lr_student, momentum=0.9, weight_decay=1e-4)
     length = rounds * (1 + o.student_steps)
@@ -115,15 +107,11 @@ def reference(rounds: int, o: Options) -> dict[str, Any]:
         z = torch.randn(o.batch, o.latent, generator=streams["noise"])
         if step % (1 + o.student_steps) == 0:
             x = generator(z)
-            maps.clear()
+            heard.clear()
             t = teacher(x)
             p = (t / o.temperature_balance).softmax(1).mean(0)
             loss = o.one_hot * F.cross_entropy(t, t.argmax(1)) + o.balance * (p * p.log()).sum()
-            for norm, each in zip(norms, maps, strict=True):
-                mean = each.mean((0, 2, 3))
-                var = ((each - mean.view(1, -1, 1, 1)) ** 2).mean((0, 2, 3))
-                for own, stored in ((mean, norm.running_mean), (var, norm.running_var)):
-                    loss = loss + o.batch_norm_weight * (own - stored).square().sum().sqrt()
+            loss = loss + o.batch_norm_weight * heard.distance()
             a = (
                 min(max((progress - o.adversarial_from) / (o.adversarial_to - o.adversarial_from), 0), 1)
                 * o.adversarial
@@ -132,9 +120,8 @@ def reference(rounds: int, o: Options) -> dict[str, Any]:
                 student.eval()
                 s = student(x)
                 student.train()
-                p, same = (t / 3).softmax(1), t.argmax(1) == s.argmax(1)
-                assert same.any()
-                loss = loss - a * (9 * (p * (p.log() - (s / 3).log_softmax(1))).sum(1) * same).mean()
+                assert (t.argmax(1) == s.argmax(1)).any()
+                loss = loss - a * 9 * agreed_divergence(t, s, 3)
             opt_g.zero_grad()
             loss.backward()
             opt_g.step()

@@ -8,6 +8,14 @@ from typing import Any
 import pytest
 import torch
 from method_fixtures import IMAGE, Listening, first_quick, kin, lenet, run, same_weights
+from reference_parts import (
+    HeardMaps,
+    Statistics,
+    agreed_divergence,
+    averaged,
+    check_it_runs_without_batch_norm,
+    normalise,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, Optimizer
@@ -15,7 +23,6 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from bench import cmi_generator
 from bench.harness.trial_context import TrialContext
-from bench.spec.method_registry import find_methods
 from bench.utils.rng import Streams, seed_everything
 from methods import fast_dfkd as module
 from methods.common.meta_inversion import renew_first_layers
@@ -33,24 +40,17 @@ def play(options: dict[str, Any], steps: int, **around: Any) -> TrialContext:
     return run(fast_dfkd.declared, {**TINY, **options}, steps=steps, **networks)
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    return (pixels - IMAGE.mean[0]) / IMAGE.std[0]
-
-
 def reference(calls: int, o: Options) -> dict[str, Any]:
     """The reference code's synthesis, warm-up first; the student's steps come after each later call."""
     teacher, student = lenet(1, "lenet5bn").eval().requires_grad_(False), kin().train()
-    maps: list[Tensor] = []
-    norms = [layer for layer in teacher.modules() if isinstance(layer, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.register_forward_pre_hook(lambda _, args: maps.append(args[0]))
+    heard = HeardMaps(teacher)
     with torch.random.fork_rng():
         seed_everything(0)
         theta = cmi_generator(o.latent, IMAGE, o.width).train()
     streams = Streams(0, torch.device("cpu"))
     meta = Adam(theta.parameters(), o.lr_generator * o.iterations, betas=(0.5, 0.999))
     opt_s = SGD(student.parameters(), o.lr_student, momentum=0.9, weight_decay=1e-4)
-    ema: list[list[Tensor]] = []
+    ema: list[Statistics] = []
     pool: list[Tensor] = []
     for call in range(calls):
         copy = cmi_generator(o.latent, IMAGE, o.width).train() if o.meta != "none" else theta
@@ -63,24 +63,16 @@ def reference(calls: int, o: Options) -> dict[str, Any]:
         for _ in range(o.iterations):
             x = copy(z)
             view = normalise(crop_and_flip(x * IMAGE.std[0] + IMAGE.mean[0], streams["views"]))
-            maps.clear()
+            heard.clear()
             logits = teacher(view)
             loss = o.one_hot * F.cross_entropy(logits, y)
-            now = []
-            for number, (norm, each) in enumerate(zip(norms, maps, strict=True)):
-                mean = each.mean((0, 2, 3))
-                pair = [mean, ((each - mean.view(1, -1, 1, 1)) ** 2).mean((0, 2, 3))]
-                if ema:
-                    pair = [(1 - o.average) * a + o.average * b for a, b in zip(pair, ema[number], strict=True)]
-                now.append([each.detach() for each in pair])
-                for own, stored in zip(pair, (norm.running_mean, norm.running_var), strict=True):
-                    loss = loss + o.batch_norm_weight * (own - stored).square().sum().sqrt()
+            now = averaged(heard.statistics(), ema, o.average)
+            loss = loss + o.batch_norm_weight * heard.distance(now)
             if call >= o.warm_up:
                 student.eval()
-                answer, p = student(view), logits.softmax(1)
+                answer = student(view)
                 student.train()
-                same = logits.argmax(1) == answer.argmax(1)
-                loss = loss - o.adversarial * ((p * (p.log() - answer.softmax(1).log())).sum(1) * same).mean()
+                loss = loss - o.adversarial * agreed_divergence(logits, answer, 1)
             if loss.item() < best:
                 best, images = loss.item(), x.detach().clone()
             opt.zero_grad()
@@ -242,11 +234,7 @@ def test_a_full_pool_drops_the_oldest_in_8_bits() -> None:
 
 
 def test_without_batch_norm_it_runs_on_the_other_terms() -> None:
-    card = find_methods()["fast_dfkd"]
-    assert card.needs_batch_norm({})
-    assert not card.needs_batch_norm({"batch_norm_weight": 0.0})
-    context = run(fast_dfkd.declared, {**TINY, "batch_norm_weight": 0.0}, steps=13)
-    assert not same_weights(context.student, lenet(2, "lenet5-half"))
+    check_it_runs_without_batch_norm(fast_dfkd.declared, TINY, 13)
 
 
 def test_defaults_are_the_released_scripts() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from method_fixtures import IMAGE, Listening, first_quick, lenet, run, same_weights
-from torch import Tensor, nn
+from reference_parts import HeardMaps
+from torch import Tensor
 from torch.optim import SGD, Adam
 
 from bench import image_generator
@@ -35,10 +36,7 @@ def apart(kind: str, t: Tensor, s: Tensor) -> Tensor:
 
 def reference(rounds: int, o: Options) -> dict[str, Any]:
     teacher, student = lenet(1, "lenet5bn").eval().requires_grad_(False), lenet(2, "lenet5bn-half").train()
-    norms = [layer for layer in teacher.modules() if isinstance(layer, nn.BatchNorm2d)]
-    maps: list[Tensor] = []
-    for norm in norms:
-        norm.register_forward_pre_hook(lambda _, args: maps.append(args[0]))
+    heard = HeardMaps(teacher)
     with torch.random.fork_rng():
         seed_everything(0)
         generator = image_generator(o.latent, IMAGE, o.width).train()
@@ -63,14 +61,10 @@ def reference(rounds: int, o: Options) -> dict[str, Any]:
         fall = (1 + math.cos(math.pi * ((number + 1) * (o.student_steps + 1) - 1) / length)) / 2
         opt_g.param_groups[0]["lr"] = o.lr_generator * (fall if o.schedule_generator else 1.0)
         x = generator(torch.randn(o.batch, o.latent, generator=streams["noise"]))
-        maps.clear()
+        heard.clear()
         difference = apart(o.discrepancy, teacher(x), student(x))
         loss = -(difference + 1).log() if o.adaptive else -difference
-        for norm, each in zip(norms, maps, strict=True):
-            mean = each.mean((0, 2, 3))
-            var = ((each - mean.view(1, -1, 1, 1)) ** 2).mean((0, 2, 3))
-            for own, stored in ((mean, norm.running_mean), (var, norm.running_var)):
-                loss = loss + o.batch_norm_weight * (own - stored).square().sum().sqrt()
+        loss = loss + o.batch_norm_weight * heard.distance()
         opt_g.zero_grad()
         loss.backward()
         opt_g.step()

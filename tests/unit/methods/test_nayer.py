@@ -8,13 +8,21 @@ from typing import Any
 import pytest
 import torch
 from method_fixtures import IMAGE, Listening, first_quick, kin, lenet, run, same_weights
+from reference_parts import (
+    HeardMaps,
+    Statistics,
+    agreed_divergence,
+    averaged,
+    check_it_runs_without_batch_norm,
+    normalise,
+    stored_images,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
 
 from bench import cmi_generator
 from bench.harness.trial_context import TrialContext
-from bench.spec.method_registry import find_methods
 from bench.utils.rng import Streams
 from methods.common.views import crop_and_flip
 from methods.nayer import NoisyGenerator, Options, nayer, start_over
@@ -30,10 +38,6 @@ WARM_UP, ROUND = 2 * 2, 2 * 2 + 2  # steps
 def play(options: dict[str, Any], steps: int, **around: Any) -> TrialContext:
     networks = {"teacher": lenet(1, "lenet5bn"), "student": kin(), **around}
     return run(nayer.declared, {**TINY, **options}, steps=steps, **networks)
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    return (pixels - IMAGE.mean[0]) / IMAGE.std[0]
 
 
 def unit_rows(drawn: Tensor) -> Tensor:
@@ -90,10 +94,7 @@ class Plain:
 def reference(warm: int, rounds: int, o: Options) -> dict[str, Any]:
     """The reference code's rounds: calls of the synthesis, and after the warm-up's the student's steps."""
     teacher, student = lenet(1, "lenet5bn").eval().requires_grad_(False), kin().train()
-    maps: list[Tensor] = []
-    norms = [layer for layer in teacher.modules() if isinstance(layer, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.register_forward_pre_hook(lambda _, args: maps.append(args[0]))
+    heard = HeardMaps(teacher)
     streams = Streams(0, torch.device("cpu"))
     drawn = torch.randn(10, o.latent, generator=streams["embeddings"])
     if o.embedding == "orthogonal":
@@ -101,7 +102,7 @@ def reference(warm: int, rounds: int, o: Options) -> dict[str, Any]:
         drawn = rows * (torch.linalg.qr(drawn.T).Q.T * rows).sum(1, keepdim=True).sign()
     generator = Plain(drawn, o)
     opt_s = SGD(student.parameters(), o.lr_student, momentum=0.9, weight_decay=1e-4)
-    past: list[list[Tensor]] = []
+    past: list[Statistics] = []
     pool: list[Tensor] = []
     for number in range(warm + rounds):
         for call in range(o.calls_warm_up if number < warm else o.calls):
@@ -116,24 +117,16 @@ def reference(warm: int, rounds: int, o: Options) -> dict[str, Any]:
             for _ in range(o.iterations):
                 x = generator(y)
                 view = normalise(crop_and_flip(x * IMAGE.std[0] + IMAGE.mean[0], streams["views"]))
-                maps.clear()
+                heard.clear()
                 logits = teacher(view)
                 loss = o.one_hot * F.cross_entropy(logits, y)
-                now = []
-                for place, (norm, each) in enumerate(zip(norms, maps, strict=True)):
-                    mean = each.mean((0, 2, 3))
-                    pair = [mean, ((each - mean.view(1, -1, 1, 1)) ** 2).mean((0, 2, 3))]
-                    if past:
-                        pair = [(1 - o.average) * a + o.average * b for a, b in zip(pair, past[place], strict=True)]
-                    now.append([each.detach() for each in pair])
-                    for own, stored in zip(pair, (norm.running_mean, norm.running_var), strict=True):
-                        loss = loss + o.batch_norm_weight * (own - stored).square().sum().sqrt()
+                now = averaged(heard.statistics(), past, o.average)
+                loss = loss + o.batch_norm_weight * heard.distance(now)
                 if number >= warm:
                     student.eval()
-                    answer, p = student(view), logits.softmax(1)
+                    answer = student(view)
                     student.train()
-                    same = logits.argmax(1) == answer.argmax(1)
-                    loss = loss - o.adversarial * ((p * (p.log() - answer.softmax(1).log())).sum(1) * same).mean()
+                    loss = loss - o.adversarial * agreed_divergence(logits, answer, 1)
                 if loss.item() < best:
                     best, images = loss.item(), x.detach().clone()
                 opt.zero_grad()
@@ -156,10 +149,6 @@ def reference(warm: int, rounds: int, o: Options) -> dict[str, Any]:
     return {"generator": generator, "student": student, "pool": torch.cat(pool)}
 
 
-def pool_of(context: TrialContext) -> Tensor:
-    return torch.cat(context.kept["pool"].state_dict()["parts"])
-
-
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
     "normal embeddings": {"embedding": "normal"},
@@ -174,7 +163,7 @@ def test_three_rounds_equal_the_papers_loop(variant: str) -> None:
     options = VARIANTS[variant]
     expected = reference(1, 2, Options(**{**TINY, **options}))
     context = play(options, WARM_UP + 2 * ROUND)
-    torch.testing.assert_close(pool_of(context), expected["pool"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(stored_images(context), expected["pool"], atol=1e-6, rtol=0)
     assert same_weights(context.student, expected["student"], 1e-6)
     plain, generator = expected["generator"], context.kept["generator"]
     for layer, matrix, bias in zip(generator.noisy, plain.matrices, plain.biases, strict=True):
@@ -190,7 +179,7 @@ def test_three_rounds_equal_the_papers_loop(variant: str) -> None:
 )
 def test_another_loop_would_be_noticed(options: dict[str, Any]) -> None:
     expected = reference(1, 2, Options(**TINY))["pool"]
-    assert not torch.allclose(pool_of(play(options, WARM_UP + 2 * ROUND)), expected, atol=1e-4)
+    assert not torch.allclose(stored_images(play(options, WARM_UP + 2 * ROUND)), expected, atol=1e-4)
 
 
 def test_counts_of_steps_and_images() -> None:
@@ -279,12 +268,7 @@ def test_the_warm_up_takes_at_most_its_share_and_a_call_is_finished() -> None:
 
 
 def test_without_batch_norm_it_runs_on_the_other_terms() -> None:
-    card = find_methods()["nayer"]
-    assert card.needs_batch_norm({})
-    assert not card.needs_batch_norm({"batch_norm_weight": 0.0})
-    around = {"teacher": lenet(1), "student": lenet(2, "lenet5-half")}
-    context = play({"batch_norm_weight": 0.0}, WARM_UP + ROUND, **around)
-    assert not same_weights(context.student, lenet(2, "lenet5-half"))
+    check_it_runs_without_batch_norm(nayer.declared, TINY, WARM_UP + ROUND)
 
 
 def test_defaults_and_presets_are_the_released_scripts() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from method_fixtures import IMAGE, first_quick, lenet, run, same_weights
+from reference_parts import normalise
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
@@ -38,10 +39,6 @@ ROUND = 3 + 3  # steps
 def play(options: dict[str, Any], steps: int, **around: Any) -> TrialContext:
     networks = {"teacher": lenet(1, "lenet5bn"), "student": lenet(2, "lenet5bn-half"), **around}
     return run(spaceshipnet.declared, {**TINY, **options}, steps=steps, **networks)
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    return (pixels - IMAGE.mean[0]) / IMAGE.std[0]
 
 
 # ---- the exchange ----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from method_fixtures import IMAGE, Listening, first_quick, lenet, run, same_weights
+from reference_parts import HeardMaps, normalise
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
@@ -120,17 +121,10 @@ def test_the_generator_is_the_reference_codes() -> None:
 # ---- the loop --------------------------------------------------------------------------------------------------------
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    return (pixels - IMAGE.mean[0]) / IMAGE.std[0]
-
-
 def reference(rounds: int, o: Options) -> dict[str, Any]:
     """The released code's loop, its selection by scikit-learn; returns also the steps that it took."""
     teacher, student = sure(1, "lenet5bn").eval().requires_grad_(False), lenet(2, "lenet5bn-half").train()
-    norms = [layer for layer in teacher.modules() if isinstance(layer, nn.BatchNorm2d)]
-    maps: list[Tensor] = []
-    for norm in norms:
-        norm.register_forward_pre_hook(lambda _, args: maps.append(args[0]))
+    heard = HeardMaps(teacher)
     with torch.random.fork_rng():
         seed_everything(0)
         generator = pixel_generator(session_for(IMAGE, 10), o).train()
@@ -171,7 +165,7 @@ def reference(rounds: int, o: Options) -> dict[str, Any]:
             steps += 1
         view, plain = made()
         clean = view[selected(plain)] if o.selection == "mixture" else view
-        maps.clear()
+        heard.clear()
         t, s = teacher(clean), student(clean)
         t = t.detach() if o.selection == "none" else t
         p, q = (s / o.temperature).softmax(1), (t / o.temperature).softmax(1)
@@ -179,11 +173,7 @@ def reference(rounds: int, o: Options) -> dict[str, Any]:
         p, q = p.clamp(0.01, 0.99), q.clamp(0.01, 0.99)
         js = (0.5 * m * (m.log() - p.log()) + 0.5 * m * (m.log() - q.log())).mean()
         loss = o.disagreement * (1 - js.clamp(0, 1)) + o.l2 * view.square().sum().sqrt()
-        for norm, each in zip(norms, maps, strict=True):
-            mean = each.mean((0, 2, 3))
-            var = ((each - mean.view(1, -1, 1, 1)) ** 2).mean((0, 2, 3))
-            for own, stored in ((mean, norm.running_mean), (var, norm.running_var)):
-                loss = loss + o.batch_norm_weight * (own - stored).square().sum().sqrt()
+        loss = loss + o.batch_norm_weight * heard.distance()
         for a, b in (
             (view[..., :-1], view[..., 1:]),
             (view[..., :-1, :], view[..., 1:, :]),

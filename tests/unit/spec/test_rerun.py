@@ -121,3 +121,18 @@ def test_a_task_that_is_gone_is_said_and_no_command_is_made(tmp_path: Path) -> N
     text, said = how_to_repeat(record, {"dafl"}, lambda _: None)
     assert text == ""
     assert "unknown task 'gone/task'" in said[0]
+
+
+def test_what_an_imported_teacher_and_code_of_ones_own_need_is_said(tmp_path: Path) -> None:
+    record = record_of(trials_of(STUDY + "teachers: {digits/lenet5-half: mine-0123}\n", tmp_path)[0])
+    builtin = get_task("digits/lenet5-half")
+    assert caveats(record, {"kd"}, builtin)[-1].startswith("No recipe of the task produces the teacher mine-0123")
+    facts = {"sha256": "0" * 64, "network": "net.py:build", "recipe": "imported", "seed": None, "score": 0.9}
+    known = Record.model_validate(record.model_dump(mode="json", by_alias=True) | {"teacher": facts})
+    assert caveats(known, {"kd"}, builtin)[-1] == ("The teacher mine-0123 was imported: import the same weights first.")
+    own = builtin.model_copy(
+        update={"teacher": builtin.teacher.model_copy(update={"network": "net.py:build"}), "student": "net.py:small"}
+    )
+    assert caveats(known, {"kd"}, own)[-1] == (
+        "net.py:build, net.py:small: code of the task's author; it must be there."
+    )

@@ -151,7 +151,7 @@ def _said(found: Sequence[Standing]) -> str:
     free = [each for each in data_free if each.known]
     if not free:
         return f"No method without real data has learnt more than guessing gives. {words}"
-    top = max(free, key=lambda each: (each.score, each.method))
+    top = min(free, key=lambda each: (-each.score, each.method))  # as rankings have it: of equal ones the first name
     return f"The best score without real data is {top.method}'s, {top.score:.1f} % under {top.budget_words}. {words}"
 
 

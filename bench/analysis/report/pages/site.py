@@ -143,7 +143,7 @@ def _distinct(found: Sequence[Standing], name: str) -> list[str]:
 def _board(task: str, found: Sequence[Standing]) -> dict[str, Any]:
     """A task's line on the front page."""
     free = [each for each in found if each.need == "none" and each.known and each.method != FLOOR]
-    best = max(free, key=lambda each: (each.score, each.method), default=None)
+    best = min(free, key=lambda each: (-each.score, each.method), default=None)
     return {
         "task": task,
         "page": board_page(task),

@@ -24,10 +24,11 @@ from bench.analysis.report.sections import (
     quality_text,
     sweeps_text,
 )
-from bench.analysis.report.sections.groups import Group, Row, tables_of
+from bench.analysis.report.sections.groups import Group, Row, other_set, tables_of
 from bench.analysis.report.sections.sensitivity_text import IMPORTANCE
 from bench.analysis.report.sections.study import STUDY, StudyWords, finished, records_of
 from bench.analysis.report.sections.verdict import AMONG, LeadVerdict, verdicts
+from bench.spec.rerun import imported_teachers
 
 UP = "../"  # from the page to the report's folder
 FIRST = 12  # rows of a ranking, and of the costs; the others are folded
@@ -111,6 +112,7 @@ def _ranking(group: Group, paged: Collection[str]) -> dict[str, Any]:
         "ticks": [(_place(tick, scale), f"{tick:g}") for tick in ticks],
         "teacher": None if teacher is None else _place(teacher, scale),
         "teacher_words": group.dashed,
+        "other_set": other_set(group.rows[0].records[0].provenance),
         "two": any(len(row.ok) == 2 for row in group.rows),
         "several": any(len(row.ok) > 2 for row in group.rows),
     }
@@ -244,6 +246,8 @@ def repeat_words(groups: Sequence[Group], study: StudyWords, up: str = "") -> di
         )
     if any(record.provenance.get("dirty") for record in records):
         caveats.append("Some trials were run with uncommitted changes, which were not recorded.")
+    if imported := ", ".join(sorted({key for record in records for key in imported_teachers(record)})):
+        caveats.append(f"Teachers that were imported: {imported}. Import the same weights first.")
     return {
         "study": f"{up}{STUDY}" if study.text else "",
         "commands": "\n".join([*lines, shlex.join(run), "dfkd report --results again"]) if study.text else "",

@@ -132,7 +132,7 @@ def _page(
         "status": record.status.replace("_", " "),
         "reason": record.reason,
         "metric": metric_word(record.metric),
-        "measured_on": measured_on(record.metric),
+        "measured_on": measured_on(record.metric, record.provenance),
         "score": f"{100 * record.scores[record.headline]:.1f} %" if record.scores else "",
         "rule": f"{record.headline}: {RULES.get(record.headline, '')}",
         "row_score": leaderboard.score_words(row),

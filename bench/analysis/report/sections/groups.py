@@ -37,13 +37,24 @@ def metric_word(metric: str) -> str:
     return {"miou": "mean IoU", SYNTHETIC_AGREEMENT: "synthetic agreement"}.get(metric, metric)
 
 
-def measured_on(metric: str) -> str:
-    """What a score is measured on, and with what, where it is no score of labels: ``on the test images``."""
+def measured_on(metric: str, provenance: Mapping[str, Any]) -> str:
+    """What a score is measured on, and with what, where it is no score of labels: ``on the test images``.
+
+    Args:
+        metric: the score's.
+        provenance: of a record, which names another set than the teacher's where the test images are of one.
+    """
     if metric == AGREEMENT:
         return "with the teacher on the test images, which have no labels"
     if metric == SYNTHETIC_AGREEMENT:
         return "with the teacher on made images (there are no test images), which proves little"
-    return "on the test images"
+    return f"on the test images{other_set(provenance)}"
+
+
+def other_set(provenance: Mapping[str, Any]) -> str:
+    """Whose the test images are, where they are of another set than the teacher was trained on; else empty."""
+    data = provenance.get("data") or {}
+    return f" of {data['test']}, another set than the teacher's" if data.get("test") else ""
 
 
 def teacher_score_words(teacher: TeacherFacts | None, ensemble: EnsembleFacts | None) -> str:

@@ -153,15 +153,9 @@ def facts(group: Group) -> list[str]:
         f"Budget: {budget_words(group)}",
         f"Selection rule: {key.headline}",
         f"Suite {key.suite}",
-        f"Score: {metric_word(key.metric)} {measured_on(key.metric)}{_of_set(group)}",
+        f"Score: {metric_word(key.metric)} {measured_on(key.metric, group.rows[0].records[0].provenance)}",
         f"{key.device}, {key.precision}, scored {key.points} times during training, task definition {key.task_sha[:7]}",
     ]
-
-
-def _of_set(group: Group) -> str:
-    """Whose the test images are, where they are another set's than the teacher was trained on."""
-    data = group.rows[0].records[0].provenance.get("data") or {}
-    return f" of {data['test']}, another set than the teacher's" if data.get("test") else ""
 
 
 def _teacher(teacher: TeacherFacts, metric: str) -> str:
