@@ -83,7 +83,7 @@ def distill(
 
     It ends with the student (safetensors, and ONNX where torch's exporter is installed), its record, index.html, and
     the task and the study that were run, to continue with `dfkd run`. Where test images have no labels, the score is
-    the agreement with the teacher; without images, it is measured on made ones, which proves little.
+    the agreement with the teacher; without images, it is measured on synthetic ones, which proves little.
 
     The same command continues an interrupted run. Exit code: 0 the student is there, 1 the trial failed, 2 there is
     something to fix first, 75 stopped and saved, 130 stopped at once by a second Ctrl-C.
