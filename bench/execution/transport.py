@@ -119,7 +119,7 @@ def write_order(target: Path, trials: Sequence[Trial], work: Work) -> None:
         "suite": __version__,
         "folder": here.relative_to(root).as_posix(),
         "trials": [_on_the_way(trial, root) for trial in trials],
-        "data": _data_sets(trials, work.data_folder),
+        "data": _data_sets(trials, work),
         "data_folder": str(work.data_folder.resolve()) if work.data_folder else None,
         "weights": str(work.weights.resolve()) if work.weights else None,
         "checkpoint_seconds": work.checkpoint_seconds,
@@ -155,12 +155,15 @@ def _on_the_way(trial: Trial, root: Path) -> dict[str, Any]:
     return values | {"method_files": names}
 
 
-def _data_sets(trials: Iterable[Trial], folder: Path | None) -> list[dict[str, Any]]:
+def _data_sets(trials: Iterable[Trial], work: Work) -> list[dict[str, Any]]:
     found = []
-    for (name, test, size, image, altered), source in sorted(_sources(trials).items(), key=lambda each: each[0]):
-        content = data.load_source(source, size=size, folder=folder, allow_altered=altered)
+    for key, source in sorted(_sources(trials).items(), key=lambda each: each[0]):
+        name, test, size, image, altered = key
+        if key not in work.fingerprints:
+            content = data.load_source(source, size=size, folder=work.data_folder, allow_altered=altered)
+            work.fingerprints[key] = content.fingerprint
         facts = {"name": name, "test": test, "size": size, "image": image, "altered": altered}
-        found.append({**facts, "sha256": content.fingerprint})
+        found.append({**facts, "sha256": work.fingerprints[key]})
     return found
 
 

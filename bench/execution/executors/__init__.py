@@ -10,7 +10,7 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import ValidationError
 
@@ -40,6 +40,8 @@ class Work:
     isolation: str = "auto"  # whether methods run in processes of their own: auto, process or none
     teachers: tuple[WantedTeacher, ...] = ()  # those that are missing, for an executor that trains them
     needs: MemoryNeeds = field(default_factory=MemoryNeeds)  # what finished trials tell of those on a GPU
+    # the fingerprints of the data sets that orders name: each is read once in a run, and not again for every order
+    fingerprints: dict[Any, str] = field(default_factory=dict, compare=False)
 
 
 class Watcher(Protocol):

@@ -11,11 +11,14 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_carry import METHOD, NETWORK, TASKS, StopsAtSecond
 
 from bench._version import __version__
+from bench.data import Dataset
+from bench.data.source import Source
 from bench.errors import UserError
 from bench.execution import transport
 from bench.execution.executors import Work
@@ -162,6 +165,28 @@ def test_another_data_set_is_refused(half: Path, tmp_path: Path) -> None:
     rewritten(tmp_path / "order.tar", other)
     with pytest.raises(UserError, match="data set digits is another one here than on the driver's side"):
         open_order(tmp_path / "order.tar", tmp_path / "order", tmp_path / "answer")
+
+
+def test_the_orders_of_one_run_read_a_data_set_once(
+    half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise each trial of a large study would cost its driver a whole reading; a worker reads its own."""
+    reads: list[str] = []
+    load = transport.data.load_source
+
+    def counted(source: Source, **more: Any) -> Dataset:
+        reads.append(source.name)
+        return load(source, **more)
+
+    monkeypatch.setattr(transport.data, "load_source", counted)
+    work = work_of(half)
+    for number, trial in enumerate(planned(half).waiting):
+        write_order(tmp_path / f"{number}.tar", [trial], work)
+    assert reads == ["digits"]
+    open_order(tmp_path / "1.tar", tmp_path / "order", tmp_path / "answer")
+    assert reads == ["digits", "digits"]
+    write_order(tmp_path / "later.tar", planned(half).waiting[:1], work_of(half))  # of another run
+    assert reads == ["digits", "digits", "digits"]
 
 
 def rewritten(file: Path, change: Callable[[dict[str, object]], None]) -> None:
