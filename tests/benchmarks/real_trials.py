@@ -130,14 +130,10 @@ def afterwards(folder: Path, results: str) -> None:
         ["archive", results, f"{results}.parquet"],
         ["report", "--results", f"{results}.parquet", "--out", f"{results}-report"],
     ):
-        began = time.monotonic()
-        child = psutil.Popen(
-            [sys.executable, "-m", "bench", *words],
-            cwd=folder,
-            env=ENVIRONMENT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+        began, log = time.monotonic(), folder / f"{results}-{words[0]}.log"
+        with log.open("wb") as said:  # a pipe that nobody empties would stop it
+            command = [sys.executable, "-m", "bench", *words]
+            child = psutil.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=said, stderr=said)
         peak = 0.0
         while child.poll() is None:
             try:
@@ -145,10 +141,9 @@ def afterwards(folder: Path, results: str) -> None:
             except psutil.NoSuchProcess:
                 break
             time.sleep(0.05)
-        said = child.stderr.read().decode()
         print(f"dfkd {words[0]}: {time.monotonic() - began:.1f} s, {peak:.0f} MiB", flush=True)
         if child.wait():
-            sys.exit(said)
+            sys.exit(f"dfkd {words[0]} failed; see {log}")
 
 
 def compare(folder: Path, names: Sequence[str]) -> None:
