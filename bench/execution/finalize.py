@@ -19,6 +19,7 @@ from bench.harness.isolation.judge_side import JudgeSide
 from bench.harness.learning_curve import Curve
 from bench.harness.pool import measured_names, pool_facts
 from bench.harness.trial_context import TrialContext
+from bench.spec.metric_names import needs_student
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def _image_metrics(
         classes=len(ended.prepared.dataset.classes),
         device=ended.context.device,
         weights=weights,
+        student=ended.judge.network(ended.curve.weights) if any(map(needs_student, names)) else None,
     )
     return score_images(names, images, ended.prepared.dataset, around, ended.prepared.trial.real_images)
 

@@ -61,20 +61,23 @@ class Judge:
         else:
             self._score = partial(_dense_verdict, pairs=_pairs(labels, teachers, len(classes)), classes=classes)
 
+    def network(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        """The separate network with a student's state_dict, in evaluation mode; the next call changes its weights."""
+        self._network.load_state_dict(weights)
+        return self._network
+
     def test(self, weights: Mapping[str, Tensor]) -> Verdict:
         """Score a student's state_dict on the test set."""
-        self._network.load_state_dict(weights)
-        return self._score(answers(self._network, self._images, self._image))
+        return self._score(answers(self.network(weights), self._images, self._image))
 
     def answers(self, weights: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
         """The classes that a student assigns to uint8 images, as :func:`answers`."""
-        self._network.load_state_dict(weights)
-        return answers(self._network, pixels, self._image)
+        return answers(self.network(weights), pixels, self._image)
 
     def agreement_on(self, weights: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> float:
         """The share of normalised ``images`` (of their pixels) to which a student gives the teacher's ``labels``."""
-        self._network.load_state_dict(weights)
-        classes = torch.cat([predict(self._network, batch.float()) for batch in images.split(BATCH)])
+        network = self.network(weights)
+        classes = torch.cat([predict(network, batch.float()) for batch in images.split(BATCH)])
         return (classes == labels).double().mean().item()
 
 

@@ -15,6 +15,7 @@ from bench.data import Pool, load_pool
 from bench.data.images import evenly
 from bench.data.pool import content_name
 from bench.errors import UserError
+from bench.spec.metric_names import needs_student
 from bench.spec.task import TaskSpec
 
 SAMPLE = 2048  # images of a pool on which its image metrics are measured
@@ -97,5 +98,6 @@ def _coarse(images: Tensor) -> Tensor:
 
 
 def measured_names(metrics: Sequence[str]) -> tuple[str, ...]:
-    """The image metrics that are measured of a pool: all but those that need the memory of a trial's steps."""
-    return tuple(name for name in metrics if not name.startswith("rdskd_"))
+    """The image metrics that are measured of a pool: all but those that need the memory of a trial's steps, or its
+    student."""
+    return tuple(name for name in metrics if not name.startswith("rdskd_") and not needs_student(name))

@@ -39,6 +39,7 @@ class MetricContext:
     classes: int
     device: torch.device
     weights: Path | None = None  # from --weights
+    student: nn.Module | None = None  # as the trial left it, in evaluation mode, on the device; None: no metric asks
 
 
 def get_extractor(name: str, around: MetricContext) -> Extractor:

@@ -1,4 +1,4 @@
-"""Image metrics that need no extractor: what the teacher answers, and the pixels themselves."""
+"""Image metrics that need no extractor: what teacher and student answer, and the pixels themselves."""
 
 from __future__ import annotations
 
@@ -16,14 +16,28 @@ SAMPLE = 500  # test images whose distance to the nearest training image says wh
 
 
 def class_balance(scene: ImageSets) -> Measured:
-    labels, _ = scene.answers
+    labels = scene.answers.labels
     shares = torch.bincount(labels.flatten(), minlength=scene.classes).double() / labels.numel()
     entropy = -(shares[shares > 0] * shares[shares > 0].log()).sum().item()
     return Measured(max(entropy, 0.0) / math.log(scene.classes), too_few(scene))
 
 
 def confidence(scene: ImageSets) -> Measured:
-    return Measured(scene.answers[1].double().mean().item())
+    return Measured(scene.answers.confidence.double().mean().item())
+
+
+def distillation_loss(scene: ImageSets) -> Measured:
+    return Measured(_student_losses(scene).mean().item())
+
+
+def distillation_loss_variance(scene: ImageSets) -> Measured:
+    return Measured(_student_losses(scene).var().item())
+
+
+def _student_losses(scene: ImageSets) -> Tensor:
+    if scene.answers.losses is None:
+        raise Unavailable("there is no student to measure it with: the trial kept none")
+    return scene.answers.losses
 
 
 def intra_class_pixel_std(scene: ImageSets) -> Measured:
@@ -48,7 +62,7 @@ def _mean_nearest(images: Tensor, real: Tensor) -> float:
 
 def class_labels(scene: ImageSets) -> Tensor:
     """The teacher's class of each image, int64 (N,); Unavailable in segmentation, where an image has no single one."""
-    labels, _ = scene.answers
+    labels = scene.answers.labels
     if labels.ndim > 1:
         raise Unavailable("in segmentation an image has no single class")
     return labels

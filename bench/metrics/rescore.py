@@ -12,16 +12,18 @@ from bench.records import Record, trial_folders
 from bench.records.folder import check_beside, load_finished, replace_record
 from bench.records.foreign import is_there, sha256_of
 from bench.spec.custom_tasks import register_saved_tasks
+from bench.spec.metric_names import needs_student
 from bench.spec.task import TaskSpec, get_task
 from bench.utils.text import shown
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import torch
+    from torch import Tensor, nn
 
     from bench.data import Dataset
     from bench.harness.teachers.cache import Teacher
 
-KEPT = "images.safetensors"
+KEPT, STUDENT = "images.safetensors", "student.safetensors"
 DONE = ("ok", "unreliable")
 
 
@@ -128,6 +130,7 @@ class _Shop:
             classes=len(dataset.classes),
             device=device,
             weights=self._wish.weights,
+            student=_kept_student(record, folder, task, dataset, device) if any(map(needs_student, names)) else None,
         )
         chosen = evenly(images, self._wish.images or len(images))
         return score_images(names, chosen, dataset, around, self._wish.real_images)
@@ -181,3 +184,25 @@ def _kept_images(folder: Path) -> Tensor:
     except (SafetensorError, KeyError, OSError) as error:
         raise UserError(f"{file} cannot be read as a trial's images: {shown(str(error))}") from None
     return images
+
+
+def _kept_student(
+    record: Record, folder: Path, task: TaskSpec, dataset: Dataset, device: torch.device
+) -> nn.Module | None:
+    """The student as the trial left it, laid out in memory as there, in evaluation mode; None where it kept none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from bench.models import build
+    from bench.utils.memory_format import lay_out
+
+    file = folder / STUDENT
+    if not is_there(file):
+        return None
+    check_beside(folder, STUDENT, sha256_of(file))
+    network = lay_out(build(task.student, task.image, len(dataset.classes)), record.trial.memory_format)
+    try:
+        network.load_state_dict(load_file(file))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise UserError(f"{file} cannot be read as the trial's student: {shown(str(error))}") from None
+    return network.to(device).eval().requires_grad_(False)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from bench.data import Dataset
 from bench.data.batches import middle, normalise
@@ -32,6 +33,20 @@ class Measured:
     facts: dict[str, Any] = field(default_factory=dict)  # further fields of a record's image metric
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What the networks make of the synthetic images.
+
+    ``labels``: the teacher's class of each (int64), of each pixel in segmentation; ``confidence``: its probability.
+    ``losses``: float64 (N,), the Kullback-Leibler divergence from the student's probabilities to the teacher's, in nats
+    (in segmentation the mean over the pixels); None where there is no student.
+    """
+
+    labels: Tensor
+    confidence: Tensor
+    losses: Tensor | None
+
+
 class ImageSets:
     """``images``: uint8 (N, C, H, W), N at least 1. ``real_images``: compare with so many training images at most."""
 
@@ -47,14 +62,17 @@ class ImageSets:
         self._found: dict[tuple[str, str], tuple[float, float]] = {}
 
     @cached_property
-    def answers(self) -> tuple[Tensor, Tensor]:
-        """The teacher's class of each image (int64) and its probability; of each pixel in segmentation."""
-        labels, confidence, features, logits = [], [], [], []
+    def answers(self) -> Answers:
+        """What the teacher makes of each image, and how far the student is from it, from one pass of each."""
+        labels, confidence, losses, features, logits = [], [], [], [], []
         size = 500 if self.images[0].numel() <= SMALL else 50
         for batch in self.images.split(size):
             with exactly():
-                seen, answer = tap(self.around.teacher, normalise(batch.to(self.around.device), self.around.task.image))
+                images = normalise(batch.to(self.around.device), self.around.task.image)
+                seen, answer = tap(self.around.teacher, images)
                 top = answer.softmax(1).max(1)
+                if self.around.student is not None:
+                    losses.append(_divergence(answer, self.around.student(images)).cpu())
             labels.append(top.indices.cpu())
             confidence.append(top.values.cpu())
             features.append(seen)
@@ -65,7 +83,7 @@ class ImageSets:
             if size == extractor.batch:  # one pass does for both; the last bits depend on the batch
                 whole = [each.float().cpu() for each in logits if each is not None]
                 self._embedded["teacher"] = (extractor, torch.cat(found), torch.cat(whole) if whole else None)
-        return torch.cat(labels), torch.cat(confidence)
+        return Answers(torch.cat(labels), torch.cat(confidence), torch.cat(losses) if losses else None)
 
     @cached_property
     def real(self) -> Tensor:
@@ -115,3 +133,10 @@ class ImageSets:
         if what not in self._found:
             self._found[what] = compute()
         return self._found[what]
+
+
+def _divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """KL(teacher || student) of logits (N, K) or (N, K, H, W), in nats, float64 (N,)."""
+    told, learned = (logits.double().log_softmax(1) for logits in (teacher, student))
+    each = functional.kl_div(learned, told, reduction="none", log_target=True).sum(1)
+    return each.flatten(1).mean(1) if each.ndim > 1 else each

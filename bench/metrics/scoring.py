@@ -20,6 +20,8 @@ from bench.spec.metric_names import extractor_of
 PLAIN: Mapping[str, Callable[[ImageSets], Measured]] = {
     "class_balance": plain.class_balance,
     "confidence": plain.confidence,
+    "distillation_loss": plain.distillation_loss,
+    "distillation_loss_variance": plain.distillation_loss_variance,
     "intra_class_pixel_std": plain.intra_class_pixel_std,
     "nearest_training_distance": plain.nearest_training_distance,
 }

@@ -82,6 +82,23 @@ _ALL = (
         needs="the teacher",
     ),
     Metric(
+        "distillation_loss",
+        "mean over the synthetic images of KL(teacher || student) of the class probabilities, the student as the trial "
+        "left it; an image's is the mean over its pixels in segmentation",
+        "image",
+        "nats",
+        None,
+        needs="the teacher, the student",
+    ),
+    Metric(
+        "distillation_loss_variance",
+        "variance over the synthetic images of KL(teacher || student), with n - 1 in the denominator",
+        "image",
+        "nats squared",
+        None,
+        needs="the teacher, the student",
+    ),
+    Metric(
         "intra_class_pixel_std",
         "standard deviation of a pixel over the synthetic images of one class (as the teacher assigns them), "
         "averaged over pixels and classes",

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from bench.errors import UserError, nearest
 from bench.spec.metric_declarations import METRICS, Metric
 
-__all__ = ["METRICS", "Metric", "extractor_of", "image_metrics", "metric_of"]
+__all__ = ["METRICS", "Metric", "extractor_of", "image_metrics", "metric_of", "needs_student"]
 
 INCEPTION = "inception"
 RANDOM = "-random"  # ends the name of an extractor with random weights: nothing to download, nothing to publish
@@ -47,6 +47,16 @@ def extractor_of(name: str) -> str:
     'teacher'
     """
     return name.partition("[")[2].removesuffix("]")
+
+
+def needs_student(name: str) -> bool:
+    """Whether an image metric is one of the images and of the student that was trained on them.
+
+    >>> needs_student("distillation_loss"), needs_student("confidence")
+    (True, False)
+    """
+    metric = metric_of(name)
+    return metric is not None and "the student" in metric.needs
 
 
 def image_metrics(names: Iterable[str]) -> tuple[str, ...]:

@@ -66,6 +66,7 @@ def around(teacher: nn.Module | None = None, classes: int = 2, **changes: Any) -
         "classes": classes,
         "device": torch.device("cpu"),
         "weights": None,
+        "student": ByFirstPixel(margin=1.0).eval(),
     }
     return MetricContext(**{**values, **changes})
 

@@ -49,6 +49,8 @@ SMALLEST: Mapping[str, Effect] = {
     "synthetic_agreement": Effect(0.01),
     "class_balance": Effect(0.02),
     "confidence": Effect(0.02),
+    "distillation_loss": Effect(0.1, relative=True),
+    "distillation_loss_variance": Effect(0.2, relative=True),
     "intra_class_pixel_std": Effect(0.01),
     "nearest_training_distance": Effect(0.01),
     "is[EXTRACTOR]": Effect(0.05, relative=True),

@@ -26,7 +26,7 @@ from bench.analysis.report.sections.image_metrics import (
     image_table,
     number,
 )
-from bench.analysis.report.sections.leaderboard import cells, comma_separated
+from bench.analysis.report.sections.leaderboard import cells, comma_separated, score_words
 from bench.analysis.report.sections.published import published
 from bench.records import Record, open_results, write_trial
 from bench.spec.custom_tasks import save_tasks
@@ -94,12 +94,25 @@ def one_group(*records: Record) -> Group:
     return found
 
 
+def images_table(found: Group) -> list[list[str]]:
+    """The table without its column of scores."""
+    return [[row[0], *row[2:]] for row in image_table(found)]
+
+
+def test_each_methods_score_stands_beside_what_was_measured_on_its_images() -> None:
+    measured = {"distillation_loss": 0.25, "distillation_loss_variance": 0.04}
+    found = one_group(*(with_metrics(make_record("dafl", seed), **measured) for seed in (0, 1)))
+    head, line = image_table(found)
+    assert head == ["Method", "Score, %", "distillation_loss", "distillation_loss_variance"]
+    assert line == ["dafl", score_words(found.rows[0]), "0.250 (n 9)", "0.0400 (n 9)"]
+
+
 def test_image_metrics_are_means_over_seeds_with_their_direction() -> None:
     found = one_group(
         with_metrics(make_record(seed=0), class_balance=0.5, confidence=0.2, fd__teacher=of_teacher(12.0)),
         with_metrics(make_record(seed=1), class_balance=0.7, confidence=None, fd__teacher=of_teacher(12.6)),
     )
-    assert image_table(found) == [
+    assert images_table(found) == [
         ["Method", "class_balance ↑", "confidence", "fd[teacher] ↓"],
         ["dafl", "0.600 (n 9)", "0.200 (1 of 2 seeds, n 9)", "12.3 (n 2,048, d 84)"],
     ]
@@ -111,7 +124,7 @@ def test_pairs_and_counts_that_differ_between_seeds_are_beside_the_value() -> No
         with_metrics(make_record(seed=0), lpips__alex={"value": 0.3, "images": 50, "pairs": 90, "extractor": "a"}),
         with_metrics(make_record(seed=1), lpips__alex={"value": 0.5, "images": 1200, "pairs": 5000, "extractor": "a"}),
     )
-    assert image_table(found)[1] == ["dafl", "0.400 (n 50 to 1,200, pairs 90 to 5,000)"]
+    assert images_table(found)[1] == ["dafl", "0.400 (n 50 to 1,200, pairs 90 to 5,000)"]
 
 
 def test_columns_stand_in_the_order_of_declaration_and_then_of_extractors() -> None:
@@ -128,7 +141,7 @@ def test_numbers_from_two_extractors_never_share_a_column() -> None:
         with_metrics(make_record("zskd", 0), fd__teacher=of_teacher(20.0, "1a2b3c4d5e6f")),
         with_metrics(make_record("zskd", 1), fd__teacher={"value": None, "note": "no file"}),
     )
-    assert image_table(found) == [
+    assert images_table(found) == [
         ["Method", "fd[teacher] @1a2b3c4d ↓", "fd[teacher] @99887766 ↓"],
         ["dafl", "10.0 (1 of 2 seeds, n 2,048, d 84)", "500 (1 of 2 seeds, n 2,048, d 84)"],
         ["zskd", "20.0 (1 of 2 seeds, n 2,048, d 84)", "—"],
@@ -139,7 +152,7 @@ def test_numbers_from_two_extractors_never_share_a_column() -> None:
 def test_a_metric_that_is_nowhere_to_be_had_keeps_its_one_column() -> None:
     absent = {"value": None, "note": "weights are missing"}
     found = one_group(*(with_metrics(make_record(name), fid__inception=absent) for name in ("dafl", "noise")))
-    assert image_table(found) == [["Method", "fid[inception] ↓"], ["dafl", "—"], ["noise", "—"]]
+    assert images_table(found) == [["Method", "fid[inception] ↓"], ["dafl", "—"], ["noise", "—"]]
     assert image_notes(found)[1:] == ["— fid[inception]: unavailable: weights are missing"]
 
 
@@ -151,7 +164,7 @@ def test_unreliable_values_are_flagged_and_every_note_is_said_once() -> None:
         with_metrics(make_record("zskd"), fd__teacher=of_teacher(1.0), kid__teacher=of_teacher(1.0, note="all")),
         with_metrics(make_record("noise"), fd__teacher={"value": None, "status": "failed", "note": "ValueError"}),
     )
-    assert [row[1] for row in image_table(found)[1:]] == ["2.00! (n 2,048, d 84)", "1.00 (n 2,048, d 84)", "—"]
+    assert [row[1] for row in images_table(found)[1:]] == ["2.00! (n 2,048, d 84)", "1.00 (n 2,048, d 84)", "—"]
     assert image_notes(found)[1:] == [
         "! fd[teacher], kid[teacher] (dafl): unreliable: too few images",
         "— fd[teacher] (noise): failed: ValueError",

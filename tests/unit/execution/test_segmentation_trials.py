@@ -53,7 +53,7 @@ methods:
 budget: {steps: 6}
 points: 3
 average: points
-image_metrics: [class_balance, confidence, intra_class_pixel_std]
+image_metrics: [class_balance, confidence, distillation_loss, intra_class_pixel_std]
 """
 REASON = "zskd is for classification, and tiny is segmentation"
 
@@ -167,6 +167,12 @@ def test_image_metrics_are_those_of_all_pixels(done: Done, data: Dataset) -> Non
     found = done.records["noise"].image_metrics
     assert found["class_balance"].value == pytest.approx(entropy, abs=1e-4)
     assert found["confidence"].value == pytest.approx(shares.max(1).values.double().mean().item(), abs=1e-5)
+    student = build(task.student, task.image, 5)
+    student.load_state_dict(load_file(done.folder("noise") / "student.safetensors"))
+    with torch.no_grad():
+        learned = student.eval()((images / 255 - 0.5) / 0.5).softmax(1)
+    losses = (shares * (shares / learned).log()).sum(1).mean((1, 2))
+    assert found["distillation_loss"].value == pytest.approx(losses.double().mean().item(), rel=1e-3)
 
 
 def test_the_saved_student_has_the_scores_of_its_record(done: Done, data: Dataset) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -28,6 +29,35 @@ def test_class_balance_is_entropy_over_its_maximum() -> None:
 
 def test_confidence_is_the_mean_highest_probability() -> None:
     assert value("confidence", images_of([0, 1, 1])) == pytest.approx(1 / (1 + math.exp(-2)))
+
+
+def divergence(teacher: float, student: float) -> float:
+    """Of two Bernoulli distributions with logits ``teacher`` and ``student``."""
+    p, q = (1 / (1 + math.exp(-logit)) for logit in (teacher, student))
+    return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+
+
+def test_the_distillation_loss_is_the_divergence_of_the_student_from_the_teacher() -> None:
+    """A teacher whose logits are 2 apart where the student's are 1 apart, on both sides alike: no spread."""
+    images = images_of([0, 1, 1])
+    assert value("distillation_loss", images) == pytest.approx(divergence(2.0, 1.0))
+    assert value("distillation_loss_variance", images) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_variance_is_that_over_the_images() -> None:
+    """On images of grey in three strengths the logits, and with them the losses, are known."""
+    images = images_of([1, 1, 1])
+    images[:, 0, 0, 0] = torch.tensor([255, 204, 153], dtype=torch.uint8)  # 0.5, 0.3 and 0.1 above the middle
+    each = [divergence(4 * above, 2 * above) for above in (0.5, 0.3, 0.1)]
+    assert value("distillation_loss", images) == pytest.approx(statistics.fmean(each), rel=1e-5)
+    assert value("distillation_loss_variance", images) == pytest.approx(statistics.variance(each), rel=1e-4)
+
+
+def test_a_student_that_answers_as_its_teacher_has_no_loss_and_without_one_there_is_none() -> None:
+    same = scored(("distillation_loss", "distillation_loss_variance"), noise(30), student=ByFirstPixel().eval())
+    assert [entry["value"] for entry in same.values()] == [0.0, 0.0]
+    alone = scored(("distillation_loss", "confidence"), noise(30), student=None)
+    assert (alone["distillation_loss"]["status"], alone["confidence"]["status"]) == ("unavailable", "ok")
 
 
 def test_copies_have_no_spread_and_real_spread_is_measured() -> None:
@@ -74,7 +104,7 @@ def test_the_distance_to_the_nearest_training_image_is_that_of_their_pixels() ->
 def test_fewer_images_than_classes_are_said_to_mean_little() -> None:
     teacher = ByFirstPixel()
     teacher.head = torch.nn.Linear(16, 30)
-    found = scored(("class_balance",), noise(9), teacher=teacher, classes=30)["class_balance"]
+    found = scored(("class_balance",), noise(9), teacher=teacher, student=None, classes=30)["class_balance"]
     assert found["status"] == "unreliable"
     assert found["note"] == "9 images are fewer than the 30 classes"
     assert found["value"] > 0

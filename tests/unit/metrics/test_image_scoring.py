@@ -25,6 +25,8 @@ OF_TEACHER = tuple(f"{family}[teacher]" for family in FAMILIES)
 EVERY = (
     "class_balance",
     "confidence",
+    "distillation_loss",
+    "distillation_loss_variance",
     "intra_class_pixel_std",
     "nearest_training_distance",
     *OF_TEACHER,

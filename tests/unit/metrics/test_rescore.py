@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,15 @@ from record_builder import alter
 from safetensors.torch import load_file, save_file
 
 from bench.cli import answer
+from bench.data.batches import normalise
 from bench.errors import UserError
 from bench.execution.run_study import run_study
+from bench.harness.teachers.cache import cached_teacher
 from bench.metrics.rescore import Wish, score_trials
+from bench.models import build
 from bench.records import load_record, load_records
 from bench.records.folder import replace_record
+from bench.spec.task import get_task
 
 STUDY = """
 name: scored
@@ -27,7 +32,7 @@ budget: {steps: 4}
 points: 1
 image_metrics: [confidence]
 """
-METRICS = ("confidence", "fd[teacher]", "kid[teacher]", "nearest_training_distance")
+METRICS = ("confidence", "fd[teacher]", "kid[teacher]", "distillation_loss", "nearest_training_distance")
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +70,13 @@ def test_metrics_are_added_to_the_records_and_nothing_else_changes(results: Path
 
 @pytest.mark.slow
 def test_later_values_are_those_that_the_run_itself_would_have_measured(made: Path, tmp_path: Path) -> None:
-    more = STUDY.replace("[confidence]", '[confidence, "fd[teacher]", "kid[teacher]"]')
+    more = STUDY.replace("[confidence]", '[confidence, "fd[teacher]", "kid[teacher]", distillation_loss]')
     one = more.replace(", scratch: {batch: 32}", "")  # a process takes seconds to begin
     for executor, study in (("inline", more), ("processes", one)):
         (tmp_path / "study.yaml").write_text(study, encoding="utf-8")
         run_study(tmp_path / "study.yaml", results=tmp_path / executor, executor=executor)
     later = shutil.copytree(made, tmp_path / "later")
-    list(score_trials(Path(later), Wish(METRICS[:3])))
+    list(score_trials(Path(later), Wish(METRICS[:4])))
     inline, processes, scored = (
         {record.id: record.image_metrics for record in load_records(tmp_path / name)}
         for name in ("inline", "processes", "later")
@@ -80,7 +85,7 @@ def test_later_values_are_those_that_the_run_itself_would_have_measured(made: Pa
     assert processes.items() <= inline.items()
     assert inline.keys() == scored.keys()
     for trial, metrics in inline.items():
-        assert set(metrics) == set(METRICS[:3])
+        assert set(metrics) == set(METRICS[:4])
         for name, metric in metrics.items():
             assert scored[trial][name].value == pytest.approx(metric.value, rel=1e-6)
 
@@ -127,6 +132,17 @@ def spoil_one_byte(folder: Path) -> str:
     return "has changed since it was written"
 
 
+def spoil_student(folder: Path) -> str:
+    save_file({"weight": torch.zeros(3)}, folder / "student.safetensors")
+    alter(folder)
+    return "cannot be read as the trial's student"
+
+
+def spoil_students_bytes(folder: Path) -> str:
+    (folder / "student.safetensors").write_bytes(b"student")
+    return "has changed since it was written"
+
+
 def spoil_task(folder: Path) -> str:
     record = json.loads((folder / "record.json").read_text())
     record["trial"]["task_sha"] = "0" * 16
@@ -151,13 +167,49 @@ def spoil_data(folder: Path) -> str:
     return "here are not those of the trial"
 
 
-@pytest.mark.parametrize("spoil", [spoil_images, spoil_bytes, spoil_one_byte, spoil_task, spoil_teacher, spoil_data])
+SPOILT = (spoil_images, spoil_bytes, spoil_one_byte, spoil_student, spoil_students_bytes)
+
+
+@pytest.mark.parametrize("spoil", [*SPOILT, spoil_task, spoil_teacher, spoil_data])
 def test_what_stands_in_the_way_of_one_trial_does_not_stop_the_others(results: Path, spoil: object) -> None:
     assert callable(spoil)
     reason = spoil(next(iter(sorted((results / "trials").iterdir()))))
     found = list(score_trials(results, Wish(METRICS)))
     assert sorted(bool(each.reason) for each in found) == [False, True]
     assert reason in next(each.reason for each in found if each.reason)
+
+
+def test_without_its_student_a_trial_lacks_what_the_student_is_needed_for_and_nothing_else(results: Path) -> None:
+    folder = next(iter((results / "trials").iterdir()))
+    (folder / "student.safetensors").unlink()
+    measured = {each.record.id: each for each in score_trials(results, Wish(METRICS))}[folder.name]
+    metric = measured.record.image_metrics["distillation_loss"]
+    assert metric.status == "unavailable"
+    assert metric.note == "there is no student to measure it with: the trial kept none"
+    assert not measured.reason
+    others = [each for name, each in measured.record.image_metrics.items() if name != "distillation_loss"]
+    assert all(each.value is not None for each in others)
+
+
+def test_the_distillation_loss_is_that_of_the_kept_student_on_the_kept_images(results: Path) -> None:
+    """The definition, written out over one image after the other."""
+    task = get_task("digits/lenet5-half")
+    list(score_trials(results, Wish(("distillation_loss", "distillation_loss_variance"))))
+    for record in load_records(results):
+        folder = results / "trials" / record.id
+        student = build(task.student, task.image, 10).eval()
+        student.load_state_dict(load_file(folder / "student.safetensors"))
+        teacher = cached_teacher(task, record.trial.teacher, 10)
+        assert teacher is not None
+        losses = []
+        for image in normalise(load_file(folder / "images.safetensors")["images"], task.image).split(1):
+            with torch.no_grad():
+                p, q = (network(image).double().softmax(1)[0] for network in (teacher.network, student))
+            losses.append(float((p * (p / q).log()).sum()))
+        mean, variance = (record.image_metrics[f"distillation_loss{end}"] for end in ("", "_variance"))
+        assert mean.value == pytest.approx(statistics.fmean(losses), rel=1e-5)
+        assert variance.value == pytest.approx(statistics.variance(losses), rel=1e-5)
+        assert mean.images == variance.images == len(losses)
 
 
 def test_kept_images_of_another_kind_give_a_status(results: Path) -> None:

@@ -12,6 +12,7 @@ from functools import cache
 from statistics import fmean
 
 from bench.analysis.report.sections.groups import Group, Row, once
+from bench.analysis.report.sections.leaderboard import score_words
 from bench.records import ImageMetric, Record
 from bench.spec.metric_names import METRICS, Metric, extractor_of, metric_of
 
@@ -85,7 +86,8 @@ def measured_of(group: Group) -> dict[Column, dict[int, list[tuple[Record, Image
 
 
 def image_table(group: Group) -> list[list[str]]:
-    """A head and one line per method: mean over seeds of each metric; empty when the study asked for none.
+    """A head and one line per method: its score beside the mean over seeds of each metric; empty when the study asked
+    for none.
 
     In brackets: n, the number of images; d, the dimension of the extractor's features; pairs, of which a diversity is
     the mean. ``!``: at least one seed's value is unreliable. ``—``: there is none. ``image_notes`` says why.
@@ -94,12 +96,12 @@ def image_table(group: Group) -> list[list[str]]:
     if not columns:
         return []
     found = measured_of(group)
-    lines = [
-        [row.label, *(_cell(row, [entry for _, entry in found[column].get(id(row), ())]) for column in columns)]
-        for row in group.rows
-        if row.ok
-    ]
-    return [["Method", *(column.head for column in columns)], *lines]
+    lines = []
+    for row in group.rows:
+        if row.ok:
+            values = [_cell(row, [entry for _, entry in found[column].get(id(row), ())]) for column in columns]
+            lines.append([row.label, score_words(row), *values])
+    return [["Method", "Score, %", *(column.head for column in columns)], *lines]
 
 
 @once
