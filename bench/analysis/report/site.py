@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 
 from bench.analysis.report import report_files, summary_files
-from bench.analysis.report.pages.boards import FOLDERS, board_files
-from bench.analysis.report.pages.links import INDEX
+from bench.analysis.report.pages.boards import FIGURES, FOLDERS, asked_figures, board_files
+from bench.analysis.report.pages.links import INDEX, slug
 from bench.analysis.report.pages.method import installed_methods
 from bench.analysis.report.pages.site import (
     HOME,
@@ -26,6 +26,7 @@ from bench.analysis.report.pages.site import (
     describe,
     front_page,
     published_of,
+    quoted_of,
     readme,
     standings_of,
     with_way_home,
@@ -75,7 +76,8 @@ def make_site(
         studies: with different names, and where the records of each are.
         out: the front page goes to ``out/index.html``, a study to ``out/NAME/``; made if missing. A study that an
             earlier site had here and this one has not is removed.
-        summary: write ``out/README.md`` and of each study ``leaderboard.md`` with two or three figures instead.
+        summary: write ``out/README.md``, with a figure of each task whose studies differ much in length, and of each
+            study ``leaderboard.md`` with two or three figures instead.
         trial_pages: how many trials of a study get a page at most; None: all.
         processes: how many studies are rendered side by side; they import the caller's main module.
         told: the name of each study when it is done.
@@ -93,10 +95,13 @@ def make_site(
         entries[entry.name] = entry
         told(entry.name)
     ordered = [entries[name] for name in sorted(entries)]
+    found, quoted = standings_of(ordered), quoted_of(ordered)
     if summary:
-        front = {README: readme(ordered).encode()}
+        drawn = asked_figures(found, quoted)
+        places = {task: f"{FIGURES}/{slug(task)}.png" for task in drawn}
+        front = {README: readme(ordered, places).encode()} | {places[task]: drawn[task] for task in drawn}
     else:
-        front = {INDEX: front_page(ordered).encode()} | board_files(standings_of(ordered), HOME, published_of(ordered))
+        front = {INDEX: front_page(ordered).encode()} | board_files(found, HOME, published_of(ordered), quoted)
     _remove_others(out, set(entries))
     file, *_ = write_files(out, front)
     done = tuple(sorted(job.study.name for job in jobs))
@@ -138,7 +143,7 @@ def _check(studies: Sequence[PublishedStudy], out: Path) -> None:
         raise UserError("there is no study to show; name results folders or archives")
     names = [each.name for each in studies]
     if taken := [name for name in names if name.split("/")[0] in FOLDERS]:
-        raise UserError(f"a site has folders {' and '.join(FOLDERS)} of its own: no study can be called {taken[0]!r}")
+        raise UserError(f"a site has folders {', '.join(FOLDERS)} of its own: no study can be called {taken[0]!r}")
     for each in studies:
         if names.count(each.name) > 1:
             twins = " and ".join(str(other.results) for other in studies if other.name == each.name)
@@ -213,7 +218,7 @@ def _render(job: _SiteJob) -> Entry:
     else:
         contents, groups = report_files(results, job.trial_pages)
         contents = {path: with_way_home(content, path, depth) for path, content in contents.items()}
-    entry = describe(job.study, groups, boards=not job.summary)
+    entry = describe(job.study, groups)
     write_files(folder, contents)
     with writing(folder):
         (folder / MADE).write_text(json.dumps({"key": job.key, "entry": asdict(entry)}) + "\n", encoding="utf-8")

@@ -70,6 +70,7 @@ REASONS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"pool": "svhn"}, {"pool": "fashion_mnist"}, "fashion_mnist in place of svhn"),
     ({"form": "no attention"}, {}, "another form there: no attention"),
     ({}, {"altered_data": True}, "altered data files"),
+    ({}, {"precision": "bfloat16"}, "in bfloat16"),
     ({}, {"options": PAPERS | {"width": 32}}, "width 32 (128)"),
     ({"options": {"width": 64}}, {}, "width 128 (64)"),
 ]

@@ -253,7 +253,7 @@ def test_points_of_another_teacher_are_joined_by_a_dotted_line() -> None:
     assert board_data(other, colours_of(["dafl"]))["lines"][0]["on"]["teacher_images"]["dash"] != []
 
 
-@pytest.mark.parametrize("name", ["boards", "methods/mine"])
+@pytest.mark.parametrize("name", ["boards", "figures", "methods/mine"])
 def test_a_study_cannot_have_the_name_of_a_folder_of_the_site(tmp_path: Path, name: str) -> None:
     results = make_demo(tmp_path / "results", seeds=1)
     with pytest.raises(UserError, match="no study can be called"):

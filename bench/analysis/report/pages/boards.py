@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from bench.analysis.report.figures import asked
 from bench.analysis.report.figures.board import board_data, draw_board, methods_of, shown_units
-from bench.analysis.report.figures.curves import colours_of, style
+from bench.analysis.report.figures.curves import colours_of, small_png, style, to_bytes
 from bench.analysis.report.pages.html import environment
 from bench.analysis.report.pages.links import INDEX, method_page, slug, task_page
 from bench.analysis.report.pages.pictures import draw_picture
@@ -18,7 +19,8 @@ from bench.analysis.report.sections.published import HEAD, WARNING
 from bench.analysis.report.sections.published import TITLE as PUBLISHED
 from bench.analysis.report.sections.standings import Standing
 
-FOLDERS = ("boards", "methods")  # of the site itself: no study is called so
+FIGURES = "figures"  # of a summary's front page
+FOLDERS = ("boards", FIGURES, "methods")  # of the site itself: no study is called so
 UP = "../"
 CAPTION = (
     "Marks: a study's final scores under a budget, with their intervals; filled where trials were run again with the "
@@ -34,7 +36,10 @@ def board_page(task: str) -> str:
 
 
 def board_files(
-    found: Sequence[Standing], home: str, published: Mapping[str, Sequence[Sequence[str]]]
+    found: Sequence[Standing],
+    home: str,
+    published: Mapping[str, Sequence[Sequence[str]]],
+    quoted: Mapping[str, Sequence[tuple[str, float, float]]],
 ) -> dict[str, bytes]:
     """The boards, their figures and the methods' pages, by path in the site.
 
@@ -42,15 +47,31 @@ def board_files(
         found: of all studies.
         home: what the way to the front page is called.
         published: what papers say, by task: method, percent and source.
+        quoted: the same of what was measured here too, where it is known: method, teacher images and percent.
     """
     colours = colours_of(each.method for each in found)
     nav = [(home, f"{UP}{INDEX}")]
     files: dict[str, bytes] = {}
     for task in sorted({each.task for each in found}):
-        files |= _board(task, [each for each in found if each.task == task], colours, nav, published.get(task, ()))
+        own = [each for each in found if each.task == task]
+        files |= _board(task, own, colours, nav, published.get(task, ()), quoted.get(task, ()))
     for method in sorted({each.method for each in found}):
         files |= _method(method, [each for each in found if each.method == method], nav)
     return files
+
+
+def asked_figures(
+    found: Sequence[Standing], quoted: Mapping[str, Sequence[tuple[str, float, float]]]
+) -> dict[str, bytes]:
+    """Score against teacher images as a small PNG, by task, of each task whose studies differ much in length."""
+    figures = {}
+    with style():
+        for task in sorted({each.task for each in found}):
+            own = [each for each in found if each.task == task]
+            if asked.spans(own):
+                drawn = asked.draw_asked(own, quoted.get(task, ()))
+                figures[task] = small_png(to_bytes(drawn, "png"), 256)
+    return figures
 
 
 def _board(
@@ -59,6 +80,7 @@ def _board(
     colours: Mapping[str, str],
     nav: Sequence[tuple[str, str]],
     published: Sequence[Sequence[str]],
+    quoted: Sequence[tuple[str, float, float]],
 ) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     with style():
@@ -68,6 +90,13 @@ def _board(
             lambda layout, _: draw_board(found, colours, layout),
             alt=f"Score against budget on {task}, one line a method",
             caption=CAPTION,
+        )
+        over_images = draw_picture(
+            files,
+            f"boards/figures/{slug(task)}-teacher-images",
+            lambda layout, _: asked.draw_asked(found, quoted, layout) if asked.spans(found) else None,
+            alt=f"Score against teacher images on {task}, all studies",
+            caption=asked.CAPTION,
         )
     assert picture is not None
     columns = sorted({_column(each) for each in found})
@@ -87,6 +116,7 @@ def _board(
             published_head=HEAD,
             published_warning=WARNING,
             shown=picture.shown(UP),
+            over_images=over_images.shown(UP) if over_images else None,
             curves=json.dumps(board_data(found, colours), separators=(",", ":")),
             columns=[_head(column, found) for column in columns],
             lines=[

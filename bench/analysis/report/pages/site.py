@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from bench.analysis.report.figures.asked import CAPTION
 from bench.analysis.report.figures.board import shown_units
 from bench.analysis.report.pages.boards import board_page
 from bench.analysis.report.pages.html import environment
@@ -22,7 +23,7 @@ from bench.analysis.report.sections.leaderboard import budget_words
 from bench.analysis.report.sections.published import published
 from bench.analysis.report.sections.standings import Standing
 from bench.analysis.report.sections.study import commits_of, finished, read_study, records_of
-from bench.utils.markdown import escape, line, titled
+from bench.utils.markdown import escape, figure, line, titled
 
 HOME = "All studies"
 NAV = b'<nav aria-label="Pages">'  # of every page, see base.html
@@ -69,8 +70,8 @@ class Entry:
     published: dict[str, list[list[str]]] = field(default_factory=dict)  # what papers say of each task
 
 
-def describe(study: PublishedStudy, groups: Sequence[Group], boards: bool = True) -> Entry:
-    """What is said of a study, from the groups of its report; ``boards``: whether it is put beside other studies."""
+def describe(study: PublishedStudy, groups: Sequence[Group]) -> Entry:
+    """What is said of a study, from the groups of its report."""
     records = records_of(groups)
     seeds = sorted({len(row.records) for group in groups for row in group.rows})
     cards = installed_methods()
@@ -90,7 +91,6 @@ def describe(study: PublishedStudy, groups: Sequence[Group], boards: bool = True
         standings=[
             asdict(each)
             for group in groups
-            if boards
             for each in standings(study.name, group, curves_of(group, study.results), cards)
         ],
     )
@@ -108,6 +108,12 @@ def published_of(entries: Sequence[Entry]) -> dict[str, list[list[str]]]:
         for task, rows in entry.published.items():
             found[task] = max(found.get(task, []), rows, key=len)
     return found
+
+
+def quoted_of(entries: Sequence[Entry]) -> dict[str, list[tuple[str, float, float]]]:
+    """What papers print of each task, where it is known how long they trained: method, teacher images and percent."""
+    tasks = {task for entry in entries for task in entry.tasks}
+    return {task: against.quoted_at([entry.against for entry in entries], task) for task in sorted(tasks)}
 
 
 def front_page(entries: Sequence[Entry]) -> str:
@@ -154,14 +160,22 @@ def _board(task: str, found: Sequence[Standing]) -> dict[str, Any]:
     }
 
 
-def readme(entries: Sequence[Entry]) -> str:
-    """The same as Markdown, with the ways to the summaries in place of the reports."""
+def readme(entries: Sequence[Entry], figures: Mapping[str, str]) -> str:
+    """The same as Markdown, with the ways to the summaries in place of the reports.
+
+    ``figures``: where those of score against teacher images lie, by task.
+    """
     lines = ["# Published studies", "", ABOUT, ""]
     lines += [
         "Here are summaries: of each study the leaderboard and two or three figures. `make site` renders the whole",
         "reports into `site/`, with a page for each task, method and trial. The records are in [results/](../results),",
         "one archive for each study. `make reports` writes this folder.",
     ]
+    if figures:
+        lines += ["", "## Score against teacher images, over all studies"]
+        for task, file in figures.items():
+            lines += ["", figure(file, f"Score against teacher images on {task}")]
+        lines += ["", CAPTION]
     for title, each in _sorted(entries):
         lines += [
             "",

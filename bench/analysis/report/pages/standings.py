@@ -74,6 +74,7 @@ def _standing(
         not_the_same=not_the_same,
         known=(chance := chance_level(group)) is None or row.score.value > chance,
         curve=_curve(group, row, curves),
+        asked=_asked(group, row, curves),
     )
 
 
@@ -87,3 +88,13 @@ def _curve(group: Group, row: Row, curves: CurvesOf) -> dict[str, list[list[floa
         if line is not None:
             found[unit] = [[round(float(value), DIGITS) for value in axis] for axis in (line.x, line.y)]
     return found
+
+
+def _asked(group: Group, row: Row, curves: CurvesOf) -> list[list[float]]:
+    """The mean score on the way over the teacher images that were asked for, with its interval; without the start."""
+    read: list[Mapping[str, Any]] = [curves[record.id] for record in row.ok if record.id in curves]
+    line = line_of(read, "teacher_images", score_key(group.key.headline)) if read and not never_asks(row) else None
+    if line is None:
+        return []
+    begun = line.x > 0
+    return [[round(float(value), DIGITS) for value in axis[begun]] for axis in (line.x, line.y, line.low, line.high)]

@@ -1,12 +1,12 @@
 """Published against measured: each number of a paper beside what was measured here, and whether it was given back.
 
 A verdict is that of an equivalence test within one percentage point. What differs from the paper's run (teacher images,
-teacher, options, other real images) excuses a difference, and does not take back a number that was reached.
+teacher, options, other real images, precision) excuses a difference, and does not take back a number that was reached.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -35,7 +35,8 @@ NOTES = (
     "behind it are not known; a number without one counts as exact.",
     "Teacher images: what was asked of the teacher, as a share of what the paper's run asks. Teacher: ours minus the "
     "paper's. Below 90 % of the images, or where the paper's are not known, with a teacher more than a point away, "
-    "other options, other real images or altered data files, a difference is no verdict on the paper: not comparable.",
+    "other options, other real images, altered data files or another precision than float32, a difference is no verdict "
+    "on the paper: not comparable.",
 )
 MARGIN = 0.01
 ENOUGH = 0.9  # share of the paper's teacher images
@@ -143,6 +144,8 @@ def _reasons(
         yield f"{trial.pool} in place of {quoted.quote.pool}"
     if trial.altered_data:
         yield "altered data files"
+    if trial.precision != "float32":
+        yield f"in {trial.precision}"
     if quoted.form:
         yield f"another form there: {quoted.form}"
 
@@ -195,6 +198,7 @@ def facts_of(group: Group) -> list[dict[str, Any]]:
         {
             "quote": [group.key.task, line.quoted.quote.paper, line.quoted.quote.method, line.quoted.quote.note],
             "cells": cells(line),
+            "at": [line.quoted.teacher_images, 100 * line.quoted.quote.score],
             "rank": [
                 ORDER.index(line.verdict),
                 len(line.reasons) if line.verdict in ORDER[:3] else 0,
@@ -223,6 +227,18 @@ def over_all(studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[st
                 best[quote] = (list(each["rank"]), study, list(each["cells"]))
     lines = [[quote[0], *words, study] for quote, (_, study, words) in sorted(best.items())]
     return [list(OVER_HEAD), *lines] if lines else []
+
+
+def quoted_at(studies: Iterable[Sequence[Mapping[str, Any]]], task: str) -> list[tuple[str, float, float]]:
+    """What papers print of a task, where the teacher images of their runs are known: method, images and percent, each
+    once, whatever was measured for it."""
+    found = {
+        (str(each["quote"][2]), float(each["at"][0]), float(each["at"][1])): None
+        for study in studies
+        for each in study
+        if each["quote"][0] == task and each["at"][0]
+    }
+    return list(found)
 
 
 def _images(record: Record) -> float:

@@ -37,6 +37,7 @@ class Standing:
     not_the_same: int  # and how many otherwise
     known: bool  # whether it has learnt more than guessing gives
     curve: dict[str, list[list[float]]] = field(default_factory=dict)  # on the way, by unit of the budget: x and y
+    asked: list[list[float]] = field(default_factory=list)  # on the way, over teacher images: x, y and its interval
 
     @property
     def is_verified(self) -> bool:
