@@ -35,8 +35,8 @@ NOTES = (
     "behind it are not known; a number without one counts as exact.",
     "Teacher images: what was asked of the teacher, as a share of what the paper's run asks. Teacher: ours minus the "
     "paper's. Below 90 % of the images, or where the paper's are not known, with a teacher more than a point away, "
-    "other options, other real images, altered data files or another precision than float32, a difference is no verdict "
-    "on the paper: not comparable.",
+    "other options, other real images, altered data files or another precision than float32, a difference is no "
+    "verdict on the paper: not comparable.",
 )
 MARGIN = 0.01
 ENOUGH = 0.9  # share of the paper's teacher images
