@@ -20,7 +20,7 @@ from bench.data import Split, load_pool
 from bench.data.batches import RealImages
 from bench.errors import AccessDenied, DataLeak, MethodError, Unsupported, UserError
 from bench.execution.run_study import run_study
-from bench.harness.pool import near_duplicates
+from bench.harness.pool import measured_names, near_duplicates
 from bench.models import classifier_bias
 from bench.records import load_record
 from bench.spec.expand import expand
@@ -227,6 +227,11 @@ def expanded(study: Path, more: str = "") -> Trial:
     study.write_text(STUDY.format(more=more))
     (found,) = expand(load_study(study))
     return found
+
+
+def test_of_a_pool_nothing_is_measured_that_is_about_a_trials_steps_or_its_student() -> None:
+    names = ("confidence", "distillation_loss", "rdskd_is[teacher]", "fd[teacher]", "distillation_loss_variance")
+    assert measured_names(names) == ("confidence", "fd[teacher]")
 
 
 def test_a_trial_has_its_tasks_pool_of_the_methods_role(study: Path) -> None:
