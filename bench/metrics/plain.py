@@ -35,9 +35,12 @@ def distillation_loss_variance(scene: ImageSets) -> Measured:
 
 
 def _student_losses(scene: ImageSets) -> Tensor:
-    if scene.answers.losses is None:
+    losses = scene.answers.losses
+    if losses is None:
         raise Unavailable("there is no student to measure it with: the trial kept none")
-    return scene.answers.losses
+    if isinstance(losses, Exception):
+        raise losses
+    return losses
 
 
 def intra_class_pixel_std(scene: ImageSets) -> Measured:

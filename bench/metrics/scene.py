@@ -39,12 +39,13 @@ class Answers:
 
     ``labels``: the teacher's class of each (int64), of each pixel in segmentation; ``confidence``: its probability.
     ``losses``: float64 (N,), the Kullback-Leibler divergence from the student's probabilities to the teacher's, in nats
-    (in segmentation the mean over the pixels); None where there is no student.
+    (in segmentation the mean over the pixels); the error where the student's pass failed, which harms no other metric;
+    None where there is no student.
     """
 
     labels: Tensor
     confidence: Tensor
-    losses: Tensor | None
+    losses: Tensor | Exception | None
 
 
 class ImageSets:
@@ -65,14 +66,18 @@ class ImageSets:
     def answers(self) -> Answers:
         """What the teacher makes of each image, and how far the student is from it, from one pass of each."""
         labels, confidence, losses, features, logits = [], [], [], [], []
+        failed: Exception | None = None
         size = 500 if self.images[0].numel() <= SMALL else 50
         for batch in self.images.split(size):
             with exactly():
                 images = normalise(batch.to(self.around.device), self.around.task.image)
                 seen, answer = tap(self.around.teacher, images)
                 top = answer.softmax(1).max(1)
-                if self.around.student is not None:
-                    losses.append(_divergence(answer, self.around.student(images)).cpu())
+                if self.around.student is not None and failed is None:
+                    try:
+                        losses.append(_divergence(answer, self.around.student(images)).cpu())
+                    except Exception as error:
+                        failed = error
             labels.append(top.indices.cpu())
             confidence.append(top.values.cpu())
             features.append(seen)
@@ -83,7 +88,8 @@ class ImageSets:
             if size == extractor.batch:  # one pass does for both; the last bits depend on the batch
                 whole = [each.float().cpu() for each in logits if each is not None]
                 self._embedded["teacher"] = (extractor, torch.cat(found), torch.cat(whole) if whole else None)
-        return Answers(torch.cat(labels), torch.cat(confidence), torch.cat(losses) if losses else None)
+        found_losses = failed or (torch.cat(losses) if losses else None)
+        return Answers(torch.cat(labels), torch.cat(confidence), found_losses)
 
     @cached_property
     def real(self) -> Tensor:

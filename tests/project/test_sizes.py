@@ -76,6 +76,19 @@ def test_the_repository_is_within_its_limits() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the git checkout")
+def test_every_figure_that_is_kept_is_shown_by_a_summary() -> None:
+    """`dfkd site --summary` removes what an earlier one wrote by a list that is not in git: a fresh clone has none."""
+    listed = subprocess.run(
+        ["git", "ls-files", "reports/*.png"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    figures = [ROOT / name for name in listed if (ROOT / name).is_file()]
+    assert figures
+    for figure in figures:
+        texts = [text.read_text(encoding="utf-8") for text in figure.parents[1].glob("*.md")]
+        assert any(f"](figures/{figure.name})" in text for text in texts), f"{figure} is shown nowhere: remove it"
+
+
 def test_the_study_beside_an_archive_is_the_one_in_it() -> None:
     for archive in ROOT.glob("results/**/records.parquet"):
         assert (archive.parent / "study.yaml").read_text(encoding="utf-8") == read_beside(archive, "study.yaml")

@@ -60,6 +60,19 @@ def test_a_student_that_answers_as_its_teacher_has_no_loss_and_without_one_there
     assert (alone["distillation_loss"]["status"], alone["confidence"]["status"]) == ("unavailable", "ok")
 
 
+def test_a_student_that_fails_harms_no_other_metric() -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, _: Tensor) -> Tensor:
+            raise RuntimeError("no room")
+
+    found = scored(("distillation_loss", "class_balance", "confidence"), noise(30), student=Broken())
+    assert (found["distillation_loss"]["status"], found["distillation_loss"]["note"]) == (
+        "failed",
+        "RuntimeError: no room",
+    )
+    assert (found["class_balance"]["status"], found["confidence"]["status"]) == ("ok", "ok")
+
+
 def test_copies_have_no_spread_and_real_spread_is_measured() -> None:
     assert value("intra_class_pixel_std", images_of([0, 1] * 10)) == 0.0
     images = images_of([0] * 10)
@@ -104,7 +117,7 @@ def test_the_distance_to_the_nearest_training_image_is_that_of_their_pixels() ->
 def test_fewer_images_than_classes_are_said_to_mean_little() -> None:
     teacher = ByFirstPixel()
     teacher.head = torch.nn.Linear(16, 30)
-    found = scored(("class_balance",), noise(9), teacher=teacher, student=None, classes=30)["class_balance"]
+    found = scored(("class_balance",), noise(9), teacher=teacher, classes=30)["class_balance"]
     assert found["status"] == "unreliable"
     assert found["note"] == "9 images are fewer than the 30 classes"
     assert found["value"] > 0

@@ -49,7 +49,8 @@ def test_declared_bounds_hold_for_the_strangest_images(images: torch.Tensor) -> 
             nn.init.normal_(layer.weight, std=weight)
             nn.init.zeros_(layer.bias)
         teacher = nn.Sequential(nn.Flatten(), layer)
-        scores = scored(ON_TEACHER, images, teacher=teacher, classes=3)
+        student = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+        scores = scored(ON_TEACHER, images, teacher=teacher, student=student, classes=3)
         assert list(scores) == ON_TEACHER
         for name, score in scores.items():
             metric = metric_of(name)
