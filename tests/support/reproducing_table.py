@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.analysis.report.sections import against
 from bench.analysis.report.sections.grouping import read_groups
+from bench.spec.custom_tasks import published_of_kept
 from bench.utils.markdown import titled
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -18,7 +19,7 @@ def table() -> str:
     """The Markdown table of every published archive that is a study."""
     studies = {
         file.parent.relative_to(RESULTS).as_posix(): [
-            each for group in read_groups(file) for each in against.facts_of(group)
+            each for group in read_groups(file, published_of_kept(file)) for each in against.facts_of(group)
         ]
         for file in sorted(RESULTS.rglob("records.parquet"))
     }

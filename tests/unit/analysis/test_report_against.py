@@ -70,7 +70,7 @@ REASONS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"pool": "svhn"}, {"pool": "fashion_mnist"}, "fashion_mnist in place of svhn"),
     ({"form": "no attention"}, {}, "another form there: no attention"),
     ({}, {"altered_data": True}, "altered data files"),
-    ({}, {"precision": "bfloat16"}, "in bfloat16"),
+    ({}, {"precision": "bfloat16"}, "bfloat16 in place of float32"),
     ({}, {"options": PAPERS | {"width": 32}}, "width 32 (128)"),
     ({"options": {"width": 64}}, {}, "width 128 (64)"),
 ]
@@ -84,6 +84,11 @@ def test_what_differs_excuses_a_difference_and_takes_no_number_back(
     assert (far.verdict, far.words) == ("not comparable", f"not comparable: {reason}")
     (near,) = lines([0.975, 0.976, 0.974], quote, **changes)
     assert (near.verdict, near.words) == ("reproduced", f"reproduced with {reason}")
+
+
+def test_on_a_task_of_ones_own_the_papers_options_are_the_methods_defaults() -> None:
+    (line,) = lines([0.975, 0.976, 0.974], task="mine", options=PAPERS | {"width": 32})
+    assert line.words == "reproduced with width 32 (128)"
 
 
 def test_without_the_papers_length_of_training_a_difference_is_no_verdict_and_other_words_stay() -> None:

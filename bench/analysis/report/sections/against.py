@@ -145,17 +145,21 @@ def _reasons(
     if trial.altered_data:
         yield "altered data files"
     if trial.precision != "float32":
-        yield f"in {trial.precision}"
+        yield f"{trial.precision} in place of float32"
     if quoted.form:
         yield f"another form there: {quoted.form}"
 
 
 def _others(group: Group, row: Row, quoted: Quoted) -> dict[str, tuple[Any, Any]]:
-    """The options of a row that are not the paper's, each with both values; none of a method that is not installed."""
+    """The options of a row that are not the paper's, each with both values; none of a method that is not installed.
+
+    On a task of one's own the paper's are the method's defaults.
+    """
     card, task = _cards().get(row.method), tasks().get(group.key.task)
-    if card is None or task is None:
+    if card is None:
         return {}
-    plain = {**card.defaults(), **preset(card, task, "paper"), **quoted.quote.options}
+    presets = preset(card, task, "paper") if task is not None else {}
+    plain = {**card.defaults(), **presets, **quoted.quote.options}
     own = row.records[0].trial.options
     return {
         name: (own[name], plain[name])
