@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import MissingData, UserError
 from bench.records import Record, trial_folders
+from bench.records.archive import STUDENT
 from bench.records.folder import check_beside, load_finished, replace_record
 from bench.records.foreign import is_there, sha256_of
 from bench.spec.custom_tasks import register_saved_tasks
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from bench.data import Dataset
     from bench.harness.teachers.cache import Teacher
 
-KEPT, STUDENT = "images.safetensors", "student.safetensors"
+KEPT = "images.safetensors"
 DONE = ("ok", "unreliable")
 
 

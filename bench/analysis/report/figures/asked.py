@@ -17,6 +17,7 @@ from bench.analysis.report.sections.standings import Standing
 
 SPAN = 10  # there is a figure where the longest training has so many times the teacher images of the shortest
 SHORTER = 3  # of a method's trainings one is drawn beside a longer one where that has so many times its images
+STAR: dict[str, Any] = {"linestyle": "", "marker": "*", "markersize": 11, "markeredgecolor": "white", "zorder": 4}
 CAPTION = (
     "Each line is a method in one study: the student's test score while it was trained, as the mean over seeds with "
     "its interval. The longest of a method's studies has the strong line; shorter ones, whose schedules end earlier, "
@@ -114,9 +115,6 @@ def draw_asked(
     place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 0}
     figure.legend(handles=handles, ncols=columns, handlelength=2.8, fontsize=9, **place)
     return figure
-
-
-STAR: dict[str, Any] = {"linestyle": "", "marker": "*", "markersize": 11, "markeredgecolor": "white", "zorder": 4}
 
 
 def _end(each: Standing) -> float:
