@@ -23,7 +23,8 @@ class Enough(BaseException):
 class Stepping:
     """The method works in a thread of its own and waits between two steps; never do both threads work at once."""
 
-    def __init__(self, context: TrialContext, run: Callable[[], None]) -> None:
+    def __init__(self, context: TrialContext, run: Callable[[], None], teacher: nn.Module | None = None) -> None:
+        """``teacher``: where the context is an older checkout's, which keeps its teacher elsewhere."""
         self.context = context
         self.inputs: dict[str, tuple[int, ...]] = {}  # of each network, without the batch
         self.further: dict[str, tuple[Tensor, ...]] = {}  # arguments that come after the inputs, such as labels
@@ -33,7 +34,7 @@ class Stepping:
         self._thread = threading.Thread(target=self._work, args=(run,))
         context.hooks.after_step = self._pause
         context.hooks.on_keep = self._look
-        self._look("teacher", context._teachers[0].network)
+        self._look("teacher", context._teachers[0].network if teacher is None else teacher)
         self._look("student", context.student)
 
     def __enter__(self) -> Stepping:

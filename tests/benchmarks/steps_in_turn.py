@@ -55,9 +55,11 @@ def serve(task: str, name: str, settings: dict[str, str], largest: int) -> None:
     from bench.spec.method_registry import find_methods
     from bench.spec.requirements import why_unsupported
     from bench.spec.task import get_task
-    from bench.utils.memory import keep_freed_memory
 
-    keep_freed_memory()
+    with contextlib.suppress(ImportError):  # an older checkout gives memory back
+        from bench.utils.memory import keep_freed_memory
+
+        keep_freed_memory()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     card, spec = find_methods()[name], get_task(task)
@@ -92,7 +94,7 @@ def serve(task: str, name: str, settings: dict[str, str], largest: int) -> None:
             context.clock.start()
             method.run(session_for(spec.image, 10, spec.metric == "miou"), made)
 
-    with Stepping(context, run) as trial:
+    with Stepping(context, run, teacher) as trial:
         trial.advance(WARM * steps)
         print("ready", flush=True)
         for _ in sys.stdin:

@@ -28,7 +28,7 @@ from bench.analysis.report.sections.image_metrics import (
 )
 from bench.analysis.report.sections.leaderboard import cells, comma_separated, score_words
 from bench.analysis.report.sections.published import published
-from bench.records import Record, open_results, write_trial
+from bench.records import ImageFacts, Record, open_results, write_trial
 from bench.spec.custom_tasks import save_tasks
 from bench.spec.task import get_task
 
@@ -95,16 +95,32 @@ def one_group(*records: Record) -> Group:
 
 
 def images_table(found: Group) -> list[list[str]]:
-    """The table without its column of scores."""
-    return [[row[0], *row[2:]] for row in image_table(found)]
+    """The table without its columns of scores and clipped values."""
+    return [[row[0], *row[3:]] for row in image_table(found)]
 
 
 def test_each_methods_score_stands_beside_what_was_measured_on_its_images() -> None:
     measured = {"distillation_loss": 0.25, "distillation_loss_variance": 0.04}
     found = one_group(*(with_metrics(make_record("dafl", seed), **measured) for seed in (0, 1)))
     head, line = image_table(found)
-    assert head == ["Method", "Score, %", "distillation_loss", "distillation_loss_variance"]
-    assert line == ["dafl", score_words(found.rows[0]), "0.250 (n 9)", "0.0400 (n 9)"]
+    assert [head[1], *head[3:]] == ["Score, %", "distillation_loss", "distillation_loss_variance"]
+    assert [line[1], *line[3:]] == [score_words(found.rows[0]), "0.250 (n 9)", "0.0400 (n 9)"]
+
+
+def test_the_table_of_images_says_how_much_of_them_the_metrics_see_cut() -> None:
+    shares = (ImageFacts(count=9, clipped=0.1), ImageFacts(count=9, clipped=0.15))
+    clipped = [
+        with_metrics(make_record("dafl", seed).model_copy(update={"images": share}), confidence=0.4)
+        for seed, share in enumerate(shares)
+    ]
+    unkept = make_record("noise").model_copy(update={"images": ImageFacts(count=0, clipped=0.0)})
+    none = with_metrics(unkept, confidence=0.9)
+    found = one_group(*clipped, none)
+    head, *lines = image_table(found)
+    assert {line[0]: line[head.index("Clipped, %")] for line in lines} == {"dafl": "12.5", "noise": "—"}
+    said = "Clipped: values outside the range of pixels"
+    assert any(said in note for note in image_notes(found))
+    assert not any(said in note for note in image_notes(one_group(none)))
 
 
 def test_image_metrics_are_means_over_seeds_with_their_direction() -> None:

@@ -86,8 +86,8 @@ def measured_of(group: Group) -> dict[Column, dict[int, list[tuple[Record, Image
 
 
 def image_table(group: Group) -> list[list[str]]:
-    """A head and one line per method: its score beside the mean over seeds of each metric; empty when the study asked
-    for none.
+    """A head and one line per method: its score and the share of clipped values beside the mean over seeds of each
+    metric; empty when the study asked for none.
 
     In brackets: n, the number of images; d, the dimension of the extractor's features; pairs, of which a diversity is
     the mean. ``!``: at least one seed's value is unreliable. ``—``: there is none. ``image_notes`` says why.
@@ -100,8 +100,14 @@ def image_table(group: Group) -> list[list[str]]:
     for row in group.rows:
         if row.ok:
             values = [_cell(row, [entry for _, entry in found[column].get(id(row), ())]) for column in columns]
-            lines.append([row.label, score_words(row), *values])
-    return [["Method", "Score, %", *(column.head for column in columns)], *lines]
+            lines.append([row.label, score_words(row), _clipped(row), *values])
+    return [["Method", "Score, %", "Clipped, %", *(column.head for column in columns)], *lines]
+
+
+def _clipped(row: Row) -> str:
+    """The share of the images' values that were outside the range of pixels: every metric sees them cut."""
+    shares = [record.images.clipped for record in row.ok if record.images.count]
+    return f"{100 * fmean(shares):.1f}" if shares else ABSENT
 
 
 @once
@@ -126,6 +132,8 @@ def image_notes(group: Group) -> list[str]:
     values = (entry for of_rows in measured_of(group).values() for found in of_rows.values() for _, entry in found)
     features = ", d: dimension of the features" if any(entry.dimension is not None for entry in values) else ""
     found = [f"Mean over seeds; n: images per seed{features}. ↑ ↓: the better direction."]
+    if any(record.images.clipped for row in rows for record in row.ok):
+        found[0] += " Clipped: values outside the range of pixels; the student got them so, the metrics see them cut."
     found += [f"Compared with {count} training images: {', '.join(titles)}." for count, titles in compared.items()]
     for status, mark in MARKS.items():
         for (stated, note), (titles, labels) in said.items():
