@@ -108,7 +108,9 @@ def _teacher(record: Record) -> dict[str, Fact]:
 
 def _images(record: Record) -> dict[str, Fact]:
     metrics = {name: _measured(metric) for name, metric in record.image_metrics.items()}
-    return {"kept": f"{record.images.count:,}", "clipped": _percent(record.images.clipped), **metrics}
+    images = record.images
+    different = {} if images.different is None else {"different": f"{images.different:,}"}
+    return {"kept": f"{images.count:,}", **different, "clipped": _percent(images.clipped), **metrics}
 
 
 def _pool(record: Record) -> dict[str, Fact]:

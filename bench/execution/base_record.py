@@ -39,7 +39,7 @@ def base_record(trial: Trial, card: MethodCard, status: str, reason: str) -> dic
         "image_metrics": {},
         "meter": Meter().as_record(),
         "stopped_by": status,
-        "images": {"count": 0, "clipped": 0.0},
+        "images": {"count": 0, "clipped": 0.0, "different": 0},
         "resumed": 0,
         "provenance": {
             **provenance(threads=trial.threads, deterministic=trial.deterministic, device=trial.device),

@@ -55,7 +55,11 @@ def judged(ended: FinishedTrial, weights: Path | None) -> dict[str, Any]:
         "scores": {rule: choice.score for rule, choice in chosen.items()},
         "test_metrics": chosen[headline].details,
         "agreement": chosen[headline].agreement,
-        "images": {"count": len(ended.images), "clipped": ended.context.capture.clipped},
+        "images": {
+            "count": len(ended.images),
+            "clipped": ended.context.capture.clipped,
+            "different": len({image.numpy().tobytes() for image in ended.images}),
+        },
         "image_metrics": _image_metrics(ended, weights, ended.prepared.trial.image_metrics, ended.images),
         "pool": None if ended.prepared.pool is None else _pool_facts(ended, weights, ended.prepared.pool),
     }

@@ -44,6 +44,7 @@ from bench.utils.provenance import provenance, versions
 
 TOLERANCE = 0.02  # of a score between 0 and 1, where another machine or other versions give other bits
 _TIMES = ("seconds", "evaluation_seconds", "peak_memory_mib")  # of the meter: a machine's, and different each time
+_OTHER_SAMPLE = "the two versions of the suite keep other images of a trial"
 _SAME = ("suite", "platform", "device", "threads", "deterministic")  # of the provenance: the same bits need the same
 
 
@@ -255,7 +256,8 @@ def compare(before: Facts, now: Facts, tolerance: float = TOLERANCE) -> Verifica
     why = other_bits(old, new)
     if not why:
         different = _differences(before, now)
-        return Verification(old, "differs" if different else "same bits", _in_words(different))
+        apart = f"but for its images: {_OTHER_SAMPLE}" if _samples_differ(old, new) else ""
+        return Verification(old, "differs" if different else "same bits", _in_words(different) or apart)
     far = [
         f"{rule} {100 * old.scores[rule]:.2f} -> {100 * new.scores[rule]:.2f} %"
         for rule in old.scores
@@ -295,7 +297,7 @@ def _differences(before: Facts, now: Facts) -> list[str]:
         *((f"score of {rule}", value, new.scores.get(rule)) for rule, value in old.scores.items()),
         *((name, value, new.test_metrics.get(name)) for name, value in old.test_metrics.items()),
         ("agreement", old.agreement, new.agreement),
-        ("images", old.images, new.images),
+        *([] if _samples_differ(old, new) else [("images", old.images, new.images)]),
         ("stopped_by", old.stopped_by, new.stopped_by),
         ("pool", old.pool and old.pool.fingerprint, new.pool and new.pool.fingerprint),
     ]
@@ -309,7 +311,8 @@ def _differences(before: Facts, now: Facts) -> list[str]:
         ]
     meters = old.meter.model_dump(), new.meter.model_dump()
     pairs += [(name, meters[0][name], meters[1][name]) for name in meters[0] if name not in _TIMES]
-    for name, metric in old.image_metrics.items():
+    measured = {} if _samples_differ(old, new) else old.image_metrics
+    for name, metric in measured.items():
         other = new.image_metrics.get(name)
         if metric.status == "ok" and other is not None and other.status == "ok" and metric.extractor == other.extractor:
             pairs.append((name, metric.value, metric.value if _near(metric.value, other.value) else other.value))
@@ -325,6 +328,11 @@ def _differences(before: Facts, now: Facts) -> list[str]:
     if student and student != now.student:
         different.append("the student's weights")
     return different
+
+
+def _samples_differ(old: Record, new: Record) -> bool:
+    """Whether one of them is of a version whose samples had copies in the place of held-out images."""
+    return bool(old.images.count) and (old.images.different is None) != (new.images.different is None)
 
 
 def _near(old: float | None, new: float | None) -> bool:

@@ -88,7 +88,10 @@ class Capture:
     def take(self, step: int, images: Tensor) -> None:
         """Called with every batch that the student is trained on, normalised (N, C, H, W)."""
         if self.training.wants(step):
-            pixels = to_pixels(images[:PER_STEP], self.image)
+            # Mostly the steps of this sample are those of the held-out one. There the images that stand in for others
+            # come twice: a quarter of the sample would be copies, of a training whose other steps have none.
+            first = self.hold if self.held_out.last == step else 0
+            pixels = to_pixels(images[first : first + PER_STEP], self.image)
             self._outside = self._outside + ((pixels < 0) | (pixels > 1)).double().mean().cpu() * len(pixels)
             self._seen += len(pixels)
             stored = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).cpu().contiguous()

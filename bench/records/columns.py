@@ -51,6 +51,7 @@ def _trial_columns() -> dict[str, str]:
         "resumed": "r.resumed",
         "images": "r.images.count",
         "clipped": "r.images.clipped",
+        "different_images": "r.images.different",
         "commit": "r.provenance->>'commit'",
         "finished": "r.provenance->>'finished'",
     }

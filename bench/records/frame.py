@@ -103,6 +103,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "points": trial["points"],
         "images": record["images"]["count"],
         "clipped": record["images"]["clipped"],
+        "different_images": record["images"].get("different"),
         **{f"test_metrics.{name}": value for name, value in record.get("test_metrics", {}).items()},
         **{f"image_metrics.{name}": metric["value"] for name, metric in record["image_metrics"].items()},
         "finished": provenance.get("finished"),

@@ -23,6 +23,7 @@ _FIRST = {  # what records held before there was a column
     "identity_rule": "1",
     "memory_format": f"'{CONTIGUOUS}'",
     "ensemble_score": "NULL::DOUBLE",
+    "different_images": "NULL::BIGINT",
 }
 
 

@@ -217,6 +217,11 @@ class ImageFacts(_Part):
 
     count: Count
     clipped: Share = Field(description="share of the values outside the displayable range")
+    different: Count | None = Field(
+        default=None,
+        description="how many different images these are; null in older records, where up to a quarter are copies that "
+        "stood in for held-out images",
+    )
 
 
 class Record(_Part):

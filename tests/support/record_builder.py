@@ -84,7 +84,7 @@ def make_record(method: str = "dafl", seed: int = 0, status: str = "ok", **chang
                 "evaluation_seconds": 1.9,
             },
             "stopped_by": "teacher_images" if ok else status,
-            "images": {"count": 2048 if ok else 0, "clipped": 0.01},
+            "images": {"count": 2048 if ok else 0, "clipped": 0.01, "different": 2048 if ok else 0},
             "resumed": 0,
             "provenance": {
                 "commit": "0123456789abcdef0123456789abcdef01234567",

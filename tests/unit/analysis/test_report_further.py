@@ -95,32 +95,41 @@ def one_group(*records: Record) -> Group:
 
 
 def images_table(found: Group) -> list[list[str]]:
-    """The table without its columns of scores and clipped values."""
-    return [[row[0], *row[3:]] for row in image_table(found)]
+    """The table without its columns of scores, clipped values and different images."""
+    return [[row[0], *row[4:]] for row in image_table(found)]
 
 
 def test_each_methods_score_stands_beside_what_was_measured_on_its_images() -> None:
     measured = {"distillation_loss": 0.25, "distillation_loss_variance": 0.04}
     found = one_group(*(with_metrics(make_record("dafl", seed), **measured) for seed in (0, 1)))
     head, line = image_table(found)
-    assert [head[1], *head[3:]] == ["Score, %", "distillation_loss", "distillation_loss_variance"]
-    assert [line[1], *line[3:]] == [score_words(found.rows[0]), "0.250 (n 9)", "0.0400 (n 9)"]
+    assert [head[1], *head[4:]] == ["Score, %", "distillation_loss", "distillation_loss_variance"]
+    assert [line[1], *line[4:]] == [score_words(found.rows[0]), "0.250 (n 9)", "0.0400 (n 9)"]
 
 
-def test_the_table_of_images_says_how_much_of_them_the_metrics_see_cut() -> None:
-    shares = (ImageFacts(count=9, clipped=0.1), ImageFacts(count=9, clipped=0.15))
-    clipped = [
-        with_metrics(make_record("dafl", seed).model_copy(update={"images": share}), confidence=0.4)
-        for seed, share in enumerate(shares)
-    ]
-    unkept = make_record("noise").model_copy(update={"images": ImageFacts(count=0, clipped=0.0)})
-    none = with_metrics(unkept, confidence=0.9)
-    found = one_group(*clipped, none)
+def kept(record: Record, count: int, clipped: float, different: int | None) -> Record:
+    images = ImageFacts(count=count, clipped=clipped, different=different)
+    return with_metrics(record.model_copy(update={"images": images}), confidence=0.4)
+
+
+def test_the_table_of_images_says_how_many_values_are_cut_and_how_many_images_are_different() -> None:
+    dafl = kept(make_record("dafl", 0), 8, 0.1, 8), kept(make_record("dafl", 1), 8, 0.15, 4)
+    found = one_group(*dafl, kept(make_record("noise"), 0, 0.0, 0), kept(make_record("kd"), 8, 0.0, None))
     head, *lines = image_table(found)
-    assert {line[0]: line[head.index("Clipped, %")] for line in lines} == {"dafl": "12.5", "noise": "—"}
-    said = "Clipped: values outside the range of pixels"
-    assert any(said in note for note in image_notes(found))
-    assert not any(said in note for note in image_notes(one_group(none)))
+    places = head.index("Clipped, %"), head.index("Different, %")
+    shown = {line[0]: tuple(line[place] for place in places) for line in lines}
+    assert shown == {"dafl": ("12.5", "75"), "noise": ("—", "—"), "kd": ("0.0", "—")}
+
+
+def test_a_note_explains_what_is_cut_and_what_older_records_did_not_count() -> None:
+    clipped, older = "Clipped: values outside the range of pixels", "Different: — in older records"
+    for record, said in (
+        (kept(make_record(), 8, 0.1, 8), (True, False)),
+        (kept(make_record(), 8, 0.0, None), (False, True)),
+        (kept(make_record(), 0, 0.0, 0), (False, False)),
+    ):
+        notes = " ".join(image_notes(one_group(record)))
+        assert (clipped in notes, older in notes) == said
 
 
 def test_image_metrics_are_means_over_seeds_with_their_direction() -> None:

@@ -87,10 +87,11 @@ def test_a_finished_trial_leaves_its_whole_folder(tmp_path: Path, results: Path)
     assert record.teacher is not None
     assert record.teacher.score > 0.9
     kept = load_file(folder / "images.safetensors")
-    assert kept["images"].shape == (256, 1, 32, 32)
+    assert kept["images"].shape == (192, 1, 32, 32)  # eight of each step are held out
     assert kept["steps"].unique().tolist() == list(range(8))
-    assert record.images.count == 256
+    assert record.images.count == 192
     assert record.images.clipped > 0.1  # normal noise leaves the pixel range
+    assert record.images.different == record.images.count  # held-out images leave no copies in the sample
     assert {name: metric.status for name, metric in record.image_metrics.items()} == dict.fromkeys(
         trial.image_metrics, "ok"
     )

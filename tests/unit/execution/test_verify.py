@@ -69,6 +69,18 @@ def test_every_number_is_compared(name: str) -> None:
     assert name in found.details
 
 
+def test_the_images_of_a_version_that_kept_others_are_not_compared() -> None:
+    record = make_record()
+    older = record.images.model_copy(update={"different": None, "clipped": 0.75})
+    found = compare(facts(changed(CHANGES["class_balance"](record), images=older)), facts(record))
+    assert (found.outcome, found.details) == (
+        "same bits",
+        "but for its images: the two versions of the suite keep other images of a trial",
+    )
+    worse = compare(facts(changed(CHANGES["agreement"](record), images=older)), facts(record))
+    assert worse.outcome == "differs"
+
+
 def test_an_image_metric_that_was_measured_later_may_differ_in_its_last_digits() -> None:
     record = make_record()
     metric = record.image_metrics["class_balance"]

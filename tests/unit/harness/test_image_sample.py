@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,6 +79,20 @@ def test_captured_images_are_the_training_images() -> None:
     assert stored is not None
     assert torch.equal(stored, pixels[:PER_STEP])
     assert capture.clipped == 0
+
+
+@pytest.mark.parametrize("batch", [32, 64])
+def test_the_sample_has_no_copies_where_images_are_held_out(batch: int) -> None:
+    """Both samples are of the same steps, and what stands in for the held-out images comes twice there."""
+    capture = Capture(IMAGE)
+    for step in range(200):
+        images = torch.rand(batch, 1, 4, 4)
+        order = capture.withhold(step, images, torch.zeros(batch, 10))
+        capture.take(step, images if order is None else images[order])
+    stored = capture.training.column("images")
+    assert stored is not None
+    assert len(stored) == len(stored.flatten(1).unique(dim=0)) > 500
+    assert set(capture.training.steps().tolist()) & set(capture.held_out.steps().tolist())
 
 
 def test_values_outside_the_pixel_range_are_counted() -> None:

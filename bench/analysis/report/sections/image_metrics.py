@@ -86,8 +86,8 @@ def measured_of(group: Group) -> dict[Column, dict[int, list[tuple[Record, Image
 
 
 def image_table(group: Group) -> list[list[str]]:
-    """A head and one line per method: its score and the share of clipped values beside the mean over seeds of each
-    metric; empty when the study asked for none.
+    """A head and one line per method: its score, the shares of clipped values and of different images, and the mean
+    over seeds of each metric; empty when the study asked for none.
 
     In brackets: n, the number of images; d, the dimension of the extractor's features; pairs, of which a diversity is
     the mean. ``!``: at least one seed's value is unreliable. ``—``: there is none. ``image_notes`` says why.
@@ -100,14 +100,21 @@ def image_table(group: Group) -> list[list[str]]:
     for row in group.rows:
         if row.ok:
             values = [_cell(row, [entry for _, entry in found[column].get(id(row), ())]) for column in columns]
-            lines.append([row.label, score_words(row), _clipped(row), *values])
-    return [["Method", "Score, %", "Clipped, %", *(column.head for column in columns)], *lines]
+            lines.append([row.label, score_words(row), _clipped(row), _different(row), *values])
+    return [["Method", "Score, %", "Clipped, %", "Different, %", *(column.head for column in columns)], *lines]
 
 
 def _clipped(row: Row) -> str:
     """The share of the images' values that were outside the range of pixels: every metric sees them cut."""
     shares = [record.images.clipped for record in row.ok if record.images.count]
     return f"{100 * fmean(shares):.1f}" if shares else ABSENT
+
+
+def _different(row: Row) -> str:
+    """How many different images there are among a trial's images, as a share of them."""
+    found = [record.images for record in row.ok if record.images.count]
+    shares = [images.different / images.count for images in found if images.different is not None]
+    return f"{100 * fmean(shares):.0f}" if shares and len(shares) == len(found) else ABSENT
 
 
 @once
@@ -134,6 +141,11 @@ def image_notes(group: Group) -> list[str]:
     found = [f"Mean over seeds; n: images per seed{features}. ↑ ↓: the better direction."]
     if any(record.images.clipped for row in rows for record in row.ok):
         found[0] += " Clipped: values outside the range of pixels; the student got them so, the metrics see them cut."
+    if any(record.images.count and record.images.different is None for row in rows for record in row.ok):
+        found[0] += (
+            f" Different: {ABSENT} in older records, where up to a quarter of the images are copies in the place of "
+        )
+        found[0] += "held-out ones: recall and coverage are a little lower for it."
     found += [f"Compared with {count} training images: {', '.join(titles)}." for count, titles in compared.items()]
     for status, mark in MARKS.items():
         for (stated, note), (titles, labels) in said.items():
