@@ -23,7 +23,7 @@ def site(
     summary: Annotated[
         bool,
         typer.Option(
-            "--summary", help="README.md, and of each study the leaderboard and two or three figures: to keep in git."
+            "--summary", help="README.md, and of each study the leaderboard and one or two figures: to keep in git."
         ),
     ] = False,
     trial_pages: Annotated[

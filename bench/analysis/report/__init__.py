@@ -99,7 +99,7 @@ def report_files(
 
 
 def summary_files(results: Path, said: str, processes: int = 1) -> tuple[dict[str, bytes], list[Group]]:
-    """As ``report_files``, of the summary that is kept in git: the leaderboard with two or three figures.
+    """As ``report_files``, of the summary that is kept in git: the leaderboard with one or two figures.
 
     ``said`` stands at its top, as Markdown.
     """

@@ -77,7 +77,7 @@ def make_site(
         out: the front page goes to ``out/index.html``, a study to ``out/NAME/``; made if missing. A study that an
             earlier site had here and this one has not is removed.
         summary: write ``out/README.md``, with a figure of each task whose studies differ much in length, and of each
-            study ``leaderboard.md`` with two or three figures instead.
+            study ``leaderboard.md`` with one or two figures instead.
         trial_pages: how many trials of a study get a page at most; None: all.
         processes: how many studies are rendered side by side; they import the caller's main module.
         told: the name of each study when it is done.

@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 # Title, table, notes and figures (relative path, alternative text) of a comparison over all tasks.
 Together = tuple[str, Sequence[Sequence[str]], Sequence[str], Sequence[tuple[str, str]]]
-FEW = 3  # figures of a summary
+FEW = 2  # figures of a summary
 FIGURE = re.compile(r"!\[.*?\]\((?P<path>figures/(?:(?P<task>\S+?-)[0-9a-f]{8}-(?P<rest>\S+)|(?P<whole>\S+))\.png)\)")
 KINDS = {  # of figures, by their names; what tells the most about a study comes first
     "heat map": "-by-",
-    "ranks": "ranks$",
     "curves": "^curves$",
-    "share of the pool": "^kept$",
     "images": "^images$",
+    "ranks": "ranks$",
+    "share of the pool": "^kept$",
     "ranking": "^ranking$",
     "profiles": "profile$",
     "image quality": "^quality$",

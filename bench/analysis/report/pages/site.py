@@ -167,7 +167,7 @@ def readme(entries: Sequence[Entry], figures: Mapping[str, str]) -> str:
     """
     lines = ["# Published studies", "", ABOUT, ""]
     lines += [
-        "Here are summaries: of each study the leaderboard and two or three figures. `make site` renders the whole",
+        "Here are summaries: of each study the leaderboard and one or two figures. `make site` renders the whole",
         "reports into `site/`, with a page for each task, method and trial. The records are in [results/](../results),",
         "one archive for each study. `make reports` writes this folder.",
     ]
