@@ -15,7 +15,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from bench.utils.text import shown
 FULL = {errno.ENOSPC, errno.EDQUOT}
 ARCHIVE = "records.parquet"  # a folder that has this instead of trials is read as this
 OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST}
+UNFINISHED = ".new"  # beside the trials: those that are being written; gone when there are none
 UNSEALED = ("log.txt",)  # of a trial's files: for people to read, and nothing is computed of it
 
 
@@ -88,7 +89,8 @@ def write_trial(results: Path, record: Record, curve: list[dict[str, Any]], file
         UserError: the disk is full or the folder cannot be written; nothing is left behind.
     """
     trials = results / "trials"
-    target, temporary = trials / record.id, trials / f".{record.id}.{os.getpid()}.tmp"
+    # Beside the trials, so that what is left of a write is found without a look at all of them.
+    target, temporary = trials / record.id, trials / UNFINISHED / f"{record.id}.{os.getpid()}.tmp"
     if _is_ok(target):
         return target
     if clash := {"record.json", "curve.jsonl"} & set(files):
@@ -99,8 +101,8 @@ def write_trial(results: Path, record: Record, curve: list[dict[str, Any]], file
     with writing(results):
         try:
             trials.mkdir(exist_ok=True)
-            _sweep(trials, record.id)
-            temporary.mkdir()
+            _sweep(temporary.parent, record.id)
+            _make(temporary)
             for name, source in files.items():
                 shutil.copyfile(source, temporary / name)
                 sync(temporary / name)
@@ -113,6 +115,8 @@ def write_trial(results: Path, record: Record, curve: list[dict[str, Any]], file
             sync(trials)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            with suppress(OSError):  # not empty: others are writing
+                temporary.parent.rmdir()
     return target
 
 
@@ -312,6 +316,16 @@ def writing(folder: Path) -> Iterator[None]:
         raise UserError(f"cannot write to {folder}: {reason} ({error.filename}); choose another folder") from error
 
 
+def _make(temporary: Path) -> None:
+    """Make the folder, and the one that it lies in, which another process may remove just then."""
+    while True:
+        temporary.parent.mkdir(exist_ok=True)
+        try:
+            return temporary.mkdir()
+        except FileNotFoundError:
+            continue
+
+
 def _put_in_place(temporary: Path, target: Path) -> None:
     """Rename ``temporary`` to ``target``, which may hold a failure, or be put there by another process meanwhile."""
     replaced = temporary.with_suffix(".old")
@@ -332,10 +346,10 @@ def _put_in_place(temporary: Path, target: Path) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _sweep(trials: Path, name: str) -> None:
+def _sweep(unfinished: Path, name: str) -> None:
     """Remove what processes that were killed in the middle of writing this trial left behind."""
-    for leftover in trials.glob(f".{name}.*"):
-        owner = leftover.name.split(".")[2]
+    for leftover in unfinished.glob(f"{name}.*"):
+        owner = leftover.name.split(".")[1]
         if owner.isdecimal() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner))):
             shutil.rmtree(leftover, ignore_errors=True)
 

@@ -271,13 +271,31 @@ def test_missing_source_is_a_mistake_of_the_caller(results: Path, tmp_path: Path
 def test_leftovers_of_a_killed_process_are_unread_and_swept(results: Path) -> None:
     record = make_record()
     child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    leftover = results / "trials" / f".{record.id}.{int(child.stdout)}.tmp"
-    leftover.mkdir()
+    leftover = results / "trials" / ".new" / f"{record.id}.{int(child.stdout)}.tmp"
+    leftover.mkdir(parents=True)
     (leftover / "record.json").write_text("{")
     assert load_records(results) == []
     assert load_frame(results).empty
     add(results, record)
-    assert not leftover.exists()
+    assert [entry.name for entry in (results / "trials").iterdir()] == [record.id]
+
+
+def test_what_another_process_is_writing_stays(results: Path) -> None:
+    record, other = make_record(), results / "trials" / ".new" / f"{make_record(seed=7).id}.1.tmp"
+    other.mkdir(parents=True)
+    add(results, record)
+    assert other.is_dir()
+
+
+def test_writing_a_trial_looks_at_no_other(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at all of them for each would make a study's time grow as the square of its trials."""
+    add(results, make_record())
+    looked: list[str] = []
+    for name in ("scandir", "listdir"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda path=".", real=real: looked.append(str(path)) or real(path))
+    add(results, make_record(seed=1))
+    assert str(results / "trials") not in looked
 
 
 def test_broken_record_names_file_and_key(results: Path) -> None:
