@@ -35,18 +35,19 @@ def measure(trials: int, folder: Path) -> dict[str, float]:
 
     from bench.execution import run_study as campaign
     from bench.execution.base_record import record_failure
-    from bench.execution.executors import Watcher, Work
+    from bench.execution.executors import Executor, Watcher, Work
     from bench.execution.overview import overview
     from bench.execution.plan import plan_study
     from bench.spec.trial import Trial
 
-    def write_only(trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
-        for trial in trials:
-            watcher.ended(trial, record_failure(trial, "unsupported", "not run", work.results, Path("no log")))
+    class WriteOnly(Executor):
+        def __call__(self, trials: Sequence[Trial], work: Work, watcher: Watcher) -> None:
+            for trial in trials:
+                watcher.ended(trial, record_failure(trial, "unsupported", "not run", work.results, Path("no log")))
 
     file, results = folder / "large.yaml", folder / "results"
     file.write_text(STUDY.format(seeds=list(range(trials))), encoding="utf-8")
-    campaign.get_executor = lambda name: write_only  # type: ignore[assignment,return-value]
+    campaign.get_executor = lambda name: WriteOnly()  # type: ignore[assignment]
     campaign._train_teachers = lambda *_: None  # type: ignore[assignment]
     (folder / "small.yaml").write_text(STUDY.format(seeds=[0, 1]), encoding="utf-8")
     campaign.run_study(folder / "small.yaml", results=folder / "small", executor="inline")  # imports and caches

@@ -35,3 +35,21 @@ def test_every_benchmark_runs_once() -> None:
     done = run_pytest("tests/benchmarks")
     assert done.returncode == 0, done.stdout[-5000:]
     assert " passed" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_drivers_costs_can_be_measured() -> None:
+    """``docs/cluster.md`` shows what this script prints; no other test runs it."""
+    command = [sys.executable, "tests/benchmarks/driver_scale.py", "3", "6"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert "exponent of run:" in done.stdout
+
+
+@pytest.mark.slow
+def test_steps_of_checkouts_can_be_measured_in_turn() -> None:
+    command = [sys.executable, "tests/benchmarks/steps_in_turn.py", "--task", "digits/lenet5-half", "--method", "noise"]
+    variants = ["--variant", "one=.", "--variant", "other=.,memory_format=channels_last", "--rounds", "1"]
+    done = subprocess.run([*command, *variants], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert "| `noise` | digits/lenet5-half |" in done.stdout

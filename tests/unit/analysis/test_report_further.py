@@ -122,14 +122,14 @@ def test_the_table_of_images_says_how_many_values_are_cut_and_how_many_images_ar
 
 
 def test_a_note_explains_what_is_cut_and_what_older_records_did_not_count() -> None:
-    clipped, older = "Clipped: values outside the range of pixels", "Different: — in older records"
+    clipped, counted, older = "Clipped: values outside", "equal images are counted once", "— in older records"
     for record, said in (
-        (kept(make_record(), 8, 0.1, 8), (True, False)),
-        (kept(make_record(), 8, 0.0, None), (False, True)),
-        (kept(make_record(), 0, 0.0, 0), (False, False)),
+        (kept(make_record(), 8, 0.1, 8), (True, True, False)),
+        (kept(make_record(), 8, 0.0, None), (False, False, True)),
+        (kept(make_record(), 0, 0.0, 0), (False, False, False)),
     ):
         notes = " ".join(image_notes(one_group(record)))
-        assert (clipped in notes, older in notes) == said
+        assert (clipped in notes, counted in notes, older in notes) == said
 
 
 def test_image_metrics_are_means_over_seeds_with_their_direction() -> None:

@@ -141,6 +141,8 @@ def image_notes(group: Group) -> list[str]:
     found = [f"Mean over seeds; n: images per seed{features}. ↑ ↓: the better direction."]
     if any(record.images.clipped for row in rows for record in row.ok):
         found[0] += " Clipped: values outside the range of pixels; the student got them so, the metrics see them cut."
+    if any(record.images.different for row in rows for record in row.ok):
+        found[0] += " Different: equal images are counted once."
     if any(record.images.count and record.images.different is None for row in rows for record in row.ok):
         found[0] += (
             f" Different: {ABSENT} in older records, where up to a quarter of the images are copies in the place of "
