@@ -44,7 +44,6 @@ from bench.utils.provenance import provenance, versions
 
 TOLERANCE = 0.02  # of a score between 0 and 1, where another machine or other versions give other bits
 _TIMES = ("seconds", "evaluation_seconds", "peak_memory_mib")  # of the meter: a machine's, and different each time
-_OTHER_SAMPLE = "the two versions of the suite keep other images of a trial"
 _SAME = ("suite", "platform", "device", "threads", "deterministic")  # of the provenance: the same bits need the same
 
 
@@ -256,7 +255,8 @@ def compare(before: Facts, now: Facts, tolerance: float = TOLERANCE) -> Verifica
     why = other_bits(old, new)
     if not why:
         different = _differences(before, now)
-        apart = f"but for its images: {_OTHER_SAMPLE}" if _samples_differ(old, new) else ""
+        other_sample = "but for its images: the two versions of the suite keep other images of a trial"
+        apart = other_sample if _samples_differ(old, new) else ""
         return Verification(old, "differs" if different else "same bits", _in_words(different) or apart)
     far = [
         f"{rule} {100 * old.scores[rule]:.2f} -> {100 * new.scores[rule]:.2f} %"

@@ -146,8 +146,8 @@ def image_notes(group: Group) -> list[str]:
     if any(record.images.count and record.images.different is None for row in rows for record in row.ok):
         found[0] += (
             f" Different: {ABSENT} in older records, where up to a quarter of the images are copies in the place of "
+            "held-out ones: recall and coverage are a little lower for it."
         )
-        found[0] += "held-out ones: recall and coverage are a little lower for it."
     found += [f"Compared with {count} training images: {', '.join(titles)}." for count, titles in compared.items()]
     for status, mark in MARKS.items():
         for (stated, note), (titles, labels) in said.items():
